@@ -1,0 +1,276 @@
+"""RunConfig: every setting of a run, typed, with its meaning; read from YAML and the command line.
+
+Leaf names are the ones Hugging Face users know and occur once each, so `--learning_rate 1e-3` and
+`--training.learning_rate 1e-3` mean the same. All faults of a configuration are shown together.
+"""
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from embedsmith.errors import ConfigError, list_faults
+
+
+class Pooling(StrEnum):
+    """How a text's hidden states become one vector.
+
+    `last`: the state at the end token (the paper). `mean`: the average over all tokens. `weighted_mean`: the average
+    weighted by position 1, 2, 3 ... (SGPT, Muennighoff 2022: later tokens of a causal model saw more).
+    """
+
+    LAST = "last"
+    MEAN = "mean"
+    WEIGHTED_MEAN = "weighted_mean"
+
+
+class Precision(StrEnum):
+    """Number format of the frozen backbone; adapter weights are float32 always.
+
+    `auto` takes bf16 where the machine multiplies bf16 matrices in hardware, else fp32.
+    """
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+def _no_bool(value: Any) -> Any:
+    # pydantic would read `true` as 1; in a recipe it is a slip.
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, str) else value
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Float = Annotated[float, BeforeValidator(_no_bool)]
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are faults, values cannot change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSection(Section):
+    """The language model and how its states become an embedding."""
+
+    model: str = "smollm2-135m"
+    """Built-in name, hub id, local folder or finished run."""
+    pooling: Pooling = Pooling.LAST
+    """last, mean or weighted_mean."""
+    prompt: str | None = None
+    """Template around every text, with one {text}; none: the bare text."""
+    max_length: Int = Field(default=150, ge=2)
+    """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token."""
+    precision: Precision = Precision.AUTO
+    """Of the frozen backbone: auto, bf16 or fp32."""
+
+
+class DataSection(Section):
+    """The triplets to learn from."""
+
+    train: Names = Field(default=["sample"], min_length=1)
+    """Files, globs, hub dataset ids, or `sample`."""
+    columns: dict[str, str] = {}
+    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ...}."""
+    max_triplets: Int | None = Field(default=None, ge=1)
+    """Use only this many, from the start; none: all."""
+
+
+class AdapterSection(Section):
+    """LoRA (Hu et al. 2021), saved in peft's format."""
+
+    lora_r: Int = Field(default=8, ge=1)
+    """Rank."""
+    lora_alpha: Float = Field(default=32, gt=0)
+    """The update is scaled by lora_alpha / lora_r."""
+    lora_dropout: Float = Field(default=0.1, ge=0, lt=1)
+    """Share of the adapter's inputs set to zero while training."""
+    target_modules: Names | None = Field(default=None, min_length=1)
+    """Names of the linear layers to adapt; none: query and value projections of the family."""
+    init_lora_weights: Literal["gaussian", "kaiming"] = "gaussian"
+    """Start of LoRA's A matrices; B starts at zero."""
+
+
+class TrainingSection(Section):
+    """The contrastive training run."""
+
+    max_steps: Int | None = Field(default=None, ge=1)
+    """Optimizer steps; none: as many as num_train_epochs needs."""
+    num_train_epochs: Float = Field(default=1.0, gt=0)
+    """Passes over the data, where max_steps is not given."""
+    batch_size: Int = Field(default=64, ge=2)
+    """Triplets per step; each sees the positives and negatives of all others."""
+    learning_rate: Float = Field(default=1e-3, gt=0)
+    """Peak, reached after the warm-up."""
+    warmup_steps: Int = Field(default=20, ge=0)
+    """Steps of linear rise, before the cosine fall to zero."""
+    weight_decay: Float = Field(default=1e-4, ge=0)
+    """Of AdamW."""
+    max_grad_norm: Float = Field(default=1.0, gt=0)
+    """Gradients with a larger norm are scaled down to it."""
+    temperature: Float = Field(default=0.05, gt=0)
+    """Divides cosine similarities in the loss; sentence-transformers' `scale` is its inverse."""
+    use_hard_negatives: bool = True
+    """Whether the data's negatives are candidates too."""
+    seed: Int = Field(default=7, ge=0)
+    """Fixes adapter start, order of data and dropout."""
+    save_steps: Int | None = Field(default=None, ge=1)
+    """Steps between checkpoints to resume from; none: only the last."""
+    report_to: Names = []
+    """Trackers besides metrics.jsonl: tensorboard, wandb."""
+
+
+class EvaluationSection(Section):
+    """The development set that picks the best adapter."""
+
+    dev: str | None = "sample"
+    """Scored pairs: a file, or `sample`; none: keep the last adapter."""
+    dev_columns: dict[str, str] = {}
+    """{sentence1: ..., sentence2: ..., score: ...} where they are named otherwise."""
+    eval_steps: Int | None = Field(default=None, ge=1)
+    """Steps between evaluations; none: eight times a run."""
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    output_dir: str
+    """The run folder; must not exist yet."""
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    adapter: AdapterSection = AdapterSection()
+    training: TrainingSection = TrainingSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _check_trackers(self) -> "RunConfig":
+        known = ("tensorboard", "wandb")
+        unknown = [name for name in self.training.report_to if name not in known]
+        if unknown:
+            raise ValueError(
+                f"training.report_to: unknown tracker {unknown[0]!r}, known are {', '.join(known)}"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as a recipe that `load_config` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)
+
+
+def load_config(path: Path | str | None = None, *, overrides: Mapping[str, str] | None = None) -> RunConfig:
+    """Read a recipe and lay `--key value` overrides over it.
+
+    Args:
+        path: YAML file, or None to start from the defaults.
+        overrides: dotted or leaf name -> value as written on the command line, read as YAML.
+
+    Raises:
+        ConfigError: the file is missing or no YAML mapping; unknown keys (with the closest known one), wrong types and
+            values out of range, all of them together.
+    """
+    values = _read_yaml(Path(path)) if path is not None else {}
+    faults = []
+    for key, text in (overrides or {}).items():
+        try:
+            _set(values, _full_key(key), yaml.safe_load(text))
+        except ConfigError as error:
+            faults.append(str(error))
+        except yaml.YAMLError:
+            faults.append(f"--{key}: cannot be read as YAML: {text!r}")
+    try:
+        config = RunConfig.model_validate(values)
+    except ValidationError as error:
+        faults.extend(_describe(detail) for detail in error.errors())
+    if faults:
+        source = f"the configuration {path}" if path is not None else "the settings"
+        raise ConfigError(
+            list_faults(f"There are faults in {source}:", faults, advice="Fix them and start again.")
+        )
+    return config
+
+
+def known_keys() -> list[str]:
+    """Every setting as a dotted key, in reading order."""
+    return list(_walk(RunConfig, ""))
+
+
+def _walk(section: type[BaseModel], prefix: str) -> Iterator[str]:
+    for name, field in section.model_fields.items():
+        inner = field.annotation
+        if isinstance(inner, type) and issubclass(inner, Section):
+            yield from _walk(inner, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def _full_key(key: str) -> str:
+    key = key.replace("-", "_")
+    keys = known_keys()
+    if key in keys:
+        return key
+    matches = [known for known in keys if known.split(".")[-1] == key]
+    if matches:
+        return matches[0]
+    raise ConfigError(f"--{key}: no such setting.{_closest(key, keys)}")
+
+
+def _closest(key: str, keys: Sequence[str]) -> str:
+    leaves = {known.split(".")[-1]: known for known in keys}
+    close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
+    close = close or [
+        leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], leaves, n=1, cutoff=0.5)
+    ]
+    return f" Did you mean {close[0]}?" if close else f" Known are: {', '.join(keys)}."
+
+
+def _set(values: dict[str, Any], key: str, value: Any) -> None:
+    *sections, leaf = key.split(".")
+    for section in sections:
+        inner = values.setdefault(section, {})
+        if not isinstance(inner, dict):
+            return  # the file's own fault, reported by the validation
+        values = inner
+    values[leaf] = value
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"There is no configuration file {path}.\nCheck the path.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error}") from None
+    try:
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is no valid YAML: {error}") from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold sections such as 'training:', but is a {type(values).__name__}.")
+    return {key: {} if value is None and key != "output_dir" else value for key, value in values.items()}
+
+
+def _describe(detail: Any) -> str:
+    key = ".".join(str(part) for part in detail["loc"])
+    kind, value = detail["type"], detail["input"]
+    if kind == "extra_forbidden":
+        return f"{key}: no such setting.{_closest(key, known_keys())}"
+    if kind == "missing":
+        return f"{key}: must be given, on the command line: --{key} VALUE"
+    message = detail["msg"].removeprefix("Value error, ")
+    if not key:
+        return str(message)
+    message = message[0].lower() + message[1:]
+    return f"{key}: {message.removeprefix('input ')}; it is {value!r}"

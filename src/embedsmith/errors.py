@@ -1,0 +1,49 @@
+"""Errors that are the user's to fix: one base class, shown by the command line as a short message with exit code 2.
+
+Every message has three parts: what is wrong, the value met (file, line, field), what to do.
+Programmer errors are `assert`s and keep their traceback.
+"""
+
+from collections.abc import Iterable
+
+MAX_FAULTS_SHOWN = 20
+
+
+class EmbedsmithError(Exception):
+    """Base of all errors a user can cause and fix."""
+
+
+class ConfigError(EmbedsmithError):
+    """A setting is unknown, has the wrong type, or does not fit another one."""
+
+
+class DataError(EmbedsmithError):
+    """A data file or dataset is missing, unreadable or has faulty rows."""
+
+
+class ModelError(EmbedsmithError):
+    """A model cannot be found, is not a decoder, or does not compute what it should."""
+
+
+class RunError(EmbedsmithError):
+    """A run or output folder cannot be used, or training cannot go on."""
+
+
+class MissingExtraError(EmbedsmithError):
+    """An optional package is needed and absent; the message holds the command that installs it."""
+
+    def __init__(self, package: str, *, extra: str, needed_for: str) -> None:
+        super().__init__(
+            f"{needed_for} needs the package '{package}', which is not installed.\n"
+            f"Install it with: pip install 'embedsmith[{extra}]'"
+        )
+
+
+def list_faults(headline: str, faults: Iterable[str], *, advice: str, limit: int = MAX_FAULTS_SHOWN) -> str:
+    """One message out of many faults: a headline, up to `limit` faults as lines, how many more, what to do."""
+    all_faults = list(faults)
+    lines = [headline, *(f"  {fault}" for fault in all_faults[:limit])]
+    if len(all_faults) > limit:
+        lines.append(f"  ... and {len(all_faults) - limit} more")
+    lines.append(advice)
+    return "\n".join(lines)

@@ -1,0 +1,96 @@
+"""LoRA on a frozen backbone, in peft's own format (`adapter_config.json`, `adapter_model.safetensors`).
+
+Adapter weights are float32 whatever the backbone's precision: early updates are below bf16's step. The backbone's own
+dropout stays off while training; only the adapter's is switched.
+"""
+
+import json
+from pathlib import Path
+
+import torch
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import save_file
+
+from embedsmith.config import AdapterSection
+from embedsmith.errors import ConfigError, ModelError
+from embedsmith.families import lora_targets
+from embedsmith.model.backbone import Backbone
+
+WEIGHTS_FILE = "adapter_model.safetensors"
+
+
+def add_adapter(backbone: Backbone, *, settings: AdapterSection) -> PeftModel:
+    """Put a fresh LoRA adapter on the backbone; the random start comes from torch's global generator.
+
+    Raises:
+        ConfigError: the family's targets are unknown, or the named ones do not exist in this model.
+    """
+    targets = settings.target_modules or list(lora_targets(backbone.model.config.model_type))
+    config = LoraConfig(
+        task_type="FEATURE_EXTRACTION",
+        base_model_name_or_path=backbone.name,
+        r=settings.lora_r,
+        lora_alpha=settings.lora_alpha,
+        lora_dropout=settings.lora_dropout,
+        target_modules=targets,
+        init_lora_weights="gaussian" if settings.init_lora_weights == "gaussian" else True,
+    )
+    leaves = {
+        name.split(".")[-1]
+        for name, module in backbone.model.named_modules()
+        if not any(module.children()) and getattr(module, "weight", torch.empty(0)).dim() == 2
+    }
+    missing = [target for target in targets if target.split(".")[-1] not in leaves]
+    if missing:
+        raise ConfigError(
+            f"adapter.target_modules: the model has no layer {', '.join(missing)}.\n"
+            f"Its linear layers are: {', '.join(sorted(leaves))}."
+        )
+    model = get_peft_model(backbone.model, config)
+    # peft stores its own idea of the base's name; the user's is the one that can be loaded again.
+    model.peft_config["default"].base_model_name_or_path = backbone.name
+    return model
+
+
+def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
+    """Put a saved adapter on the backbone.
+
+    Raises:
+        ModelError: the folder has no safetensors weights, or they do not fit the backbone.
+    """
+    if not (folder / WEIGHTS_FILE).exists():
+        raise ModelError(f"The adapter {folder} has no {WEIGHTS_FILE}.")
+    try:
+        return PeftModel.from_pretrained(backbone.model, str(folder))
+    except (RuntimeError, ValueError) as error:
+        raise ModelError(f"The adapter {folder} does not fit the model '{backbone.name}': {error}") from error
+
+
+def save_adapter(model: PeftModel, *, folder: Path) -> None:
+    """Write the adapter into an existing folder; the same weights always give the same bytes."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model).items()}
+    save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    config = model.peft_config["default"]
+    was_inference = config.inference_mode
+    config.inference_mode = True
+    config.save_pretrained(str(folder))
+    config.inference_mode = was_inference
+    # peft keeps the targets as a set, whose order changes from process to process.
+    path = folder / "adapter_config.json"
+    values = json.loads(path.read_text(encoding="utf-8"))
+    if isinstance(values["target_modules"], list):
+        values["target_modules"].sort()
+    path.write_text(json.dumps(values, indent=2, sort_keys=True) + "\n", encoding="utf-8")
+
+
+def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
+    """The adapter's weights under peft's file names."""
+    return get_peft_model_state_dict(model)
+
+
+def set_adapter_dropout(model: torch.nn.Module, *, is_on: bool) -> None:
+    """Switch the adapter's dropout, and nothing else."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            module.lora_dropout.train(is_on)

@@ -1,0 +1,136 @@
+"""MODEL -> a frozen decoder without its LM head, ready for packed texts, and its tokenizer.
+
+MODEL is a built-in name, a hub id, a local folder, or a finished run's folder (its base is loaded here, its adapter in
+`adapter.py`). Only safetensors weights and in-tree architectures are loaded: no pickle, no remote code.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from embedsmith.config import Precision
+from embedsmith.errors import ModelError
+from embedsmith.model.attention import PACKED_ATTENTION
+from embedsmith.model.builtin import BUILTIN_MODELS, builtin_model_folder
+
+SETTINGS_FILE = "embedding.json"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen decoder.
+
+    Attributes:
+        name: what the user called it: built-in name, hub id or folder.
+        model: the transformer stack; its last hidden state is after the final norm.
+        tokenizer: as the model's own folder defines it.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Any
+
+
+def find_adapter(model: str) -> Path | None:
+    """The adapter folder, if MODEL is a finished run's folder or an adapter folder written by embedsmith.
+
+    Raises:
+        ModelError: the folder is a run without an adapter, or an adapter of another tool.
+    """
+    folder = Path(model)
+    if not folder.is_dir() or (folder / "config.json").exists():
+        return None
+    for candidate in (folder / "adapter", folder):
+        if (candidate / SETTINGS_FILE).exists():
+            return candidate
+    if (folder / "run.yaml").exists():
+        raise ModelError(
+            f"The run {folder} holds no adapter yet: it was stopped before its first evaluation."
+        )
+    if (folder / "adapter_config.json").exists():
+        raise ModelError(
+            f"The adapter {folder} has no {SETTINGS_FILE}: another tool wrote it, and how its texts are pooled is "
+            "not recorded."
+        )
+    raise ModelError(f"The folder {folder} holds neither a model (config.json) nor a run (adapter/).")
+
+
+def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: torch.device) -> Backbone:
+    """Load a decoder for packed texts.
+
+    Raises:
+        ModelError: there is no such model, its weights are not safetensors, or it is no decoder that takes packed
+            attention.
+    """
+    source = str(builtin_model_folder(model)) if model in BUILTIN_MODELS else model
+    config = _load_config(model, source)
+    _check_decoder(model, config)
+    try:
+        network = AutoModel.from_pretrained(
+            source,
+            config=config,
+            dtype=choose_dtype(precision, device),
+            attn_implementation=PACKED_ATTENTION,
+            use_safetensors=True,
+        )
+        tokenizer = AutoTokenizer.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The model '{model}' cannot be loaded: {_first_line(error)}") from error
+    network.requires_grad_(False)
+    network.eval()
+    return Backbone(name=model, model=network.to(device), tokenizer=tokenizer)
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The number format that `precision` means on `device`."""
+    if precision is Precision.AUTO:
+        is_fast = (
+            torch.cuda.is_bf16_supported()
+            if device.type == "cuda"
+            else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        )
+        return torch.bfloat16 if is_fast else torch.float32
+    return torch.bfloat16 if precision is Precision.BF16 else torch.float32
+
+
+def choose_device(device: str | None = None) -> torch.device:
+    """The device asked for, else CUDA where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _load_config(model: str, source: str) -> Any:
+    try:
+        return AutoConfig.from_pretrained(source)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"There is no model '{model}' that can be loaded: {_first_line(error)}\n"
+            f"It may be a built-in name ({', '.join(BUILTIN_MODELS)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
+            "a folder with config.json, or a run folder."
+        ) from error
+
+
+def _check_decoder(model: str, config: Any) -> None:
+    kind = config.model_type
+    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if config.is_encoder_decoder or is_encoder or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"'{model}' (model_type {kind}) is not a decoder language model.\n"
+            "embedsmith fine-tunes decoders such as Llama, Qwen, Gemma, Phi, Mistral, SmolLM2."
+        )
+    network = AutoModel._model_mapping[type(config)]
+    if not network.is_backend_compatible():
+        raise ModelError(
+            f"'{model}' (model_type {kind}) does not take its attention from transformers' attention interface, so "
+            "packed texts would see each other."
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,247 @@
+"""Embedder: texts -> embeddings, the one path that training, evaluation, the doctor and the Python API all take.
+
+    texts -> TextTokenizer -> pack_tokens -> backbone (+ adapter), packed attention -> pool by segment -> (K, D)
+
+Cost: one forward over the distinct texts' tokens, nothing padded.
+"""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from peft import PeftModel
+from torch.nn.functional import normalize as unit_length
+
+from embedsmith import files
+from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision
+from embedsmith.errors import ConfigError, ModelError
+from embedsmith.model.adapter import add_adapter, load_adapter, save_adapter, set_adapter_dropout
+from embedsmith.model.backbone import SETTINGS_FILE, Backbone, choose_device, find_adapter, load_backbone
+from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
+from embedsmith.model.pooling import pool
+from embedsmith.model.tokens import TextTokenizer
+
+# Matrix products run nearest their peak at about this many rows on a CPU (measured).
+ENCODE_MAX_TOKENS = 1536
+
+Choice = TypeVar("Choice", Pooling, Precision)
+
+
+@dataclass(frozen=True)
+class EmbeddingSettings:
+    """What besides the weights defines an embedding; saved beside the adapter as `embedding.json`."""
+
+    base_model: str
+    pooling: Pooling
+    prompt: str | None
+    max_length: int
+
+    @classmethod
+    def read(cls, folder: Path) -> "EmbeddingSettings":
+        """Read `embedding.json`; raises ModelError when it is damaged."""
+        path = folder / SETTINGS_FILE
+        try:
+            values = json.loads(path.read_text(encoding="utf-8"))
+            return cls(
+                base_model=str(values["base_model"]),
+                pooling=Pooling(values["pooling"]),
+                prompt=values["prompt"],
+                max_length=int(values["max_length"]),
+            )
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ModelError(f"{path} is damaged: {error!r}") from error
+
+
+class Embedder:
+    """A language model that embeds texts.
+
+    Use `Embedder.load`; the constructor is for models built in memory.
+
+    Args:
+        backbone: the frozen decoder and its tokenizer.
+        settings: pooling, prompt and length limit.
+    """
+
+    def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings) -> None:
+        limit = getattr(backbone.model.config, "max_position_embeddings", None) or settings.max_length
+        if settings.max_length > limit:
+            raise ConfigError(
+                f"model.max_length is {settings.max_length}, but '{backbone.name}' takes {limit}."
+            )
+        self.backbone = backbone
+        self.settings = settings
+        self.tokenizer = TextTokenizer(
+            backbone.tokenizer, max_length=settings.max_length, prompt=settings.prompt
+        )
+        self.adapter: PeftModel | None = None
+
+    @classmethod
+    def load(
+        cls,
+        model: str = "smollm2-135m",
+        *,
+        pooling: Pooling | str | None = None,
+        prompt: str | None = None,
+        max_length: int | None = None,
+        precision: Precision | str = Precision.AUTO,
+        device: str | None = None,
+    ) -> "Embedder":
+        """Load MODEL: a built-in name, a hub id, a local folder, or a finished run's folder.
+
+        Args:
+            model: see above.
+            pooling: `last`, `mean` or `weighted_mean`; None: as trained, else `last`.
+            prompt: template with one `{text}`; None: as trained, else the bare text.
+            max_length: most tokens per text; None: as trained, else 150.
+            precision: `auto`, `bf16` or `fp32`.
+            device: a torch device; None: CUDA where there is one, else the CPU.
+
+        Raises:
+            ModelError: no such model, no decoder, or damaged files.
+            ConfigError: an unusable pooling, prompt or length limit.
+        """
+        adapter_folder = find_adapter(model)
+        defaults = ModelSection(model=model)
+        saved = EmbeddingSettings.read(adapter_folder) if adapter_folder else None
+        settings = EmbeddingSettings(
+            base_model=saved.base_model if saved else model,
+            pooling=_as_choice(Pooling, pooling, "pooling") or (saved.pooling if saved else defaults.pooling),
+            prompt=prompt if prompt is not None else (saved.prompt if saved else None),
+            max_length=max_length or (saved.max_length if saved else defaults.max_length),
+        )
+        backbone = load_backbone(
+            settings.base_model,
+            precision=_as_choice(Precision, precision, "precision") or Precision.AUTO,
+            device=choose_device(device),
+        )
+        embedder = cls(backbone, settings=settings)
+        if adapter_folder:
+            embedder.adapter = load_adapter(backbone, folder=adapter_folder)
+        return embedder
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.backbone.model.device
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+        return int(self.backbone.model.config.hidden_size)
+
+    # ---- the path -------------------------------------------------------------------------------------------------
+
+    def pack(self, texts: Sequence[str]) -> PackedTexts:
+        """Tokenize K texts and pack them into one row on the model's device."""
+        return pack_tokens(self.tokenizer(texts), device=self.device)
+
+    def hidden_states(self, packed: PackedTexts) -> torch.Tensor:
+        """Last hidden states (N, H), after the final norm, in the backbone's precision."""
+        output = self.backbone.model(
+            input_ids=packed.input_ids,
+            position_ids=packed.position_ids,
+            use_cache=False,
+            segments=packed.segments,
+        )
+        return output.last_hidden_state[0]
+
+    def embed(self, packed: PackedTexts, *, pooling: Pooling | None = None) -> torch.Tensor:
+        """Unit-length embeddings (K, D) float32 of packed texts, with their graph when grad is enabled."""
+        hidden = self.hidden_states(packed)
+        pooled = pool(hidden, segments=packed.segments, pooling=pooling or self.settings.pooling)
+        return unit_length(pooled, dim=-1)[packed.segment_of_text]
+
+    # ---- without graph --------------------------------------------------------------------------------------------
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        *,
+        max_tokens: int = ENCODE_MAX_TOKENS,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Embed K texts; returns (K, D) float32, unit length, in the order given.
+
+        Args:
+            texts: any number of strings; equal ones are computed once.
+            max_tokens: tokens of one forward; a longer text goes alone.
+            on_progress: called with the number of texts finished by each forward.
+
+        Raises:
+            TypeError: `texts` is one string, or holds something else than strings.
+        """
+        pooling = self.settings.pooling
+        return self.encode_poolings(
+            texts, poolings=[pooling], max_tokens=max_tokens, on_progress=on_progress
+        )[pooling]
+
+    @torch.no_grad()
+    def encode_poolings(
+        self,
+        texts: Sequence[str],
+        *,
+        poolings: Sequence[Pooling],
+        max_tokens: int = ENCODE_MAX_TOKENS,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> Mapping[Pooling, np.ndarray]:
+        """As `encode`, with several poolings of the same forward."""
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError("encode takes a list of strings; for one text write encode([text])[0]")
+        token_lists = self.tokenizer(texts)
+        result = {
+            Pooling(pooling): np.empty((len(token_lists), self.dim), dtype=np.float32) for pooling in poolings
+        }
+        with self.dropout(is_on=False):
+            for group in split_by_tokens([len(tokens) for tokens in token_lists], max_tokens=max_tokens):
+                packed = pack_tokens([token_lists[index] for index in group], device=self.device)
+                hidden = self.hidden_states(packed)
+                for pooling, rows in result.items():
+                    pooled = unit_length(pool(hidden, segments=packed.segments, pooling=pooling), dim=-1)
+                    rows[group] = pooled[packed.segment_of_text].cpu().numpy()
+                if on_progress:
+                    on_progress(len(group))
+        return result
+
+    # ---- the adapter ----------------------------------------------------------------------------------------------
+
+    def add_adapter(self, settings: AdapterSection) -> None:
+        """Put a fresh LoRA adapter on the backbone; errors as `model.adapter.add_adapter`."""
+        assert self.adapter is None, "there is an adapter already"
+        self.adapter = add_adapter(self.backbone, settings=settings)
+
+    @contextmanager
+    def dropout(self, *, is_on: bool) -> Iterator[None]:
+        """Run a block with the adapter's dropout on or off; off is the state outside."""
+        set_adapter_dropout(self.backbone.model, is_on=is_on)
+        try:
+            yield
+        finally:
+            set_adapter_dropout(self.backbone.model, is_on=False)
+
+    @contextmanager
+    def without_adapter(self) -> Iterator[None]:
+        """Run a block on the base model alone."""
+        if self.adapter is None:
+            yield
+            return
+        with self.adapter.disable_adapter():
+            yield
+
+    def save(self, folder: Path | str) -> None:
+        """Write the adapter and `embedding.json` as one folder, atomically."""
+        assert self.adapter is not None, "there is no adapter to save"
+        with files.atomic_folder(folder) as temporary:
+            save_adapter(self.adapter, folder=temporary)
+            files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))
+
+
+def _as_choice(kind: type[Choice], value: Choice | str | None, name: str) -> Choice | None:
+    try:
+        return None if value is None else kind(value)
+    except ValueError:
+        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(kind)}.") from None

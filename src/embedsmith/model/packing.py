@@ -1,0 +1,107 @@
+"""Token lists -> one packed row without padding: segments sorted by length, identical texts once.
+
+    texts            "a b"  "c"  "a b"  "d e f"          (K = 4, three distinct)
+    tokens     (N,)   c $ | a b $ | d e f $              N = 2 + 3 + 4, $ is the end token
+    positions  (N,)   0 1 | 0 1 2 | 0 1 2 3
+    cu_seqlens        0     2       5         9
+    segment_of_text   1  0  1  2
+
+Invariant: segments are in order of length, so segments of one length lie side by side and form a dense block
+(`runs`), and no token is computed twice or for nothing. Cost: O(N + K log K).
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import torch
+
+
+@dataclass(frozen=True)
+class Segments:
+    """Where the texts lie in a packed row.
+
+    Attributes:
+        lengths: tokens of each segment, ascending.
+        cu_seqlens: (S + 1,) int32, start of each segment and the total, on the model's device.
+    """
+
+    lengths: tuple[int, ...]
+    cu_seqlens: torch.Tensor
+
+    @property
+    def runs(self) -> Iterator[tuple[int, int, int]]:
+        """(first token, number of segments, length) of every block of equally long segments."""
+        start = 0
+        for length, group in groupby(self.lengths):
+            count = sum(1 for _ in group)
+            yield start, count, length
+            start += count * length
+
+
+@dataclass(frozen=True)
+class PackedTexts:
+    """One packed row.
+
+    Attributes:
+        input_ids: (1, N) int64.
+        position_ids: (1, N) int64, starting at 0 in every segment.
+        segments: where the distinct texts lie.
+        segment_of_text: (K,) int64, the segment that holds each of the texts given.
+    """
+
+    input_ids: torch.Tensor
+    position_ids: torch.Tensor
+    segments: Segments
+    segment_of_text: torch.Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens that are computed, N."""
+        return self.input_ids.shape[1]
+
+
+def pack_tokens(token_lists: Sequence[np.ndarray], *, device: torch.device | str = "cpu") -> PackedTexts:
+    """Pack K token arrays, each non-empty, into one row."""
+    assert token_lists, "nothing to pack"
+    index_of: dict[bytes, int] = {}
+    distinct: list[np.ndarray] = []
+    text_to_distinct = np.empty(len(token_lists), dtype=np.int64)
+    for text, tokens in enumerate(token_lists):
+        index = index_of.setdefault(tokens.tobytes(), len(distinct))
+        if index == len(distinct):
+            distinct.append(tokens)
+        text_to_distinct[text] = index
+
+    order = np.argsort([len(tokens) for tokens in distinct], kind="stable")
+    rank = np.empty_like(order)
+    rank[order] = np.arange(len(order))
+    ordered = [distinct[index] for index in order]
+    lengths = tuple(len(tokens) for tokens in ordered)
+    cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
+    positions = np.concatenate([np.arange(length) for length in lengths])
+    return PackedTexts(
+        input_ids=torch.from_numpy(np.concatenate(ordered))[None].to(device),
+        position_ids=torch.from_numpy(positions)[None].to(device),
+        segments=Segments(lengths=lengths, cu_seqlens=torch.from_numpy(cu_seqlens).to(device)),
+        segment_of_text=torch.from_numpy(rank[text_to_distinct]).to(device),
+    )
+
+
+def split_by_tokens(lengths: Sequence[int], *, max_tokens: int) -> Iterator[np.ndarray]:
+    """Split texts into groups of similar length and at most `max_tokens` tokens; one longer text goes alone.
+
+    Yields arrays of text indices, longest texts first, so that the largest memory need shows at once.
+    """
+    order = np.argsort(np.asarray(lengths), kind="stable")[::-1]
+    group: list[int] = []
+    num_tokens = 0
+    for index in order:
+        if group and num_tokens + lengths[index] > max_tokens:
+            yield np.array(group)
+            group, num_tokens = [], 0
+        group.append(int(index))
+        num_tokens += lengths[index]
+    if group:
+        yield np.array(group)

@@ -1,0 +1,61 @@
+"""Plain result records: what an evaluation found, as every verb passes it on and as `results.json` stores it.
+
+No torch and no model here, so that evaluation, training and reporting can share them.
+"""
+
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+
+@dataclass(frozen=True)
+class TaskResult:
+    """Score of one model on one task.
+
+    Attributes:
+        cosine_spearman: Spearman correlation of cosine similarity with the gold score, in [-1, 1].
+        ci95: bootstrap 95 % interval of that correlation (lower, upper).
+        num_pairs: number of scored pairs.
+    """
+
+    cosine_spearman: float
+    ci95: tuple[float, float]
+    num_pairs: int
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Scores of one model on several tasks, in the order they were asked for."""
+
+    model: str
+    tasks: dict[str, TaskResult]
+
+    @property
+    def average(self) -> float:
+        """Unweighted mean of the tasks' scores, as the literature reports it."""
+        return fmean(task.cosine_spearman for task in self.tasks.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """The `results.json` form; scores are fractions."""
+        tasks = {
+            name: {
+                "cosine_spearman": task.cosine_spearman,
+                "ci95": list(task.ci95),
+                "num_pairs": task.num_pairs,
+            }
+            for name, task in self.tasks.items()
+        }
+        return {"model": self.model, "tasks": tasks, "average": self.average}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "EvaluationResult":
+        """Inverse of `to_json`; raises KeyError or TypeError when `value` is not such a record."""
+        tasks = {
+            name: TaskResult(
+                cosine_spearman=float(task["cosine_spearman"]),
+                ci95=(float(task["ci95"][0]), float(task["ci95"][1])),
+                num_pairs=int(task["num_pairs"]),
+            )
+            for name, task in value["tasks"].items()
+        }
+        return cls(model=value["model"], tasks=tasks)

@@ -1,0 +1,120 @@
+"""Checkpoints that resume exactly: adapter, optimizer, schedule position and random states, in safetensors and JSON.
+
+A checkpoint is a folder `checkpoints/step-000100`, written under a temporary name and renamed, so it is whole or absent.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel, set_peft_model_state_dict
+from safetensors.torch import load_file, save_file
+
+from embedsmith import files
+from embedsmith.errors import RunError
+from embedsmith.model.adapter import adapter_state
+
+FOLDER = "checkpoints"
+
+
+@dataclass
+class Progress:
+    """Where a run stands.
+
+    Attributes:
+        step: optimizer steps done; also the number of batches drawn.
+        best_score: best development score so far, or None.
+        best_step: the step it was reached at.
+        num_tokens: tokens computed so far.
+        elapsed_s: seconds of training so far.
+    """
+
+    step: int = 0
+    best_score: float | None = None
+    best_step: int = 0
+    num_tokens: int = 0
+    elapsed_s: float = 0.0
+
+
+def save_checkpoint(
+    run_folder: Path, *, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress
+) -> None:
+    """Write a checkpoint and drop the one before it.
+
+    Raises:
+        OSError: the disk is full; the checkpoint before stays.
+    """
+    folder = run_folder / FOLDER / f"step-{progress.step:06d}"
+    previous = _checkpoints(run_folder)
+    with files.atomic_folder(folder) as temporary:
+        save_file(_contiguous(adapter_state(model)), temporary / "adapter.safetensors")
+        save_file(_contiguous(_flatten(optimizer)), temporary / "optimizer.safetensors")
+        save_file(_random_states(), temporary / "random.safetensors")
+        files.write_json(temporary / "progress.json", asdict(progress))
+    for old in previous:
+        if old != folder:
+            _remove(old)
+
+
+def load_checkpoint(run_folder: Path, *, model: PeftModel, optimizer: torch.optim.Optimizer) -> Progress:
+    """Set model, optimizer and random states to the newest checkpoint.
+
+    Raises:
+        RunError: there is none, or it is damaged.
+    """
+    checkpoints = _checkpoints(run_folder)
+    if not checkpoints:
+        raise RunError(
+            f"{run_folder} holds no checkpoint to resume from.\nStart the run anew in another folder."
+        )
+    folder = checkpoints[-1]
+    try:
+        progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
+        set_peft_model_state_dict(model, load_file(folder / "adapter.safetensors"))
+        _unflatten(optimizer, load_file(folder / "optimizer.safetensors"))
+        states = load_file(folder / "random.safetensors")
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+        raise RunError(f"The checkpoint {folder} is damaged: {error}") from error
+    torch.set_rng_state(states["cpu"])
+    if "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"])
+    return progress
+
+
+def _checkpoints(run_folder: Path) -> list[Path]:
+    return sorted((run_folder / FOLDER).glob("step-*"))
+
+
+def _remove(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    folder.rmdir()
+
+
+def _contiguous(tensors: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _random_states() -> dict[str, torch.Tensor]:
+    states = {"cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        states["cuda"] = torch.cuda.get_rng_state()
+    return states
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{index}.{name}": value
+        for index, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+    }
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor]) -> None:
+    state: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split(".", 1)
+        state.setdefault(int(index), {})[name] = value
+    # load_state_dict wants the groups too; they come from the recipe and are in place already.
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
