@@ -111,6 +111,8 @@ class TrainingSection(Section):
     """Passes over the data, where max_steps is not given."""
     batch_size: Int = Field(default=64, ge=2)
     """Triplets per step; each sees the positives and negatives of all others."""
+    max_tokens: Int = Field(default=2048, ge=1)
+    """Tokens of one forward and backward: bounds memory. A larger batch goes in chunks, with the same gradients."""
     learning_rate: Float = Field(default=1e-3, gt=0)
     """Peak, reached after the warm-up."""
     warmup_steps: Int = Field(default=20, ge=0)
@@ -158,9 +160,7 @@ class RunConfig(Section):
         known = ("tensorboard", "wandb")
         unknown = [name for name in self.training.report_to if name not in known]
         if unknown:
-            raise ValueError(
-                f"training.report_to: unknown tracker {unknown[0]!r}, known are {', '.join(known)}"
-            )
+            raise ValueError(f"training.report_to: unknown tracker {unknown[0]!r}, known are {', '.join(known)}")
         return self
 
     def to_yaml(self) -> str:
@@ -194,9 +194,7 @@ def load_config(path: Path | str | None = None, *, overrides: Mapping[str, str] 
         faults.extend(_describe(detail) for detail in error.errors())
     if faults:
         source = f"the configuration {path}" if path is not None else "the settings"
-        raise ConfigError(
-            list_faults(f"There are faults in {source}:", faults, advice="Fix them and start again.")
-        )
+        raise ConfigError(list_faults(f"There are faults in {source}:", faults, advice="Fix them and start again."))
     return config
 
 
@@ -228,9 +226,7 @@ def _full_key(key: str) -> str:
 def _closest(key: str, keys: Sequence[str]) -> str:
     leaves = {known.split(".")[-1]: known for known in keys}
     close = difflib.get_close_matches(key, keys, n=1, cutoff=0.5)
-    close = close or [
-        leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], leaves, n=1, cutoff=0.5)
-    ]
+    close = close or [leaves[leaf] for leaf in difflib.get_close_matches(key.split(".")[-1], leaves, n=1, cutoff=0.5)]
     return f" Did you mean {close[0]}?" if close else f" Known are: {', '.join(keys)}."
 
 

@@ -27,8 +27,8 @@ def write_bytes(path: Path | str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(temporary, 0o666 & ~_umask())
-        os.replace(temporary, path)
+        Path(temporary).chmod(0o666 & ~_umask())
+        Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
@@ -56,8 +56,8 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         previous = path.with_name(f".{path.name}.previous.tmp")
         shutil.rmtree(previous, ignore_errors=True)
         if path.exists():
-            os.replace(path, previous)
-        os.replace(temporary, path)
+            path.replace(previous)
+        temporary.replace(path)
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)

@@ -8,9 +8,9 @@ import json
 from pathlib import Path
 
 import torch
-from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 from embedsmith.config import AdapterSection
 from embedsmith.errors import ConfigError, ModelError
@@ -87,6 +87,11 @@ def save_adapter(model: PeftModel, *, folder: Path) -> None:
 def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapter's weights under peft's file names."""
     return get_peft_model_state_dict(model)
+
+
+def set_adapter_weights(model: PeftModel, *, folder: Path) -> None:
+    """Set an adapter of the same shape to the weights saved in `folder`."""
+    set_peft_model_state_dict(model, load_file(folder / WEIGHTS_FILE))
 
 
 def set_adapter_dropout(model: torch.nn.Module, *, is_on: bool) -> None:

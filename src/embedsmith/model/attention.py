@@ -46,14 +46,10 @@ def packed_attention(
     """
     name = type(module).__name__
     if segments is None or attention_mask is not None:
-        raise ModelError(
-            f"{name} cannot run on packed texts: it does not pass its attention arguments through."
-        )
+        raise ModelError(f"{name} cannot run on packed texts: it does not pass its attention arguments through.")
     extras = [key for key in ("softcap", "s_aux", "position_bias") if unused.get(key) is not None]
     if extras or dropout > 0:
-        raise ModelError(
-            f"{name} uses {', '.join(extras) or 'attention dropout'}, which packed attention lacks."
-        )
+        raise ModelError(f"{name} uses {', '.join(extras) or 'attention dropout'}, which packed attention lacks.")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, heads, width)
     if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
         output = _varlen(query, key, value, segments, scaling=scaling, sliding_window=sliding_window)
@@ -74,13 +70,17 @@ def _by_length(
     # float32: the bfloat16 backward of this function takes three times as long on a CPU (measured).
     dtype = query.dtype
     query, key, value = query.float(), key.float(), value.float()
+    runs = list(segments.runs)
+    # One split, not a slice per block: the backward of a slice fills a whole row of zeros.
+    blocks = zip(*(tensor.split([n * m for _, n, m in runs]) for tensor in (query, key, value)), strict=True)
     outputs = []
-    for start, count, length in segments.runs:
-        rows = slice(start, start + count * length)
-        block = (tensor[rows].unflatten(0, (count, length)).transpose(1, 2) for tensor in (query, key, value))
+    for (_, count, length), rows in zip(runs, blocks, strict=True):
+        q, k, v = (tensor.unflatten(0, (count, length)).transpose(1, 2) for tensor in rows)
         is_windowed = sliding_window is not None and length > sliding_window
         output = scaled_dot_product_attention(
-            *block,
+            q,
+            k,
+            v,
             attn_mask=_window_mask(length, sliding_window, query.device) if is_windowed else None,
             is_causal=not is_windowed,
             scale=scaling,

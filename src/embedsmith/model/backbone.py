@@ -51,9 +51,7 @@ def find_adapter(model: str) -> Path | None:
         if (candidate / SETTINGS_FILE).exists():
             return candidate
     if (folder / "run.yaml").exists():
-        raise ModelError(
-            f"The run {folder} holds no adapter yet: it was stopped before its first evaluation."
-        )
+        raise ModelError(f"The run {folder} holds no adapter yet: it was stopped before its first evaluation.")
     if (folder / "adapter_config.json").exists():
         raise ModelError(
             f"The adapter {folder} has no {SETTINGS_FILE}: another tool wrote it, and how its texts are pooled is "

@@ -20,7 +20,7 @@ from torch.nn.functional import normalize as unit_length
 from embedsmith import files
 from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision
 from embedsmith.errors import ConfigError, ModelError
-from embedsmith.model.adapter import add_adapter, load_adapter, save_adapter, set_adapter_dropout
+from embedsmith.model.adapter import add_adapter, load_adapter, save_adapter, set_adapter_dropout, set_adapter_weights
 from embedsmith.model.backbone import SETTINGS_FILE, Backbone, choose_device, find_adapter, load_backbone
 from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
 from embedsmith.model.pooling import pool
@@ -70,14 +70,10 @@ class Embedder:
     def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings) -> None:
         limit = getattr(backbone.model.config, "max_position_embeddings", None) or settings.max_length
         if settings.max_length > limit:
-            raise ConfigError(
-                f"model.max_length is {settings.max_length}, but '{backbone.name}' takes {limit}."
-            )
+            raise ConfigError(f"model.max_length is {settings.max_length}, but '{backbone.name}' takes {limit}.")
         self.backbone = backbone
         self.settings = settings
-        self.tokenizer = TextTokenizer(
-            backbone.tokenizer, max_length=settings.max_length, prompt=settings.prompt
-        )
+        self.tokenizer = TextTokenizer(backbone.tokenizer, max_length=settings.max_length, prompt=settings.prompt)
         self.adapter: PeftModel | None = None
 
     @classmethod
@@ -176,9 +172,7 @@ class Embedder:
             TypeError: `texts` is one string, or holds something else than strings.
         """
         pooling = self.settings.pooling
-        return self.encode_poolings(
-            texts, poolings=[pooling], max_tokens=max_tokens, on_progress=on_progress
-        )[pooling]
+        return self.encode_poolings(texts, poolings=[pooling], max_tokens=max_tokens, on_progress=on_progress)[pooling]
 
     @torch.no_grad()
     def encode_poolings(
@@ -193,9 +187,7 @@ class Embedder:
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("encode takes a list of strings; for one text write encode([text])[0]")
         token_lists = self.tokenizer(texts)
-        result = {
-            Pooling(pooling): np.empty((len(token_lists), self.dim), dtype=np.float32) for pooling in poolings
-        }
+        result = {Pooling(pooling): np.empty((len(token_lists), self.dim), dtype=np.float32) for pooling in poolings}
         with self.dropout(is_on=False):
             for group in split_by_tokens([len(tokens) for tokens in token_lists], max_tokens=max_tokens):
                 packed = pack_tokens([token_lists[index] for index in group], device=self.device)
@@ -213,6 +205,11 @@ class Embedder:
         """Put a fresh LoRA adapter on the backbone; errors as `model.adapter.add_adapter`."""
         assert self.adapter is None, "there is an adapter already"
         self.adapter = add_adapter(self.backbone, settings=settings)
+
+    def reload_adapter(self, folder: Path) -> None:
+        """Set the adapter's weights to those saved in `folder`, which must be of the same shape."""
+        assert self.adapter is not None, "there is no adapter"
+        set_adapter_weights(self.adapter, folder=folder)
 
     @contextmanager
     def dropout(self, *, is_on: bool) -> Iterator[None]:

@@ -1,6 +1,6 @@
 """Checkpoints that resume exactly: adapter, optimizer, schedule position and random states, in safetensors and JSON.
 
-A checkpoint is a folder `checkpoints/step-000100`, written under a temporary name and renamed, so it is whole or absent.
+A checkpoint is a folder `checkpoints/step-000100`, written under a temporary name and renamed: it is whole or absent.
 """
 
 import json
@@ -65,9 +65,7 @@ def load_checkpoint(run_folder: Path, *, model: PeftModel, optimizer: torch.opti
     """
     checkpoints = _checkpoints(run_folder)
     if not checkpoints:
-        raise RunError(
-            f"{run_folder} holds no checkpoint to resume from.\nStart the run anew in another folder."
-        )
+        raise RunError(f"{run_folder} holds no checkpoint to resume from.\nStart the run anew in another folder.")
     folder = checkpoints[-1]
     try:
         progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))

@@ -1,7 +1,7 @@
 """The training loop: batches of triplets -> a LoRA adapter, with a development set choosing the best one.
 
-Invariants: the same configuration gives the same adapter, byte for byte (on one machine); the optimizer never moves on a
-non-finite loss; a resumed run ends as if it had never stopped. Cost: one packed forward and backward per step.
+Invariants: the same configuration gives the same adapter, byte for byte (on one machine); the optimizer never moves on
+a non-finite loss; a resumed run ends as if it had never stopped. Cost: one packed forward and backward per step.
 """
 
 import json
@@ -25,6 +25,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.results import TaskResult
 from embedsmith.training.batching import contrastive_batches, count_steps
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from embedsmith.training.gradcache import Backward, contrastive_step
 from embedsmith.training.loss import info_nce
 
 METRICS_FILE = "metrics.jsonl"
@@ -127,11 +128,10 @@ def train_adapter(
         step_started = time.perf_counter()
         batch = triplets.rows(rows)
         # ---- one step ---------------------------------------------------------------------------
-        loss, num_tokens = contrastive_loss(embedder, batch=batch, config=config)
-        if not torch.isfinite(loss):
-            raise RunError(_non_finite(loss, progress.step + 1, rows))
-        accelerator.backward(loss)
+        loss, num_tokens = step_on(embedder, batch=batch, config=config, backward=accelerator.backward)
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+        if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
+            raise RunError(_non_finite(loss, progress.step + 1, rows))
         learning_rate = schedule.get_last_lr()[0]
         optimizer.step()
         schedule.step()
@@ -163,16 +163,24 @@ def train_adapter(
     )
 
 
-def contrastive_loss(embedder: Embedder, *, batch: Triplets, config: RunConfig) -> tuple[torch.Tensor, int]:
-    """Loss of a batch and the tokens it took: all its texts go through the model in one packed forward."""
-    use_negatives = config.training.use_hard_negatives and batch.negatives is not None
-    groups = [batch.anchors, batch.positives, *([batch.negatives] if use_negatives else [])]
-    packed = embedder.pack([text for group in groups for text in group or []])
-    with embedder.dropout(is_on=True):
-        embeddings = embedder.embed(packed).chunk(len(groups))
-    anchor, positive = embeddings[:2]
-    negative = embeddings[2] if use_negatives else None
-    return info_nce(anchor, positive, negative, temperature=config.training.temperature), packed.num_tokens
+def step_on(embedder: Embedder, *, batch: Triplets, config: RunConfig, backward: Backward) -> tuple[torch.Tensor, int]:
+    """Add the gradients of one batch to the adapter; returns its loss and the tokens it took."""
+    settings = config.training
+    groups = [batch.anchors, batch.positives]
+    if settings.use_hard_negatives and batch.negatives is not None:
+        groups.append(batch.negatives)
+
+    def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
+        anchor, positive, *rest = embeddings.chunk(len(groups))  # (B, D) each
+        return info_nce(anchor, positive, rest[0] if rest else None, temperature=settings.temperature)
+
+    return contrastive_step(
+        embedder,
+        texts=[text for group in groups for text in group],
+        loss_of=loss_of,
+        max_tokens=settings.max_tokens,
+        backward=backward,
+    )
 
 
 def planned_steps(config: RunConfig, *, num_triplets: int) -> int:

@@ -24,7 +24,7 @@ def info_nce(
     Raises:
         ValueError: shapes differ, or temperature is not positive.
 
-    Reference: van den Oord et al. 2018 (arXiv 1807.03748); supervised SimCSE, Gao et al. 2021 (arXiv 2104.08821), eq. 5.
+    Reference: van den Oord et al. 2018 (arXiv 1807.03748); SimCSE, Gao et al. 2021 (arXiv 2104.08821), equation 5.
     """
     if anchor.shape != positive.shape or (negative is not None and negative.shape != anchor.shape):
         shapes = [tuple(part.shape) for part in (anchor, positive, negative) if part is not None]

@@ -1,0 +1,51 @@
+"""Files -> scored sentence pairs, the form of every STS set."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from embedsmith.data.columns import PAIR_FIELDS, parse_score, read_fields, text_fault
+from embedsmith.data.readers import Faults, expand_sources
+from embedsmith.data.sample import SAMPLE, sample_pairs_path
+from embedsmith.errors import DataError
+
+
+@dataclass(frozen=True)
+class ScoredPairs:
+    """Sentence pairs with gold similarity: two lists of K texts and scores (K,) float64."""
+
+    sentence1: list[str]
+    sentence2: list[str]
+    scores: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.sentence1)
+
+
+def load_pairs(source: str, *, columns: Mapping[str, str] | None = None) -> ScoredPairs:
+    """Load pairs from a file (any format of `readers`), or `sample`.
+
+    Raises:
+        DataError: the file is missing or has faulty rows (all are named), or its scores do not differ.
+    """
+    faults = Faults()
+    name = str(sample_pairs_path()) if source == SAMPLE else source
+    sentence1, sentence2, scores = [], [], []
+    for path in expand_sources([name], faults=faults):
+        for line, row in read_fields(path, fields=PAIR_FIELDS, columns=columns, faults=faults):
+            score = parse_score(row["score"])
+            bad = [f"{key} {fault}" for key in ("sentence1", "sentence2") if (fault := text_fault(row[key]))]
+            if score is None:
+                bad.append(f"score must be a number, but is {row['score']!r:.60}")
+            for fault in bad:
+                faults.add(path, line, fault)
+            if not bad and score is not None:
+                sentence1.append(row["sentence1"])
+                sentence2.append(row["sentence2"])
+                scores.append(score)
+    faults.raise_if_any(what="scored pairs")
+    if len(set(scores)) < 2:
+        raise DataError(f"{Path(name)} has {len(scores)} pairs with one and the same score; nothing can be ranked.")
+    return ScoredPairs(sentence1, sentence2, np.array(scores))

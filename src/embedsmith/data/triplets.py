@@ -1,0 +1,221 @@
+"""Sources -> TripletTable: validated once, kept in an Arrow file, memory-mapped from there.
+
+A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
+exists only if every row of every source is sound. Memory: one record batch while converting, nothing but mapped pages after.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from embedsmith import files
+from embedsmith.data.columns import TRIPLET_FIELDS, read_fields, select_fields, text_fault
+from embedsmith.data.readers import Faults, Row, expand_sources, is_data_file
+from embedsmith.data.sample import SAMPLE, sample_triplets_path
+from embedsmith.errors import DataError, MissingExtraError
+
+_FORMAT_VERSION = 1
+_BATCH_ROWS = 8192
+_NAMES = ("anchor", "positive", "negative")
+_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
+
+
+@dataclass(frozen=True)
+class Triplets:
+    """Texts of some rows; lists of one length. `negatives` is None when the data has none."""
+
+    anchors: list[str]
+    positives: list[str]
+    negatives: list[str] | None
+
+
+class TripletTable:
+    """Memory-mapped triplets (or pairs without a negative).
+
+    Args:
+        table: columns anchor, positive, maybe negative (string), and for each NAME_id (uint64).
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._table = table
+        names = [name for name in _NAMES if name in table.column_names]
+        self._names = names
+        self.text_ids = np.stack([table.column(f"{name}_id").to_numpy() for name in names], axis=1)
+        """(num_triplets, 2 or 3) uint64, equal where texts are equal."""
+
+    def __len__(self) -> int:
+        return self._table.num_rows
+
+    @property
+    def has_negatives(self) -> bool:
+        """Whether every row has a hard negative."""
+        return "negative" in self._names
+
+    def rows(self, indices: np.ndarray) -> Triplets:
+        """Texts of the rows numbered by `indices`."""
+        part = self._table.select(self._names).take(pa.array(indices))
+        columns = [part.column(name).to_pylist() for name in self._names]
+        return Triplets(columns[0], columns[1], columns[2] if self.has_negatives else None)
+
+    def take_first(self, num_triplets: int) -> "TripletTable":
+        """A view of the first rows."""
+        return TripletTable(self._table.slice(0, num_triplets))
+
+
+def load_triplets(
+    sources: Sequence[str],
+    *,
+    columns: Mapping[str, str] | None = None,
+    cache_folder: Path | None = None,
+) -> TripletTable:
+    """Load triplets from files, globs, hub datasets or the built-in sample.
+
+    Args:
+        sources: see the file's docstring.
+        columns: {"anchor": ..., "positive": ..., "negative": ...} where the names are unusual.
+        cache_folder: where the Arrow file is kept; None: in the user's cache.
+
+    Raises:
+        DataError: any source is missing or has faulty rows; all are named.
+        MissingExtraError: a hub dataset is asked for without the `datasets` package.
+    """
+    faults = Faults()
+    unknown = sorted(set(columns or {}) - set(_NAMES))
+    if unknown:
+        faults.add("data.columns", None, f"names {', '.join(unknown)}; it may name {', '.join(_NAMES)}")
+    hub_ids = [source for source in sources if _is_hub_id(source)]
+    names = [str(sample_triplets_path()) if source == SAMPLE else source for source in sources]
+    paths = expand_sources([name for name in names if name not in hub_ids], faults=faults)
+    faults.raise_if_any(what="training data")
+
+    folder = cache_folder or files.cache_root() / "triplets"
+    target = folder / f"{_fingerprint(paths, hub_ids, columns)}.arrow"
+    # A hub dataset may change under its name: it is read anew each time (its own cache makes that cheap).
+    if hub_ids or not target.exists():
+        rows = _all_rows(paths, hub_ids, columns=columns, faults=faults)
+        _convert(rows, target, faults=faults)
+    return TripletTable(pa.ipc.open_file(pa.memory_map(str(target))).read_all())
+
+
+def _is_hub_id(source: str) -> bool:
+    is_local = Path(source).exists() or is_data_file(source) or any(mark in source for mark in "*?[")
+    return not is_local and _HUB_ID.fullmatch(source) is not None
+
+
+def _fingerprint(paths: Sequence[Path], hub_ids: Sequence[str], columns: Mapping[str, str] | None) -> str:
+    facts: list[Any] = [_FORMAT_VERSION, sorted((columns or {}).items()), list(hub_ids)]
+    for path in paths:
+        status = path.stat()
+        facts.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+    return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
+
+
+def _all_rows(
+    paths: Sequence[Path], hub_ids: Sequence[str], *, columns: Mapping[str, str] | None, faults: Faults
+) -> Iterator[tuple[str, ...]]:
+    width: int | None = None
+    sources: list[tuple[str, Iterator[tuple[int, Row]]]] = [
+        (str(path), read_fields(path, fields=TRIPLET_FIELDS, columns=columns, faults=faults)) for path in paths
+    ]
+    sources += [
+        (name, select_fields(name, _hub_rows(name), fields=TRIPLET_FIELDS, columns=columns, faults=faults))
+        for name in hub_ids
+    ]
+    for source, rows in sources:
+        is_first = True
+        for line, row in rows:
+            if is_first:
+                width = width or len(row)
+                is_first = False
+                if len(row) != width:
+                    faults.add(
+                        source,
+                        None,
+                        "has " + ("no " if len(row) < width else "") + "negatives, unlike the files before it",
+                    )
+                    break
+            for texts in _triplets_of(row):
+                bad = [(name, fault) for name, text in texts.items() if (fault := text_fault(text))]
+                for name, fault in bad:
+                    faults.add(source, line, f"{name} {fault}")
+                if not bad:
+                    yield tuple(texts.values())
+
+
+def _triplets_of(row: Row) -> Iterator[Row]:
+    """One triplet, or one per positive where positives and negatives are lists."""
+    if not isinstance(row["positive"], list):
+        yield row
+        return
+    negatives = row.get("negative")
+    for index, positive in enumerate(row["positive"] or [None]):
+        triplet = {"anchor": row["anchor"], "positive": positive}
+        if "negative" in row:
+            is_list = isinstance(negatives, list)
+            triplet["negative"] = (negatives[index % len(negatives)] if negatives else None) if is_list else negatives
+        yield triplet
+
+
+def _convert(rows: Iterator[tuple[str, ...]], target: Path, *, faults: Faults) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary = target.with_suffix(".tmp")
+    writer = None
+    try:
+        with pa.OSFile(str(temporary), "wb") as sink:
+            for batch in _record_batches(rows):
+                writer = writer or pa.ipc.new_file(sink, batch.schema)
+                writer.write_batch(batch)
+            if writer:
+                writer.close()
+        faults.raise_if_any(what="training data")
+        if writer is None:
+            raise DataError("The training data holds no triplet.")
+        temporary.replace(target)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def _record_batches(rows: Iterator[tuple[str, ...]]) -> Iterator[pa.RecordBatch]:
+    chunk: list[tuple[str, ...]] = []
+    for row in rows:
+        chunk.append(row)
+        if len(chunk) == _BATCH_ROWS:
+            yield _record_batch(chunk)
+            chunk = []
+    if chunk:
+        yield _record_batch(chunk)
+
+
+def _record_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
+    columns: dict[str, pa.Array] = {}
+    for name, texts in zip(_NAMES, zip(*rows, strict=True), strict=False):
+        columns[name] = pa.array(texts, pa.string())
+        columns[f"{name}_id"] = pa.array([_text_id(text) for text in texts], pa.uint64())
+    return pa.RecordBatch.from_pydict(columns)
+
+
+def _text_id(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _hub_rows(name: str) -> Iterator[tuple[int, Row]]:
+    try:
+        import datasets
+    except ImportError:
+        raise MissingExtraError("datasets", extra="hub", needed_for=f"Reading the hub dataset '{name}'") from None
+    dataset_id, _, config = name.partition(":")
+    try:
+        rows = datasets.load_dataset(dataset_id, config or None, split="train")
+    except Exception as error:  # the library raises many kinds: not found, offline, no such config, no such split
+        raise DataError(
+            f"'{name}' is no file, and as a hub dataset it cannot be loaded: {error}\n"
+            "Check the spelling, the network, and name a config as owner/name:config where it has several."
+        ) from error
+    yield from enumerate(rows, start=1)

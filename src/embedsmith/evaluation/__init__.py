@@ -1,0 +1,1 @@
+"""Embedder -> results: STS scores with bootstrap intervals. Knows embeddings as arrays, no model."""

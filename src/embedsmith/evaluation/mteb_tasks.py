@@ -1,0 +1,56 @@
+"""STS tasks by their mteb name, from the hub, as the same scored pairs that local files give."""
+
+import difflib
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from embedsmith.data.pairs import ScoredPairs
+from embedsmith.errors import DataError, MissingExtraError
+
+_ENGLISH = ("default", "en-en", "en")
+
+
+def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
+    """English test pairs of mteb's STS tasks.
+
+    Raises:
+        MissingExtraError: mteb is not installed.
+        DataError: an unknown name, no STS task, or the hub cannot be reached.
+    """
+    try:
+        import mteb
+    except ImportError:
+        raise MissingExtraError("mteb", extra="mteb", needed_for="Loading tasks by name from the hub") from None
+    known = [task.metadata.name for task in mteb.get_tasks(task_types=["STS"], languages=["eng"])]
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.4)
+        raise DataError(
+            f"mteb has no English STS task {', '.join(unknown)}."
+            + (f" Did you mean {close[0]}?" if close else "")
+            + f"\nKnown are: {', '.join(known)}. For files of your own add --data DIR."
+        )
+    return {name: _pairs(mteb.get_task(name)) for name in names}
+
+
+def _pairs(task: Any) -> ScoredPairs:
+    name = task.metadata.name
+    try:
+        task.load_data()
+    except Exception as error:  # the hub libraries raise many kinds when it cannot be reached
+        raise DataError(
+            f"The task {name} cannot be loaded from the hub: {error}\n"
+            f"Check the network, or keep its pairs as {name}.tsv.gz in a folder and add --data FOLDER."
+        ) from error
+    return pairs_of_dataset(task.dataset, split=task.metadata.eval_splits[0], column_names=task.column_names)
+
+
+def pairs_of_dataset(dataset: Any, *, split: str, column_names: Sequence[str]) -> ScoredPairs:
+    """Pairs of a loaded mteb dataset: split -> rows, or subset -> split -> rows (English is taken)."""
+    if split not in dataset:
+        dataset = dataset[next(subset for subset in _ENGLISH if subset in dataset)]
+    rows = dataset[split]
+    first, second = column_names
+    return ScoredPairs(list(rows[first]), list(rows[second]), np.asarray(rows["score"], dtype=np.float64))

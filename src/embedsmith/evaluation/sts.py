@@ -1,0 +1,102 @@
+"""Scored pairs + an embedding function -> Spearman correlation of cosine similarity, with its interval.
+
+One pass over a task's distinct texts may score several models at once (poolings of the same forward).
+"""
+
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from embedsmith.data.pairs import ScoredPairs, load_pairs
+from embedsmith.data.readers import SUFFIXES
+from embedsmith.errors import DataError, ModelError
+from embedsmith.evaluation.correlation import bootstrap_interval, spearman
+from embedsmith.results import EvaluationResult, TaskResult
+
+Embed = Callable[[list[str]], Mapping[str, np.ndarray]]
+"""Texts -> model label -> embeddings (K, D)."""
+
+
+def cosine_similarities(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """Cosine of each row of `first` (K, D) with the same row of `second`; (K,) float64."""
+    first, second = first.astype(np.float64), second.astype(np.float64)
+    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
+    return np.einsum("kd,kd->k", first, second) / norms
+
+
+def pair_similarities(embed: Embed, pairs: ScoredPairs) -> dict[str, np.ndarray]:
+    """Cosine similarity (K,) of every pair, by model label; equal texts are embedded once."""
+    texts = list(dict.fromkeys([*pairs.sentence1, *pairs.sentence2]))
+    row_of = {text: row for row, text in enumerate(texts)}
+    rows1 = [row_of[text] for text in pairs.sentence1]
+    rows2 = [row_of[text] for text in pairs.sentence2]
+    return {label: cosine_similarities(vectors[rows1], vectors[rows2]) for label, vectors in embed(texts).items()}
+
+
+def score_task(similarities: np.ndarray, scores: np.ndarray, *, task: str = "the task") -> TaskResult:
+    """Spearman correlation of similarities with gold scores, and its bootstrap interval.
+
+    Raises:
+        ModelError: similarities are not finite or all equal: the model has collapsed.
+    """
+    try:
+        return TaskResult(
+            cosine_spearman=spearman(similarities, scores),
+            ci95=bootstrap_interval(similarities, scores),
+            num_pairs=len(scores),
+        )
+    except ValueError as error:
+        raise ModelError(
+            f"The model's similarities on {task} cannot be ranked: {error}.\n"
+            "Its embeddings are not finite or all alike; run `embedsmith doctor` on it."
+        ) from error
+
+
+def evaluate_tasks(
+    embed: Embed, *, tasks: Mapping[str, ScoredPairs], on_task: Callable[[str], None] | None = None
+) -> dict[str, EvaluationResult]:
+    """Score every model that `embed` yields on every task.
+
+    Args:
+        embed: see `Embed`; its labels are the models' names.
+        tasks: name -> pairs.
+        on_task: called with a task's name before it starts.
+
+    Raises:
+        ModelError: embeddings that cannot be ranked.
+    """
+    results: dict[str, dict[str, TaskResult]] = {}
+    for name, pairs in tasks.items():
+        if on_task:
+            on_task(name)
+        for label, similarities in pair_similarities(embed, pairs).items():
+            results.setdefault(label, {})[name] = score_task(similarities, pairs.scores, task=name)
+    return {label: EvaluationResult(model=label, tasks=scored) for label, scored in results.items()}
+
+
+def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[str, ScoredPairs]:
+    """Tasks of a folder that holds `<TASK>.tsv.gz` (or another known format); None: all of them.
+
+    Raises:
+        DataError: no such folder or task, or faulty files.
+    """
+    if not folder.is_dir():
+        raise DataError(f"There is no data folder {folder}.\nGive a folder that holds files such as STS12.tsv.gz.")
+    available = {
+        path.name.removesuffix(suffix): path
+        for path in sorted(folder.iterdir())
+        for suffix in SUFFIXES
+        if path.name.endswith(suffix)
+    }
+    unknown = [name for name in names or [] if name not in available]
+    if unknown or not available:
+        hints = [difflib.get_close_matches(name, available, n=1, cutoff=0.4) for name in unknown]
+        close = ", ".join(hint[0] for hint in hints if hint)
+        raise DataError(
+            f"{folder} has no task {', '.join(unknown) or 'at all'}."
+            + (f" Did you mean {close}?" if close else "")
+            + f"\nIt holds: {', '.join(available) or 'no file of a known format'}."
+        )
+    return {name: load_pairs(str(available[name])) for name in names or available}

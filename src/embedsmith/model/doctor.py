@@ -1,0 +1,220 @@
+"""The doctor: does this model turn text into tokens and vectors as it should?
+
+Token checks: the end token stands exactly once, at the end; truncation cuts neither it nor the prompt; no chat template
+is applied. Vector checks: one text alone, in a batch, packed among others, and through transformers' own padded forward
+gives the same vector. Each finding says what was seen and, when wrong, what to do. Cost: a few forwards of short texts.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch.nn.functional import normalize as unit_length
+
+from embedsmith.config import Pooling
+from embedsmith.errors import EmbedsmithError, ModelError
+from embedsmith.model.attention import PACKED_ATTENTION
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.tokens import TEXT_FIELD
+
+EXAMPLE = "The library on Mill Street opens at nine."
+_OTHERS = ("Rain.", "Two dogs ran along the beach while the tide came in.", "Is the 7:40 train on time today?")
+# Distance between unit vectors: rounding alone stays well below, a wrong token or mask lies far above.
+_TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.05}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One check.
+
+    Attributes:
+        check: what was looked at.
+        is_ok: whether it is as it should be.
+        detail: what was seen.
+        advice: what to do when it is not; empty otherwise.
+    """
+
+    check: str
+    is_ok: bool
+    detail: str
+    advice: str = ""
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings on a model, and how one text becomes tokens: (id, token) pairs."""
+
+    model: str
+    text: str
+    tokens: list[tuple[int, str]]
+    findings: list[Finding]
+
+    @property
+    def is_healthy(self) -> bool:
+        """Whether every check passed."""
+        return all(finding.is_ok for finding in self.findings)
+
+    def raise_if_wrong(self) -> None:
+        """Raise ModelError naming what is wrong, if anything is."""
+        wrong = [f"  {f.check}: {f.detail}\n    {f.advice}" for f in self.findings if not f.is_ok]
+        if wrong:
+            raise ModelError(
+                "\n".join(
+                    [f"The model '{self.model}' cannot be trusted as it is:", *wrong]
+                    + [f"See everything with: embedsmith doctor {self.model}"]
+                )
+            )
+
+
+def examine(embedder: Embedder, *, text: str | None = None) -> Diagnosis:
+    """Run every check on an embedder; `text` is the example to show, a short sentence by default."""
+    text = text or EXAMPLE
+    ids = embedder.tokenizer([text])[0]
+    tokenizer = embedder.backbone.tokenizer
+    return Diagnosis(
+        model=embedder.backbone.name,
+        text=text,
+        tokens=list(zip(ids.tolist(), tokenizer.convert_ids_to_tokens(ids.tolist()), strict=True)),
+        findings=[
+            _start_token(embedder, ids),
+            _end_token(embedder, ids),
+            _pad_token(embedder),
+            _prompt(embedder, ids),
+            _truncation(embedder),
+            _chat_template(embedder, text, ids),
+            *_vectors(embedder, text),
+        ],
+    )
+
+
+def _start_token(embedder: Embedder, ids: np.ndarray) -> Finding:
+    tokenizer = embedder.backbone.tokenizer
+    start = tokenizer.bos_token_id
+    if start is None:
+        return Finding("start token", True, "the tokenizer has none")
+    is_there = bool(ids[0] == start)
+    count = int((ids[:-1] == start).sum())
+    detail = f"{tokenizer.bos_token!r} (id {start}) " + (
+        "stands first" if is_there else "is not added by this tokenizer"
+    )
+    return Finding("start token", count <= 1, detail, "" if count <= 1 else "Remove it from model.prompt.")
+
+
+def _end_token(embedder: Embedder, ids: np.ndarray) -> Finding:
+    end = embedder.tokenizer.eos_id
+    count = int((ids[1:] == end).sum()) if len(ids) > 1 else 1
+    is_ok = bool(ids[-1] == end) and count == 1
+    return Finding(
+        "end token",
+        is_ok,
+        f"{embedder.backbone.tokenizer.eos_token!r} (id {end}) stands {count} time(s), "
+        + ("last" if ids[-1] == end else "not last"),
+        "" if is_ok else "Remove the end token from model.prompt and from the text: embedsmith adds it.",
+    )
+
+
+def _pad_token(embedder: Embedder) -> Finding:
+    tokenizer = embedder.backbone.tokenizer
+    same = " (the same as the end token)" if tokenizer.pad_token_id == tokenizer.eos_token_id else ""
+    return Finding("pad token", True, f"id {tokenizer.pad_token_id}{same}; never used, texts are packed")
+
+
+def _prompt(embedder: Embedder, ids: np.ndarray) -> Finding:
+    prompt = embedder.tokenizer.prompt
+    if prompt == TEXT_FIELD:
+        return Finding("prompt", True, "none")
+    decoded = embedder.backbone.tokenizer.decode(ids[:-1].tolist())
+    prefix, suffix = prompt.split(TEXT_FIELD)
+    is_ok = prefix.strip() in decoded and decoded.rstrip().endswith(suffix.strip())
+    advice = "" if is_ok else "The tokenizer changes the prompt's text; write it as it is decoded here."
+    return Finding("prompt", is_ok, f"{prompt!r} becomes {decoded!r}", advice)
+
+
+def _truncation(embedder: Embedder) -> Finding:
+    tokenizer = embedder.tokenizer
+    whole = tokenizer(["word"])[0]
+    long = tokenizer([" ".join(["word"] * 2 * tokenizer.max_length)])[0]
+    suffix = tokenizer.prompt.split(TEXT_FIELD)[1].strip()
+    decoded = embedder.backbone.tokenizer.decode(long[:-1].tolist()).rstrip()
+    is_ok = (
+        len(long) == tokenizer.max_length
+        and bool(long[-1] == tokenizer.eos_id)
+        and bool(long[0] == whole[0])
+        and decoded.endswith(suffix)
+    )
+    detail = f"a long text is cut to {len(long)} tokens" + (", start, prompt and end kept" if is_ok else "")
+    return Finding("truncation", is_ok, detail, "" if is_ok else "Shorten model.prompt or report this tokenizer.")
+
+
+def _chat_template(embedder: Embedder, text: str, ids: np.ndarray) -> Finding:
+    tokenizer = embedder.backbone.tokenizer
+    if getattr(tokenizer, "chat_template", None) is None:
+        return Finding("chat template", True, "the tokenizer has none")
+    wrapped = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=True, return_dict=True)
+    count = len(wrapped["input_ids"])
+    return Finding("chat template", True, f"there is one, not applied ({len(ids)} tokens; with it {count})")
+
+
+def _vectors(embedder: Embedder, text: str) -> list[Finding]:
+    texts = [text, *_OTHERS, text + " " + _OTHERS[1]]
+    try:
+        alone = embedder.encode([text])[0]
+        together = embedder.encode(texts)[0]
+        chunked = embedder.encode(texts, max_tokens=1)[0]
+        reference = _reference(embedder, texts)[0]
+    except (RuntimeError, TypeError, ValueError, EmbedsmithError) as error:
+        advice = "This architecture does not run on packed texts; choose another model."
+        return [Finding("forward", False, f"fails: {error}", advice)]
+    tolerance = _TOLERANCE[embedder.backbone.model.dtype]
+    findings = []
+    for name, vector in (
+        ("packed with other texts", together),
+        ("the same texts one by one", chunked),
+        ("transformers' padded forward", reference),
+    ):
+        distance = float(np.linalg.norm(alone - vector))
+        is_ok = distance <= tolerance
+        advice = (
+            "" if is_ok else "Texts see each other or padding changes them: this model's embeddings would be wrong."
+        )
+        findings.append(Finding(name, is_ok, f"differs from the text alone by {distance:.1e}", advice))
+    spread = float(np.linalg.norm(alone - embedder.encode([_OTHERS[0]])[0]))
+    advice = "" if spread > 0 else "All texts get one vector; the weights are damaged."
+    findings.append(Finding("another text", spread > 0, f"differs by {spread:.1e}", advice))
+    return findings
+
+
+@torch.no_grad()
+def _reference(embedder: Embedder, texts: list[str]) -> np.ndarray:
+    """The same embeddings through transformers' own attention on a right-padded batch, pooled by plain loops."""
+    token_lists = embedder.tokenizer(texts)
+    longest = max(len(tokens) for tokens in token_lists)
+    ids = np.zeros((len(texts), longest), dtype=np.int64)
+    mask = np.zeros_like(ids)
+    for row, tokens in enumerate(token_lists):
+        ids[row, : len(tokens)] = tokens
+        mask[row, : len(tokens)] = 1
+    model: Any = embedder.backbone.model
+    with embedder.dropout(is_on=False):
+        model.set_attn_implementation("eager")
+        try:
+            states = model(
+                input_ids=torch.from_numpy(ids).to(embedder.device),
+                attention_mask=torch.from_numpy(mask).to(embedder.device),
+                use_cache=False,
+            ).last_hidden_state.float()
+        finally:
+            model.set_attn_implementation(PACKED_ATTENTION)
+    vectors = []
+    for row, tokens in enumerate(token_lists):
+        own = states[row, : len(tokens)]  # (length, H)
+        weights = torch.arange(1, len(tokens) + 1, device=own.device, dtype=own.dtype)
+        vectors.append(
+            {
+                Pooling.LAST: own[-1],
+                Pooling.MEAN: own.mean(dim=0),
+                Pooling.WEIGHTED_MEAN: (own * weights[:, None]).sum(dim=0) / weights.sum(),
+            }[embedder.settings.pooling]
+        )
+    return unit_length(torch.stack(vectors), dim=-1).cpu().numpy()

@@ -1,0 +1,1 @@
+"""Results -> pages: tables, plots, the HTML report, the model card. Knows plain records only."""

@@ -1,0 +1,71 @@
+"""A run -> its model card: `README.md` in the form model hubs read (YAML front matter, then Markdown)."""
+
+from collections.abc import Sequence
+from pathlib import PurePath
+from typing import Any
+
+import yaml
+
+from embedsmith.reporting.tables import results_markdown
+from embedsmith.results import EvaluationResult
+
+
+def model_card(
+    *,
+    name: str,
+    base_model: str,
+    results: Sequence[tuple[str, EvaluationResult]],
+    config_yaml: str,
+    num_triplets: int,
+    num_steps: int,
+) -> str:
+    """The card of a run.
+
+    Args:
+        name: the run folder's name.
+        base_model: what was fine-tuned, as the user named it.
+        results: (title, result) of each model shown; the last one is this run's.
+        config_yaml: the resolved recipe.
+        num_triplets: size of the training data.
+        num_steps: optimizer steps.
+    """
+    parts = [
+        f"---\n{yaml.safe_dump(_front_matter(name, base_model, results), sort_keys=False, allow_unicode=True)}---\n",
+        f"# {name}\n",
+        f"A text-embedding model: a LoRA adapter for `{base_model}`, fine-tuned contrastively with embedsmith on "
+        f"{num_triplets} triplets in {num_steps} steps.\n",
+        "## Use\n",
+        "```python\n"
+        "from embedsmith import Embedder\n\n"
+        f'embedder = Embedder.load("{name}")  # this folder\n'
+        'vectors = embedder.encode(["A cat sleeps.", "An animal is asleep."])  # (2, D) float32, unit length\n'
+        "similarity = vectors[0] @ vectors[1]\n"
+        "```\n",
+    ]
+    if results:
+        parts += ["## Scores\n", "Spearman correlation of cosine similarity x 100, with 95 % bootstrap intervals.\n"]
+        parts += [results_markdown(results)]
+        parts += ["The development set chose the step that was kept, so its score is slightly optimistic.\n"]
+    parts += ["## Recipe\n", f"```yaml\n{config_yaml}```\n"]
+    return "\n".join(parts)
+
+
+def _front_matter(name: str, base_model: str, results: Sequence[tuple[str, EvaluationResult]]) -> dict[str, Any]:
+    front: dict[str, Any] = {
+        "library_name": "peft",
+        "pipeline_tag": "sentence-similarity",
+        "tags": ["embedsmith", "feature-extraction", "sentence-similarity", "lora"],
+    }
+    # A hub id may stand here; a local path means nothing elsewhere.
+    front["base_model"] = PurePath(base_model).name if PurePath(base_model).is_absolute() else base_model
+    if results:
+        scores = [
+            {
+                "task": {"type": "STS"},
+                "dataset": {"type": "sts", "name": task},
+                "metrics": [{"type": "cosine_spearman", "value": round(100 * result.cosine_spearman, 2)}],
+            }
+            for task, result in results[-1][1].tasks.items()
+        ]
+        front["model-index"] = [{"name": name, "results": scores}]
+    return front

@@ -1,0 +1,58 @@
+"""Results -> tables, for the terminal and for Markdown: score x 100 with its 95 % interval, as the literature prints it."""
+
+from collections.abc import Sequence
+
+from rich.table import Table
+
+from embedsmith.results import EvaluationResult, TaskResult
+
+Rows = Sequence[tuple[str, EvaluationResult]]
+"""(column title, result) of each model, all on the same tasks."""
+
+
+def results_table(rows: Rows, *, title: str | None = None) -> Table:
+    """A table for the terminal: a line per task, a column per model, and the last model's gain over the first."""
+    table = Table(title=title)
+    header, *body = _cells(rows)
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right")
+    for line in body[:-1]:
+        table.add_row(*line)
+    table.add_section()
+    table.add_row(*body[-1])
+    return table
+
+
+def results_markdown(rows: Rows) -> str:
+    """The same table in Markdown."""
+    header, *body = _cells(rows)
+    lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def format_score(task: TaskResult) -> str:
+    """For example `67.5 [65.1, 69.8]`."""
+    lower, upper = task.ci95
+    return f"{100 * task.cosine_spearman:.1f} [{100 * lower:.1f}, {100 * upper:.1f}]"
+
+
+def intervals_overlap(first: TaskResult, second: TaskResult) -> bool:
+    """Whether two 95 % intervals share a value."""
+    return first.ci95[0] <= second.ci95[1] and second.ci95[0] <= first.ci95[1]
+
+
+def _cells(rows: Rows) -> list[list[str]]:
+    assert rows, "no results to show"
+    with_gain = len(rows) > 1
+    first, last = rows[0][1], rows[-1][1]
+    cells = [["task", "pairs", *(title for title, _ in rows), *(["gain"] if with_gain else [])]]
+    for name, task in first.tasks.items():
+        line = [name, str(task.num_pairs), *(format_score(result.tasks[name]) for _, result in rows)]
+        if with_gain:
+            gain = 100 * (last.tasks[name].cosine_spearman - task.cosine_spearman)
+            mark = " (intervals overlap)" if intervals_overlap(task, last.tasks[name]) else ""
+            line.append(f"{gain:+.1f}{mark}")
+        cells.append(line)
+    average = ["average", "", *(f"{100 * result.average:.1f}" for _, result in rows)]
+    cells.append([*average, *([f"{100 * (last.average - first.average):+.1f}"] if with_gain else [])])
+    return cells

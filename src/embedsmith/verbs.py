@@ -1,0 +1,228 @@
+"""The verbs: each composes the folders below into one thing a user wants done. The command line and the Python API call
+these; nothing here parses arguments."""
+
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from rich.console import Console
+
+from embedsmith import files
+from embedsmith.config import Pooling, Precision, RunConfig, load_config
+from embedsmith.data.pairs import ScoredPairs, load_pairs
+from embedsmith.data.triplets import TripletTable, load_triplets
+from embedsmith.display import TrainingDisplay, encoding_progress
+from embedsmith.errors import ConfigError, MissingExtraError, RunError
+from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
+from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
+from embedsmith.model.doctor import Diagnosis, examine
+from embedsmith.model.embedder import Embedder
+from embedsmith.reporting.model_card import model_card
+from embedsmith.results import EvaluationResult, TaskResult
+from embedsmith.training.loop import Outcome, planned_steps, train_adapter
+
+CONFIG_FILE = "run.yaml"
+DEV_TASK = "dev"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: as resolved.
+        embedder: holds the adapter that was kept.
+        outcome: steps, tokens, time.
+        dev: score of the kept adapter on the development set, if there is one.
+        num_triplets: size of the training data.
+    """
+
+    config: RunConfig
+    embedder: Embedder
+    outcome: Outcome
+    dev: EvaluationResult | None
+    num_triplets: int
+
+
+def diagnose(
+    model: str, *, prompt: str | None = None, max_length: int | None = None, text: str | None = None
+) -> Diagnosis:
+    """Check that MODEL turns text into tokens and vectors as it should; see `model.doctor`.
+
+    Raises:
+        ModelError: MODEL cannot be loaded.
+        ConfigError: an unusable prompt or length limit.
+    """
+    # float32, so that a difference is the model's and not the number format's.
+    embedder = Embedder.load(model, prompt=prompt, max_length=max_length, precision=Precision.FP32)
+    return examine(embedder, text=text)
+
+
+def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> Run:
+    """Train an adapter into the run folder `config.output_dir`.
+
+    Everything that can fail early does so before the folder is made: data, model, doctor, length of the run.
+
+    Args:
+        config: the run.
+        resume: go on from the folder's newest checkpoint.
+        console: where progress goes; None: nowhere.
+
+    Raises:
+        RunError: the folder exists (or, to resume, does not), or the loss is not finite.
+        DataError, ModelError, ConfigError, MissingExtraError: by their names.
+    """
+    console = console or Console(quiet=True)
+    folder = Path(config.output_dir)
+    if not resume and folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
+        raise RunError(f"The run folder {folder} exists already.\nChoose another output_dir, or remove it.")
+    triplets = load_triplets(config.data.train, columns=config.data.columns)
+    if config.data.max_triplets:
+        triplets = triplets.take_first(config.data.max_triplets)
+    max_steps = planned_steps(config, num_triplets=len(triplets))
+    dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
+    embedder, accelerator = _prepare(config)
+    console.print(
+        f"{len(triplets)} triplets, {max_steps} steps of {config.training.batch_size}; model {config.model.model}"
+        f" ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device})",
+        highlight=False,
+    )
+
+    def evaluate_dev() -> TaskResult:
+        assert dev is not None
+        return _score_dev(embedder, dev)
+
+    with _run_folder(folder):
+        files.write_text(folder / CONFIG_FILE, config.to_yaml())
+        with TrainingDisplay(console, max_steps=max_steps) as display:
+            outcome = train_adapter(
+                embedder,
+                config=config,
+                triplets=triplets,
+                evaluate=evaluate_dev if dev else None,
+                accelerator=accelerator,
+                display=display,
+                resume=resume,
+            )
+        accelerator.end_training()
+        if outcome.best_step != outcome.num_steps:
+            embedder.reload_adapter(folder / "adapter")
+        dev_result = None
+        if dev:
+            dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: _score_dev(embedder, dev)})
+        _write_card(config, triplets=triplets, outcome=outcome, dev=dev_result)
+    return Run(config, embedder, outcome, dev_result, len(triplets))
+
+
+def resume(folder: Path | str, *, console: Console | None = None) -> Run:
+    """Go on with a run that was stopped; it ends as if it had not been. Errors as `train`."""
+    path = Path(folder) / CONFIG_FILE
+    if not path.exists():
+        raise RunError(f"{folder} is no run folder: it has no {CONFIG_FILE}.")
+    config = load_config(path, overrides={"output_dir": str(folder)})
+    return train(config, resume=True, console=console)
+
+
+def evaluate(
+    model: str,
+    *,
+    tasks: Sequence[str] | None = None,
+    data: Path | str | None = None,
+    poolings: Sequence[Pooling] = (),
+    console: Console | None = None,
+) -> dict[str, EvaluationResult]:
+    """Score MODEL on STS tasks.
+
+    Args:
+        model: built-in name, hub id, folder or run.
+        tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
+        data: folder of `<TASK>.tsv.gz` files; None: tasks are mteb's, from the hub.
+        poolings: score these instead of the model's own; one forward serves all.
+        console: where progress goes; None: nowhere.
+
+    Returns:
+        Label -> result; the label is MODEL, with the pooling behind it where several were asked for.
+
+    Raises:
+        DataError, ModelError, MissingExtraError: by their names.
+    """
+    if data is not None:
+        loaded = load_local_tasks(Path(data), tasks)
+    else:
+        loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
+    embedder = Embedder.load(model)
+    labels = {pooling: f"{model} ({pooling})" for pooling in poolings} or {embedder.settings.pooling: model}
+    with encoding_progress(console or Console(quiet=True)) as (start, advance):
+
+        def embed(texts: list[str]) -> dict[str, np.ndarray]:
+            vectors = embedder.encode_poolings(texts, poolings=list(labels), on_progress=advance)
+            return {labels[pooling]: rows for pooling, rows in vectors.items()}
+
+        return evaluate_tasks(embed, tasks=loaded, on_task=start)
+
+
+def _prepare(config: RunConfig) -> tuple[Embedder, Accelerator]:
+    settings = config.training
+    for tracker in settings.report_to:
+        _require(tracker)
+    accelerator = Accelerator(log_with=list(settings.report_to) or None, project_dir=config.output_dir)
+    if accelerator.num_processes > 1:
+        raise ConfigError("Training on several processes is not supported yet; start one process.")
+    embedder = Embedder.load(
+        config.model.model,
+        pooling=config.model.pooling,
+        prompt=config.model.prompt,
+        max_length=config.model.max_length,
+        precision=config.model.precision,
+        device=str(accelerator.device),
+    )
+    if embedder.adapter is not None:
+        raise ConfigError(f"model.model is {config.model.model}, a finished run; name a base model to train.")
+    examine(embedder).raise_if_wrong()
+    torch.manual_seed(settings.seed)
+    embedder.add_adapter(config.adapter)
+    if settings.report_to:
+        accelerator.init_trackers("embedsmith")
+    return embedder, accelerator
+
+
+def _require(tracker: str) -> None:
+    from importlib.util import find_spec
+
+    if find_spec(tracker) is None:
+        raise MissingExtraError(tracker, extra=tracker, needed_for=f"training.report_to: {tracker}")
+
+
+@contextmanager
+def _run_folder(folder: Path) -> Iterator[None]:
+    """Make the run folder; if the block fails before anything worth keeping is in it, take it away again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        if not (folder / "adapter").exists():
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def _score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
+    similarities = pair_similarities(lambda texts: {DEV_TASK: embedder.encode(texts)}, dev)
+    return score_task(similarities[DEV_TASK], dev.scores, task="the development set")
+
+
+def _write_card(config: RunConfig, *, triplets: TripletTable, outcome: Outcome, dev: EvaluationResult | None) -> None:
+    folder = Path(config.output_dir)
+    card = model_card(
+        name=folder.name,
+        base_model=config.model.model,
+        results=[("tuned", dev)] if dev else [],
+        config_yaml=config.to_yaml(),
+        num_triplets=len(triplets),
+        num_steps=outcome.num_steps,
+    )
+    files.write_text(folder / "README.md", card)
