@@ -79,8 +79,8 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     """
     console = console or Console(quiet=True)
     folder = Path(config.output_dir)
-    if not resume and folder.exists() and any(folder.iterdir() if folder.is_dir() else [folder]):
-        raise RunError(f"The run folder {folder} exists already.\nChoose another output_dir, or remove it.")
+    if not resume:
+        check_run_folder(folder)
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
         triplets = triplets.take_first(config.data.max_triplets)
@@ -117,6 +117,12 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
             dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: _score_dev(embedder, dev)})
         _write_card(config, triplets=triplets, outcome=outcome, dev=dev_result)
     return Run(config, embedder, outcome, dev_result, len(triplets))
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise RunError when a run folder is taken; an empty folder is not."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"The run folder {folder} exists already.\nChoose another output_dir, or remove it.")
 
 
 def resume(folder: Path | str, *, console: Console | None = None) -> Run:
@@ -205,7 +211,7 @@ def _run_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not (folder / "adapter").exists():
+        if not (folder / "adapter").exists() and not any((folder / "checkpoints").glob("*")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 

@@ -14,7 +14,6 @@ TRIPLET_LAYOUTS: tuple[dict[str, str], ...] = (
     {"anchor": "sent0", "positive": "sent1", "negative": "hard_neg"},  # SimCSE
     {"anchor": "query", "positive": "pos", "negative": "neg"},  # FlagEmbedding, lists
     {"anchor": "query", "positive": "positive", "negative": "negative"},
-    {"anchor": "premise", "positive": "entailment", "negative": "contradiction"},
 )
 PAIR_LAYOUTS: tuple[dict[str, str], ...] = ({"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},)
 NLI_LAYOUTS: tuple[dict[str, str], ...] = (

@@ -1,7 +1,7 @@
 """Sources -> TripletTable: validated once, kept in an Arrow file, memory-mapped from there.
 
 A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
-exists only if every row of every source is sound. Memory: one record batch while converting, nothing but mapped pages after.
+exists only if every row of every source is sound. Memory: one record batch while converting, mapped pages after.
 """
 
 import hashlib

@@ -5,7 +5,10 @@ dropout stays off while training; only the adapter's is switched.
 """
 
 import json
+import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
@@ -29,7 +32,6 @@ def add_adapter(backbone: Backbone, *, settings: AdapterSection) -> PeftModel:
     targets = settings.target_modules or list(lora_targets(backbone.model.config.model_type))
     config = LoraConfig(
         task_type="FEATURE_EXTRACTION",
-        base_model_name_or_path=backbone.name,
         r=settings.lora_r,
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
@@ -47,7 +49,7 @@ def add_adapter(backbone: Backbone, *, settings: AdapterSection) -> PeftModel:
             f"adapter.target_modules: the model has no layer {', '.join(missing)}.\n"
             f"Its linear layers are: {', '.join(sorted(leaves))}."
         )
-    model = get_peft_model(backbone.model, config)
+    model = _quietly(get_peft_model, backbone.model, config)
     # peft stores its own idea of the base's name; the user's is the one that can be loaded again.
     model.peft_config["default"].base_model_name_or_path = backbone.name
     return model
@@ -62,7 +64,7 @@ def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
     if not (folder / WEIGHTS_FILE).exists():
         raise ModelError(f"The adapter {folder} has no {WEIGHTS_FILE}.")
     try:
-        return PeftModel.from_pretrained(backbone.model, str(folder))
+        return _quietly(PeftModel.from_pretrained, backbone.model, str(folder))
     except (RuntimeError, ValueError) as error:
         raise ModelError(f"The adapter {folder} does not fit the model '{backbone.name}': {error}") from error
 
@@ -86,7 +88,14 @@ def save_adapter(model: PeftModel, *, folder: Path) -> None:
 
 def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
     """The adapter's weights under peft's file names."""
-    return get_peft_model_state_dict(model)
+    return get_peft_model_state_dict(model, save_embedding_layers=False)
+
+
+def _quietly(make: Callable[..., PeftModel], *arguments: Any) -> PeftModel:
+    """peft 0.21 reads an attribute that transformers 5.23 has renamed, which warns; users can do nothing about it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
+        return make(*arguments)
 
 
 def set_adapter_weights(model: PeftModel, *, folder: Path) -> None:

@@ -71,16 +71,22 @@ def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: 
     config = _load_config(model, source)
     _check_decoder(model, config)
     try:
-        network = AutoModel.from_pretrained(
+        network, report = AutoModel.from_pretrained(
             source,
             config=config,
             dtype=choose_dtype(precision, device),
             attn_implementation=PACKED_ATTENTION,
             use_safetensors=True,
+            output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
     except (OSError, ValueError) as error:
         raise ModelError(f"The model '{model}' cannot be loaded: {_first_line(error)}") from error
+    if report["missing_keys"]:
+        raise ModelError(
+            f"The weights of '{model}' are incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
+            "Download or save the model again."
+        )
     network.requires_grad_(False)
     network.eval()
     return Backbone(name=model, model=network.to(device), tokenizer=tokenizer)

@@ -21,6 +21,7 @@ from embedsmith.model.tokens import TEXT_FIELD
 EXAMPLE = "The library on Mill Street opens at nine."
 _OTHERS = ("Rain.", "Two dogs ran along the beach while the tide came in.", "Is the 7:40 train on time today?")
 # Distance between unit vectors: rounding alone stays well below, a wrong token or mask lies far above.
+_COLLAPSED = 1e-3
 _TOLERANCE = {torch.float32: 1e-4, torch.bfloat16: 0.15, torch.float16: 0.05}
 
 
@@ -59,12 +60,8 @@ class Diagnosis:
         """Raise ModelError naming what is wrong, if anything is."""
         wrong = [f"  {f.check}: {f.detail}\n    {f.advice}" for f in self.findings if not f.is_ok]
         if wrong:
-            raise ModelError(
-                "\n".join(
-                    [f"The model '{self.model}' cannot be trusted as it is:", *wrong]
-                    + [f"See everything with: embedsmith doctor {self.model}"]
-                )
-            )
+            head = f"The model '{self.model}' cannot be trusted as it is:"
+            raise ModelError("\n".join([head, *wrong, f"See everything with: embedsmith doctor {self.model}"]))
 
 
 def examine(embedder: Embedder, *, text: str | None = None) -> Diagnosis:
@@ -180,8 +177,9 @@ def _vectors(embedder: Embedder, text: str) -> list[Finding]:
         )
         findings.append(Finding(name, is_ok, f"differs from the text alone by {distance:.1e}", advice))
     spread = float(np.linalg.norm(alone - embedder.encode([_OTHERS[0]])[0]))
-    advice = "" if spread > 0 else "All texts get one vector; the weights are damaged."
-    findings.append(Finding("another text", spread > 0, f"differs by {spread:.1e}", advice))
+    is_ok = spread > _COLLAPSED
+    advice = "" if is_ok else "All texts get one vector; the weights are damaged."
+    findings.append(Finding("another text", is_ok, f"differs by {spread:.1e}", advice))
     return findings
 
 

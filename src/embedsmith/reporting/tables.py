@@ -1,4 +1,4 @@
-"""Results -> tables, for the terminal and for Markdown: score x 100 with its 95 % interval, as the literature prints it."""
+"""Results -> tables, for the terminal and for Markdown: score x 100 with its 95 % interval, as papers print it."""
 
 from collections.abc import Sequence
 

@@ -1,8 +1,8 @@
 """One contrastive step in bounded memory: the gradients of the whole batch, computed chunk by chunk.
 
 When a batch has more tokens than `max_tokens`, its texts are embedded chunk by chunk without graph, the loss is taken
-on the embeddings, and each chunk is embedded again with graph to receive the gradient of its rows. Random states are put
-back before a chunk is repeated, so dropout falls on the same elements. Cost: one more forward; memory of one chunk.
+on the embeddings, and each chunk is embedded again with graph to receive the gradient of its rows. Random states are
+put back before a chunk is repeated, so dropout falls on the same elements. Cost: one more forward; memory of one chunk.
 
 Reference: Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (arXiv 2101.06983).
 """

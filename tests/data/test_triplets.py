@@ -1,0 +1,135 @@
+"""Triplets under any usual name, all faults at once, and a table that stays on disk."""
+
+import gzip
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from embedsmith.data import triplets as module
+from embedsmith.data.triplets import load_triplets
+from embedsmith.errors import DataError, MissingExtraError
+
+LAYOUTS = {
+    "ours": {"anchor": "a", "positive": "p", "negative": "n"},
+    "simcse": {"sent0": "a", "sent1": "p", "hard_neg": "n"},
+    "lists": {"query": "a", "pos": ["p"], "neg": ["n"]},
+    "with other columns": {"id": 1, "anchor": "a", "positive": "p", "negative": "n", "source": "x"},
+}
+
+
+def _jsonl(path: Path, *rows: dict[str, object]) -> str:
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_usual_names_are_read_unasked(tmp_path: Path, cache: Path, layout: str) -> None:
+    table = load_triplets([_jsonl(tmp_path / "t.jsonl", LAYOUTS[layout])])
+    rows = table.rows(np.array([0]))
+    assert (rows.anchors, rows.positives, rows.negatives) == (["a"], ["p"], ["n"])
+
+
+def test_names_from_the_recipe(tmp_path: Path, cache: Path) -> None:
+    source = _jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "p"})
+    table = load_triplets([source], columns={"anchor": "question", "positive": "answer"})
+    assert not table.has_negatives
+    assert table.rows(np.array([0])).negatives is None
+    assert table.text_ids.shape == (1, 2)
+
+
+def test_every_positive_of_a_list_makes_a_triplet(tmp_path: Path, cache: Path) -> None:
+    source = _jsonl(tmp_path / "t.jsonl", {"query": "q", "pos": ["p1", "p2", "p3"], "neg": ["n1", "n2"]})
+    rows = load_triplets([source]).rows(np.arange(3))
+    assert rows.positives == ["p1", "p2", "p3"]
+    assert rows.negatives == ["n1", "n2", "n1"]
+
+
+def test_all_faults_of_all_files_come_at_once(tmp_path: Path, cache: Path) -> None:
+    good = LAYOUTS["ours"]
+    first = _jsonl(tmp_path / "1.jsonl", good, {**good, "positive": "  "}, {**good, "negative": 3}, {"anchor": "a"})
+    second = _jsonl(tmp_path / "2.jsonl", {"text": "a"})
+    third = tmp_path / "3.tsv.gz"
+    third.write_bytes(b"not gzip")
+    fourth = _jsonl(tmp_path / "4.jsonl", {**good, "anchor": "\ud800"})
+    with pytest.raises(DataError) as caught:
+        load_triplets([first, second, str(third), fourth])
+    message = str(caught.value)
+    for part in (
+        "6 faults in the training data",
+        f"{first}, line 2: positive is empty",
+        f"{first}, line 3: negative must be a text, but is 3",
+        f"{first}, line 4: has no 'positive'",
+        f"{second}, line 1: no usable columns: it has text; looked for anchor/positive/negative or sent0",
+        f"{third}: is named .gz but is not gzip",
+        f"{fourth}, line 1: anchor holds half of a surrogate pair",
+    ):
+        assert part in message
+    assert not list(cache.rglob("*.arrow"))
+    assert not list(cache.rglob("*.tmp"))
+
+
+def test_files_must_agree_on_negatives(tmp_path: Path, cache: Path) -> None:
+    with_negative = _jsonl(tmp_path / "1.jsonl", LAYOUTS["ours"])
+    without = _jsonl(tmp_path / "2.jsonl", {"anchor": "a", "positive": "p"})
+    with pytest.raises(DataError, match="has no negatives, unlike the files before it"):
+        load_triplets([with_negative, without])
+
+
+def test_unchanged_files_are_not_read_again(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "t.jsonl"
+    source = _jsonl(path, LAYOUTS["ours"])
+    load_triplets([source])
+    monkeypatch.setattr(module, "_convert", lambda *_, **__: pytest.fail("read again"))
+    load_triplets([source])
+    monkeypatch.undo()
+    monkeypatch.setenv("EMBEDSMITH_CACHE", str(cache))
+    _jsonl(path, LAYOUTS["ours"], {"anchor": "b", "positive": "p", "negative": "n"})
+    os.utime(path, ns=(1, 1))
+    assert len(load_triplets([source])) == 2
+
+
+def test_many_rows_stay_on_disk(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "many.tsv.gz"
+    with gzip.open(path, "wt", encoding="utf-8") as file:
+        file.write("anchor\tpositive\tnegative\n")
+        file.writelines(f"anchor {n}\tpositive {n}\tnegative {n % 100}\n" for n in range(200_000))
+    table = load_triplets([str(path)])
+    before = pa.total_allocated_bytes()
+    table = load_triplets([str(path)])
+    assert pa.total_allocated_bytes() - before < 100_000
+    assert len(table) == 200_000
+    assert table.rows(np.array([150_001, 3])).anchors == ["anchor 150001", "anchor 3"]
+    assert len(np.unique(table.text_ids)) == 400_100
+    assert len(table.take_first(7)) == 7
+
+
+def test_hub_ids_are_told_from_files(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import datasets
+
+    seen = {}
+
+    def load_dataset(name: str, config: str | None, split: str) -> list[dict[str, str]]:
+        seen.update(name=name, config=config, split=split)
+        if name == "who/nobody":
+            raise ConnectionError("offline")
+        return [{"anchor": "a", "positive": "p", "negative": "n"}]
+
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    assert len(load_triplets(["who/what:triplet"])) == 1
+    assert seen == {"name": "who/what", "config": "triplet", "split": "train"}
+    with pytest.raises(DataError, match=r"'who/nobody' is no file, and as a hub dataset it cannot be loaded: offline"):
+        load_triplets(["who/nobody"])
+    monkeypatch.setitem(__import__("sys").modules, "datasets", None)
+    with pytest.raises(MissingExtraError, match=r"embedsmith\[hub\]"):
+        load_triplets(["who/what"])
+
+
+def test_unknown_roles_in_columns(cache: Path) -> None:
+    with pytest.raises(DataError, match="names query; it may name anchor, positive, negative"):
+        load_triplets(["sample"], columns={"query": "x"})

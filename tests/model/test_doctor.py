@@ -1,0 +1,75 @@
+"""The doctor passes sound models and names what is wrong with others."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import FAMILIES
+
+from embedsmith.errors import ModelError
+from embedsmith.model.doctor import Diagnosis, examine
+from embedsmith.model.embedder import Embedder
+
+
+def _wrong(diagnosis: Diagnosis) -> dict[str, str]:
+    return {finding.check: finding.detail for finding in diagnosis.findings if not finding.is_ok}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_sound_models_pass(model_folders: dict[str, str], family: str) -> None:
+    diagnosis = examine(Embedder.load(model_folders[family], precision="fp32", max_length=64))
+    assert diagnosis.is_healthy, _wrong(diagnosis)
+    assert diagnosis.tokens[0] == (1, "<s>")
+    assert diagnosis.tokens[-1] == (2, "</s>")
+    diagnosis.raise_if_wrong()
+
+
+def test_a_prompt_with_an_end_token_of_its_own(model_folders: dict[str, str]) -> None:
+    embedder = Embedder.load(model_folders["llama"], max_length=64, prompt="the {text} </s> cat")
+    diagnosis = examine(embedder)
+    assert "stands 2 time(s)" in _wrong(diagnosis)["end token"]
+    with pytest.raises(ModelError, match=r"end token[\s\S]*Remove the end token from model.prompt"):
+        diagnosis.raise_if_wrong()
+
+
+def test_texts_that_see_each_other_are_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+
+    def joined(hidden_of: object) -> object:
+        def hidden_states(packed: object) -> torch.Tensor:
+            # one segment for the whole row: what packing without segment bounds would do
+            segments = type(packed.segments)(
+                (packed.num_tokens,), torch.tensor([0, packed.num_tokens], dtype=torch.int32)
+            )
+            return hidden_of(type(packed)(packed.input_ids, packed.position_ids, segments, packed.segment_of_text))
+
+        return hidden_states
+
+    monkeypatch.setattr(llama, "hidden_states", joined(llama.hidden_states))
+    assert "packed with other texts" in _wrong(examine(llama))
+
+
+def test_a_wrong_attention_is_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedsmith.model.doctor._reference", lambda *_: np.zeros((5, 32)))
+    assert list(_wrong(examine(llama))) == ["transformers' padded forward"]
+
+
+def test_a_model_that_fails_in_the_forward(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> None:
+        raise RuntimeError("no such kernel")
+
+    monkeypatch.setattr(llama, "hidden_states", fail)
+    assert _wrong(examine(llama)) == {"forward": "fails: no such kernel"}
+
+
+def test_collapsed_weights_are_found(llama: Embedder) -> None:
+    with torch.no_grad():
+        llama.backbone.model.embed_tokens.weight[:] = llama.backbone.model.embed_tokens.weight[5]
+    assert "another text" in _wrong(examine(llama))
+
+
+def test_the_built_in_model_is_sound() -> None:
+    diagnosis = examine(Embedder.load("smollm2-135m", precision="fp32"))
+    assert diagnosis.is_healthy, _wrong(diagnosis)
+    assert [token for _, token in diagnosis.tokens][-1] == "<|im_end|>"
+    details = {finding.check: finding.detail for finding in diagnosis.findings}
+    assert details["chat template"] == "there is one, not applied (10 tokens; with it 35)"
+    assert "the same as the end token" in details["pad token"]

@@ -1,0 +1,116 @@
+"""Loading, saving and the adapter: saved == live, base untouched, the same weights give the same bytes."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from tiny import TEXTS
+
+from embedsmith.config import AdapterSection, Pooling
+from embedsmith.errors import ConfigError, ModelError
+from embedsmith.model.embedder import Embedder
+
+
+def _disturb(embedder: Embedder) -> None:
+    """Give the adapter weights that change embeddings (a fresh one changes nothing)."""
+    torch.manual_seed(1)
+    embedder.add_adapter(AdapterSection(lora_alpha=64))
+    with torch.no_grad():
+        for name, weight in embedder.backbone.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+
+
+def test_a_saved_adapter_loads_equal(llama: Embedder, tmp_path: Path) -> None:
+    base = llama.encode(TEXTS)
+    _disturb(llama)
+    live = llama.encode(TEXTS)
+    assert np.abs(live - base).max() > 0.05
+    llama.save(tmp_path / "run" / "adapter")
+    for folder in ("run", "run/adapter"):
+        loaded = Embedder.load(str(tmp_path / folder), precision="fp32")
+        np.testing.assert_array_equal(loaded.encode(TEXTS), live)
+        assert loaded.settings == llama.settings
+        with loaded.without_adapter():
+            np.testing.assert_array_equal(loaded.encode(TEXTS), base)
+
+
+def test_the_adapter_folder_is_peft_s(llama: Embedder, tmp_path: Path) -> None:
+    _disturb(llama)
+    llama.save(tmp_path / "a")
+    llama.save(tmp_path / "b")
+    for name in ("adapter_config.json", "adapter_model.safetensors", "embedding.json"):
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
+    config = json.loads((tmp_path / "a" / "adapter_config.json").read_text())
+    assert config["base_model_name_or_path"] == llama.backbone.name
+    assert config["target_modules"] == ["q_proj", "v_proj"]
+    assert config["inference_mode"] is True
+    weights = load_file(tmp_path / "a" / "adapter_model.safetensors")
+    assert len(weights) == 3 * 2 * 2
+    assert {tensor.dtype for tensor in weights.values()} == {torch.float32}
+
+
+def test_dropout_is_on_only_when_asked(llama: Embedder) -> None:
+    torch.manual_seed(1)
+    llama.add_adapter(AdapterSection(lora_dropout=0.5))
+    with torch.no_grad():
+        for name, weight in llama.backbone.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.3)
+        packed = llama.pack(TEXTS)
+        torch.testing.assert_close(llama.embed(packed), llama.embed(packed), rtol=0, atol=0)
+        with llama.dropout(is_on=True):
+            assert (llama.embed(packed) - llama.embed(packed)).abs().max() > 1e-3
+        torch.testing.assert_close(llama.embed(packed), llama.embed(packed), rtol=0, atol=0)
+
+
+def test_settings_given_at_loading_win(llama: Embedder, tmp_path: Path) -> None:
+    _disturb(llama)
+    llama.save(tmp_path)
+    loaded = Embedder.load(str(tmp_path), pooling="mean", prompt="the {text}", max_length=10, precision="fp32")
+    assert (loaded.settings.pooling, loaded.settings.prompt, loaded.settings.max_length) == ("mean", "the {text}", 10)
+
+
+def test_several_poolings_of_one_forward(llama: Embedder, model_folders: dict[str, str]) -> None:
+    several = llama.encode_poolings(TEXTS, poolings=list(Pooling))
+    for pooling, vectors in several.items():
+        one = Embedder.load(model_folders["llama"], pooling=pooling, precision="fp32", max_length=64)
+        np.testing.assert_array_equal(one.encode(TEXTS), vectors)
+
+
+def test_encode_reports_progress_and_takes_no_text(llama: Embedder) -> None:
+    done: list[int] = []
+    llama.encode(TEXTS, max_tokens=10, on_progress=done.append)
+    assert sum(done) == len(TEXTS)
+    assert len(done) > 1
+    assert llama.encode([]).shape == (0, 32)
+
+
+@pytest.mark.parametrize("texts", ["one string", ["a", 3], [None]])
+def test_encode_takes_lists_of_strings(llama: Embedder, texts: object) -> None:
+    with pytest.raises(TypeError, match="list of strings"):
+        llama.encode(texts)
+
+
+def test_faulty_settings(model_folders: dict[str, str]) -> None:
+    folder = model_folders["llama"]
+    with pytest.raises(ConfigError, match="pooling is 'cls'; it must be one of last, mean, weighted_mean"):
+        Embedder.load(folder, pooling="cls")
+    with pytest.raises(ConfigError, match="max_length is 500, but .* takes 128"):
+        Embedder.load(folder, max_length=500)
+    with pytest.raises(ConfigError, match=r"has no layer w_pack[\s\S]*q_proj"):
+        Embedder.load(folder, max_length=64).add_adapter(AdapterSection(target_modules=["w_pack"]))
+
+
+def test_damaged_run_folders(llama: Embedder, tmp_path: Path) -> None:
+    _disturb(llama)
+    llama.save(tmp_path)
+    (tmp_path / "adapter_model.safetensors").rename(tmp_path / "adapter_model.bin")
+    with pytest.raises(ModelError, match=r"has no adapter_model\.safetensors"):
+        Embedder.load(str(tmp_path))
+    (tmp_path / "embedding.json").write_text("{}")
+    with pytest.raises(ModelError, match="is damaged"):
+        Embedder.load(str(tmp_path))

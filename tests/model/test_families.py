@@ -1,0 +1,91 @@
+"""Each family: packed == transformers' padded forward, for every text, and it trains through the same path."""
+
+import numpy as np
+import pytest
+import torch
+from tiny import FAMILIES, TEXTS, save_model
+from torch.nn.functional import normalize
+
+from embedsmith.config import AdapterSection, Pooling
+from embedsmith.errors import ConfigError
+from embedsmith.families import lora_targets
+from embedsmith.model.attention import PACKED_ATTENTION
+from embedsmith.model.embedder import Embedder
+
+
+def padded_states(embedder: Embedder, *, side: str) -> list[torch.Tensor]:
+    """transformers' own forward on a padded batch, padding on either side; states of each text's own tokens."""
+    token_lists = embedder.tokenizer(TEXTS)
+    longest = max(len(tokens) for tokens in token_lists)
+    ids = torch.full((len(TEXTS), longest), 2)
+    mask = torch.zeros_like(ids)
+    for row, tokens in enumerate(token_lists):
+        span = slice(longest - len(tokens), longest) if side == "left" else slice(0, len(tokens))
+        ids[row, span] = torch.from_numpy(tokens)
+        mask[row, span] = 1
+    model = embedder.backbone.model
+    model.set_attn_implementation("eager")
+    with torch.no_grad():
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        states = model(input_ids=ids, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
+    model.set_attn_implementation(PACKED_ATTENTION)
+    return [row[keep.bool()] for row, keep in zip(states, mask, strict=True)]
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_states_equal_the_padded_forward(model_folders: dict[str, str], family: str, side: str) -> None:
+    embedder = Embedder.load(model_folders[family], precision="fp32", max_length=64)
+    packed = embedder.pack(TEXTS)
+    with torch.no_grad():
+        hidden = embedder.hidden_states(packed)
+    segments = hidden.split(packed.segments.lengths)
+    for expected, segment in zip(padded_states(embedder, side=side), packed.segment_of_text, strict=True):
+        # float32 rounding only: the sums run in another order
+        torch.testing.assert_close(segments[segment], expected, rtol=1e-4, atol=2e-5)
+
+
+@pytest.mark.parametrize("pooling", list(Pooling))
+@pytest.mark.parametrize("family", FAMILIES)
+def test_alone_equals_together(model_folders: dict[str, str], family: str, pooling: Pooling) -> None:
+    embedder = Embedder.load(model_folders[family], precision="fp32", max_length=64, pooling=pooling)
+    together = embedder.encode(TEXTS)
+    assert together.dtype == np.float32
+    for text, vector in zip(TEXTS, together, strict=True):
+        np.testing.assert_allclose(embedder.encode([text])[0], vector, atol=2e-6)
+    np.testing.assert_allclose(embedder.encode(TEXTS, max_tokens=9), together, atol=2e-6)
+    np.testing.assert_allclose(np.linalg.norm(together, axis=1), 1, atol=1e-6)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_family_learns(model_folders: dict[str, str], family: str) -> None:
+    embedder = Embedder.load(model_folders[family], precision="fp32", max_length=64)
+    torch.manual_seed(0)
+    embedder.add_adapter(AdapterSection())
+    trained = {name for name, weight in embedder.backbone.model.named_parameters() if weight.requires_grad}
+    assert trained
+    assert all("lora_" in name and any(target in name for target in lora_targets(family)) for name in trained)
+    optimizer = torch.optim.Adam([w for w in embedder.backbone.model.parameters() if w.requires_grad], lr=1e-2)
+    similarities = []
+    for _ in range(15):
+        first, second = embedder.embed(embedder.pack(TEXTS[:2]))
+        similarities.append(float(first @ second))
+        optimizer.zero_grad()
+        (1 - first @ second).backward()
+        optimizer.step()
+    assert similarities[-1] > similarities[0] + 0.02
+
+
+def test_bfloat16_stays_near_float32(model_folders: dict[str, str]) -> None:
+    exact = Embedder.load(model_folders["llama"], precision="fp32", max_length=64).encode(TEXTS)
+    rough = Embedder.load(model_folders["llama"], precision="bf16", max_length=64).encode(TEXTS)
+    cosines = normalize(torch.from_numpy(exact)).mul(normalize(torch.from_numpy(rough))).sum(1)
+    assert cosines.min() > 0.99  # bf16 has eight bits; three layers of it
+
+
+def test_unknown_families_ask_for_targets(tmp_path) -> None:
+    with pytest.raises(ConfigError, match=r"model_type 'stablelm'[\s\S]*Known families: .*llama[\s\S]*target_modules"):
+        lora_targets("stablelm")
+    embedder = Embedder.load(str(save_model("stablelm", tmp_path / "m")), precision="fp32", max_length=64)
+    embedder.add_adapter(AdapterSection(target_modules=["q_proj"]))
+    assert embedder.encode(TEXTS).shape == (len(TEXTS), 32)

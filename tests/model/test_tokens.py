@@ -1,0 +1,67 @@
+"""The token contract: one end token, last; truncation cuts the text only."""
+
+import pytest
+from tiny import make_tokenizer
+
+from embedsmith.errors import ConfigError, ModelError
+from embedsmith.model.tokens import TextTokenizer
+
+START, END = 1, 2
+
+
+@pytest.mark.parametrize("with_start", [True, False])
+@pytest.mark.parametrize("with_end", [True, False])
+def test_the_end_token_stands_once_whatever_the_tokenizer_adds(with_start: bool, with_end: bool) -> None:
+    tokenizer = make_tokenizer(with_start_token=with_start, with_end_token=with_end)
+    ids = TextTokenizer(tokenizer, max_length=20)(["a cat", "the", ""])
+    for row, num_words in zip(ids, (2, 1, 0), strict=True):
+        assert row.tolist().count(END) == 1
+        assert row[-1] == END
+        assert len(row) == num_words + 1 + with_start
+        assert not with_start or row[0] == START
+
+
+def test_padding_side_and_pad_token_do_not_matter() -> None:
+    tokenizer = make_tokenizer()
+    before = TextTokenizer(tokenizer, max_length=20)(["a cat", "rain falls the"])
+    tokenizer.padding_side = "left"
+    tokenizer.pad_token = "<unk>"
+    after = TextTokenizer(tokenizer, max_length=20)(["a cat", "rain falls the"])
+    assert [row.tolist() for row in before] == [row.tolist() for row in after]
+
+
+@pytest.mark.parametrize("num_words", [7, 8, 9, 30])
+def test_truncation_keeps_start_prompt_and_end(num_words: int) -> None:
+    tokenizer = make_tokenizer()
+    tokenize = TextTokenizer(tokenizer, max_length=13, prompt="the cat {text} runs away")
+    ids = tokenize([" ".join(f"w{n}" for n in range(num_words))])[0]
+    words = tokenizer.convert_ids_to_tokens(ids.tolist())
+    kept = min(num_words, 7)  # 13 less start, two words, two words, end
+    assert words == ["<s>", "the", "cat", *(f"w{n}" for n in range(kept)), "runs", "away", "</s>"]
+
+
+def test_a_text_at_the_limit_is_whole() -> None:
+    tokenize = TextTokenizer(make_tokenizer(), max_length=4)
+    assert [len(row) for row in tokenize(["w1 w2", "w1 w2 w3"])] == [4, 4]
+
+
+def test_no_text_gives_no_tokens() -> None:
+    assert TextTokenizer(make_tokenizer(), max_length=4)([]) == []
+
+
+@pytest.mark.parametrize("prompt", ["no field", "{text} {text}"])
+def test_a_prompt_needs_one_field(prompt: str) -> None:
+    with pytest.raises(ConfigError, match="exactly once"):
+        TextTokenizer(make_tokenizer(), max_length=20, prompt=prompt)
+
+
+def test_a_prompt_must_leave_room() -> None:
+    with pytest.raises(ConfigError, match="alone take 6"):
+        TextTokenizer(make_tokenizer(), max_length=6, prompt="the cat {text} runs away")
+
+
+def test_a_tokenizer_without_an_end_token() -> None:
+    tokenizer = make_tokenizer()
+    tokenizer.eos_token = None
+    with pytest.raises(ModelError, match="no end token"):
+        TextTokenizer(tokenizer, max_length=6)

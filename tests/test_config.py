@@ -1,0 +1,75 @@
+"""Contracts of the configuration: names, types, ranges, and errors that say all of it at once."""
+
+from pathlib import Path
+
+import pytest
+
+from embedsmith.config import Pooling, load_config
+from embedsmith.errors import ConfigError
+
+
+def test_leaf_and_dotted_names_mean_the_same() -> None:
+    short = load_config(overrides={"output_dir": "x", "learning_rate": "1e-4", "lora-r": "4"})
+    full = load_config(overrides={"output_dir": "x", "training.learning_rate": "1e-4", "adapter.lora_r": "4"})
+    assert short == full
+    assert short.training.learning_rate == 1e-4
+
+
+def test_the_command_line_wins_over_the_recipe(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("output_dir: a\ntraining:\n  seed: 1\n  batch_size: 8\n")
+    config = load_config(path, overrides={"seed": "5"})
+    assert (config.training.seed, config.training.batch_size) == (5, 8)
+
+
+def test_resolved_yaml_reads_back_equal(tmp_path: Path) -> None:
+    config = load_config(overrides={"output_dir": "x", "pooling": "mean", "prompt": "'say: {text}'"})
+    path = tmp_path / "run.yaml"
+    path.write_text(config.to_yaml())
+    assert load_config(path) == config
+    assert config.model.pooling is Pooling.MEAN
+
+
+def test_one_name_may_stand_for_a_list() -> None:
+    assert load_config(overrides={"output_dir": "x", "data.train": "a.tsv"}).data.train == ["a.tsv"]
+    assert load_config(overrides={"output_dir": "x", "data.train": "[a.tsv, b.tsv]"}).data.train == ["a.tsv", "b.tsv"]
+
+
+def test_all_faults_are_shown_together(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("training:\n  lerning_rate: 1\n  batch_size: many\n  temperature: -1\n  seed: true\nmodell: {}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, overrides={"warmup": "3"})
+    message = str(caught.value)
+    for part in (
+        str(path),
+        "training.lerning_rate: no such setting. Did you mean training.learning_rate?",
+        "training.batch_size: should be a valid integer, unable to parse string as an integer; it is 'many'",
+        "training.temperature: should be greater than 0; it is -1",
+        "training.seed: should be a number, not true or false; it is True",
+        "modell: no such setting. Did you mean model",
+        "--warmup: no such setting. Did you mean training.warmup_steps?",
+        "output_dir: must be given",
+    ):
+        assert part in message
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a\n", "must hold sections"), ("a: [", "is no valid YAML"), ("training: 3\noutput_dir: x\n", "training:")],
+)
+def test_a_file_that_is_no_recipe(tmp_path: Path, text: str, message: str) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=message):
+        load_config(path)
+
+
+def test_a_missing_file() -> None:
+    with pytest.raises(ConfigError, match=r"no configuration file nowhere\.yaml"):
+        load_config("nowhere.yaml")
+
+
+def test_unknown_tracker() -> None:
+    with pytest.raises(ConfigError, match="unknown tracker 'mlflow'"):
+        load_config(overrides={"output_dir": "x", "report_to": "mlflow"})

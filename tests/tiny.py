@@ -1,0 +1,87 @@
+"""Tiny random models and a word-level tokenizer, written to folders as the hub's files lie."""
+
+from pathlib import Path
+
+import torch
+from tokenizers import Tokenizer, models, pre_tokenizers, processors
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+TEXTS = [
+    "a cat sleeps on the warm roof",
+    "an animal is asleep",
+    "the cat runs away from the roof",
+    "rain falls",
+    "a cat sleeps on the warm roof",
+    "two old men play chess in the park while it rains and the wind blows from the sea",
+    "the",
+]
+WORDS = sorted({word for text in TEXTS for word in text.split()} | set("abcdefghijklmnopqrstuvwxyz")) + [
+    *(f"w{number}" for number in range(200))
+]
+SHAPE = {
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 64,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 128,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 2,
+}
+# Initialised wider than by default, so that a fault in attention shows in the outputs.
+_WIDE = {"initializer_range": 0.3}
+FAMILIES: dict[str, dict[str, object]] = {
+    "llama": {},
+    "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2},
+    "phi": {"num_key_value_heads": 4, "partial_rotary_factor": 0.5, "resid_pdrop": 0.1},
+    "gemma": {"head_dim": 16},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "mistral": {"sliding_window": 6},
+}
+
+
+def save_model(family: str, folder: Path, *, with_start_token: bool = True) -> Path:
+    """Write a random model of a family and its tokenizer."""
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING[family](**{**SHAPE, **_WIDE, **FAMILIES.get(family, {})})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    make_tokenizer(with_start_token=with_start_token).save_pretrained(folder)
+    return folder
+
+
+def make_tokenizer(*, with_start_token: bool = True, with_end_token: bool = False) -> PreTrainedTokenizerFast:
+    """Words by white space; adds the start token, or even the end token, by itself if told so."""
+    vocabulary = {"<unk>": 0, "<s>": 1, "</s>": 2, **{word: index for index, word in enumerate(WORDS, start=3)}}
+    assert len(vocabulary) <= SHAPE["vocab_size"]
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
+    template = f"{'<s> ' if with_start_token else ''}$A{' </s>' if with_end_token else ''}"
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single=template, special_tokens=[("<s>", 1), ("</s>", 2)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
+    )
+
+
+def write_triplets(path: Path, *, num_rows: int, first: int = 0) -> Path:
+    """A TSV of distinct triplets over the tiny vocabulary."""
+    lines = ["anchor\tpositive\tnegative"]
+    for row in range(first, first + num_rows):
+        a, b, c = row % 200, (row * 7 + 1) % 200, (row * 13 + 2) % 200
+        lines.append(f"w{a} cat w{b}\tw{a} animal w{c} w{b}\tw{c} roof w{a}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_pairs(path: Path, *, num_rows: int = 24) -> Path:
+    """A TSV of scored pairs over the tiny vocabulary."""
+    lines = ["sentence1\tsentence2\tscore"]
+    for row in range(num_rows):
+        lines.append(f"w{row} cat w{row + 1}\tw{row if row % 2 else 90 + row} animal w{row + 1}\t{(row * 5) % 11 / 2}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
