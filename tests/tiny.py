@@ -16,8 +16,9 @@ TEXTS = [
     "two old men play chess in the park while it rains and the wind blows from the sea",
     "the",
 ]
-WORDS = sorted({word for text in TEXTS for word in text.split()} | set("abcdefghijklmnopqrstuvwxyz")) + [
-    *(f"w{number}" for number in range(200))
+WORDS = [
+    *sorted({word for text in TEXTS for word in text.split()} | set("abcdefghijklmnopqrstuvwxyz")),
+    *(f"w{number}" for number in range(200)),
 ]
 SHAPE = {
     "vocab_size": 320,
@@ -60,9 +61,7 @@ def make_tokenizer(*, with_start_token: bool = True, with_end_token: bool = Fals
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
     template = f"{'<s> ' if with_start_token else ''}$A{' </s>' if with_end_token else ''}"
-    tokenizer.post_processor = processors.TemplateProcessing(
-        single=template, special_tokens=[("<s>", 1), ("</s>", 2)]
-    )
+    tokenizer.post_processor = processors.TemplateProcessing(single=template, special_tokens=[("<s>", 1), ("</s>", 2)])
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="</s>"
     )

@@ -107,9 +107,7 @@ def test_many_rows_stay_on_disk(tmp_path: Path, cache: Path) -> None:
     assert len(table.take_first(7)) == 7
 
 
-def test_hub_ids_are_told_from_files(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub_ids_are_told_from_files(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import datasets
 
     seen = {}

@@ -99,7 +99,7 @@ def test_faulty_settings(model_folders: dict[str, str]) -> None:
     folder = model_folders["llama"]
     with pytest.raises(ConfigError, match="pooling is 'cls'; it must be one of last, mean, weighted_mean"):
         Embedder.load(folder, pooling="cls")
-    with pytest.raises(ConfigError, match="max_length is 500, but .* takes 128"):
+    with pytest.raises(ConfigError, match=r"max_length is 500, but .* takes 128"):
         Embedder.load(folder, max_length=500)
     with pytest.raises(ConfigError, match=r"has no layer w_pack[\s\S]*q_proj"):
         Embedder.load(folder, max_length=64).add_adapter(AdapterSection(target_modules=["w_pack"]))

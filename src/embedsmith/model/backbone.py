@@ -113,6 +113,11 @@ def _load_config(model: str, source: str) -> Any:
     try:
         return AutoConfig.from_pretrained(source)
     except (OSError, ValueError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"'{model}' needs program code from its own folder, which embedsmith never runs.\n"
+                "Choose a model whose architecture transformers knows."
+            ) from error
         raise ModelError(
             f"There is no model '{model}' that can be loaded: {_first_line(error)}\n"
             f"It may be a built-in name ({', '.join(BUILTIN_MODELS)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "

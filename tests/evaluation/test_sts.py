@@ -1,0 +1,91 @@
+"""STS scores: equal to mteb's own scorer, one pass for several models, clear errors."""
+
+import gzip
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tiny import write_pairs
+
+from embedsmith.data.pairs import ScoredPairs, load_pairs
+from embedsmith.errors import DataError, ModelError
+from embedsmith.evaluation.sts import (
+    cosine_similarities,
+    evaluate_tasks,
+    load_local_tasks,
+    pair_similarities,
+    score_task,
+)
+
+
+def _embed(texts: list[str]) -> dict[str, np.ndarray]:
+    vectors = np.stack([np.random.default_rng(sum(text.encode())).standard_normal(16) for text in texts])
+    return {"a": vectors.astype(np.float32), "b": (vectors[:, :4] * 3).astype(np.float32)}
+
+
+def test_scores_equal_mteb_s_own_scorer() -> None:
+    """mteb scores the similarities it gets from its own pairwise cosine, on the same embeddings."""
+    from mteb.abstasks.sts import AbsTaskSTS
+    from mteb.similarity_functions import pairwise_cos_sim
+    from mteb.tasks.sts.eng.sts12_sts import STS12STS
+
+    pairs = load_pairs("sample")
+    mine = evaluate_tasks(_embed, tasks={"dev": pairs})["a"].tasks["dev"]
+    vectors1, vectors2 = _embed(pairs.sentence1)["a"], _embed(pairs.sentence2)["a"]
+    cosine = np.asarray(pairwise_cos_sim(vectors1, vectors2)).tolist()
+    task = STS12STS()
+    assert isinstance(task, AbsTaskSTS)
+    scores = {
+        "cosine_scores": cosine,
+        "manhattan_distances": cosine,
+        "euclidean_distances": cosine,
+        "similarity_scores": None,
+    }
+    normalized = [(score - task.min_score) / (task.max_score - task.min_score) for score in pairs.scores]
+    theirs = task._calculate_scores(scores, normalized)
+    assert mine.cosine_spearman == pytest.approx(theirs["cosine_spearman"], abs=1e-6)
+
+
+def test_cosine_of_known_angles() -> None:
+    first = np.array([[1.0, 0], [1, 0], [2, 0]], dtype=np.float32)
+    second = np.array([[0.0, 1], [1, 1], [-3, 0]], dtype=np.float32)
+    np.testing.assert_allclose(cosine_similarities(first, second), [0, 0.5**0.5, -1], atol=1e-7)
+
+
+def test_equal_texts_are_embedded_once(tmp_path: Path) -> None:
+    asked: list[list[str]] = []
+    pairs = ScoredPairs(["x", "y", "x"], ["y", "z", "x"], np.array([1.0, 2, 3]))
+    similarities = pair_similarities(lambda texts: asked.append(texts) or _embed(texts), pairs)
+    assert asked == [["x", "y", "z"]]
+    assert similarities["a"][2] == pytest.approx(1)
+
+
+def test_several_models_in_one_pass(tmp_path: Path) -> None:
+    pairs = load_pairs(str(write_pairs(tmp_path / "d.tsv")))
+    started: list[str] = []
+    results = evaluate_tasks(_embed, tasks={"one": pairs, "two": pairs}, on_task=started.append)
+    assert started == ["one", "two"]
+    assert list(results) == ["a", "b"]
+    assert results["a"].tasks["one"] == results["a"].tasks["two"] != results["b"].tasks["one"]
+    assert results["a"].tasks["one"].num_pairs == 24
+
+
+@pytest.mark.parametrize("similarities", [np.full(3, 0.5), np.array([0.1, np.nan, 0.3])])
+def test_collapsed_embeddings_are_an_error(similarities: np.ndarray) -> None:
+    with pytest.raises(ModelError, match=r"on STS12 cannot be ranked[\s\S]*embedsmith doctor"):
+        score_task(similarities, np.array([1.0, 2, 3]), task="STS12")
+
+
+def test_tasks_of_a_folder(tmp_path: Path) -> None:
+    source = write_pairs(tmp_path / "STS14.tsv")
+    (tmp_path / "STS12.tsv.gz").write_bytes(gzip.compress(source.read_bytes()))
+    (tmp_path / "README.md").touch()
+    assert list(load_local_tasks(tmp_path)) == ["STS12", "STS14"]
+    assert list(load_local_tasks(tmp_path, ["STS14"])) == ["STS14"]
+    with pytest.raises(DataError, match=r"has no task STS13\. Did you mean STS14\?|Did you mean STS12"):
+        load_local_tasks(tmp_path, ["STS13"])
+    with pytest.raises(DataError, match="no data folder"):
+        load_local_tasks(tmp_path / "none")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no task at all"):
+        load_local_tasks(tmp_path / "empty")

@@ -1,0 +1,204 @@
+"""The command line as a user meets it: what it writes, its messages, its exit codes; nothing half-written."""
+
+import errno
+import json
+from pathlib import Path
+
+import pytest
+from tiny import TEXTS, write_pairs, write_triplets
+
+from embedsmith import verbs
+from embedsmith.cli import run_command
+from embedsmith.model.embedder import Embedder
+
+
+@pytest.fixture
+def work(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, model_folders: dict[str, str]) -> list[str]:
+    """A folder with data, and the arguments of a small run in it."""
+    monkeypatch.chdir(tmp_path)
+    write_triplets(tmp_path / "t.tsv", num_rows=40)
+    (tmp_path / "sts").mkdir()
+    write_pairs(tmp_path / "sts" / "dev.tsv")
+    settings = {
+        "output_dir": "runs/r",
+        "model.model": model_folders["llama"],
+        "precision": "fp32",
+        "max_length": "64",
+        "data.train": "t.tsv",
+        "dev": "sts/dev.tsv",
+        "batch_size": "6",
+        "max_steps": "6",
+        "warmup_steps": "1",
+        "learning_rate": "1e-2",
+    }
+    return ["train", *(part for key, value in settings.items() for part in (f"--{key}", value))]
+
+
+def test_train_evaluate_and_load(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(work) == 0
+    run = Path("runs/r")
+    assert sorted(path.name for path in run.iterdir()) == [
+        "README.md",
+        "adapter",
+        "checkpoints",
+        "metrics.jsonl",
+        "run.yaml",
+    ]
+    assert sorted(path.name for path in (run / "adapter").iterdir()) == [
+        "adapter_config.json",
+        "adapter_model.safetensors",
+        "embedding.json",
+    ]
+    assert "dev Spearman" in capsys.readouterr().out
+    assert Embedder.load("runs/r", precision="fp32").encode(TEXTS).shape == (len(TEXTS), 32)
+
+    assert run_command(["evaluate", "runs/r", "--data", "sts", "--tasks", "dev", "--out", "out/results.json"]) == 0
+    result = json.loads(Path("out/results.json").read_text())
+    assert result["model"] == "runs/r"
+    assert result["tasks"]["dev"]["num_pairs"] == 24
+    assert run_command(["evaluate", "runs/r", "--data", "sts", "--pooling", "all", "--out", "all.json"]) == 0
+    assert list(json.loads(Path("all.json").read_text())) == [
+        f"runs/r ({p})" for p in ("last", "mean", "weighted_mean")
+    ]
+
+
+def test_the_same_command_gives_the_same_adapter(work: list[str]) -> None:
+    for name in ("runs/a", "runs/b"):
+        work[2] = name
+        assert run_command(work) == 0
+    first, second = (Path(name) / "adapter" / "adapter_model.safetensors" for name in ("runs/a", "runs/b"))
+    assert first.read_bytes() == second.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["--lerning_rate", "1"], "Did you mean training.learning_rate?"),
+        (["--batch_size", "many"], "training.batch_size"),
+        (["--data.train", "nowhere.tsv"], "nowhere.tsv: no such file"),
+        (["--dev", "nowhere.tsv"], "nowhere.tsv: no such file"),
+        (["--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
+        (["--model.model", "who/nobody"], "There is no model 'who/nobody'"),
+        (["--batch_size", "41"], "only 40 triplets without a common text"),
+        (["--target_modules", "[w_pack]"], "the model has no layer w_pack"),
+        (["--prompt", "'no field'"], "exactly once"),
+        (["--seed"], "--seed has no value"),
+        (["stray"], "'stray' stands where a setting was expected"),
+        (["--warmup_steps", "6"], "would never reach its peak"),
+    ],
+)
+def test_faults_end_in_exit_2_before_anything_is_written(
+    work: list[str], change: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command([*work, *change]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert not Path("runs").exists() or not any(Path("runs").iterdir())
+
+
+def test_a_run_folder_that_exists_is_left_alone(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("runs/r").mkdir(parents=True)
+    Path("runs/r/mine.txt").write_text("keep")
+    assert run_command(work) == 2
+    assert "runs/r exists already" in capsys.readouterr().err
+    assert Path("runs/r/mine.txt").read_text() == "keep"
+
+
+def test_ctrl_c_leaves_nothing_half_written(
+    work: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupt(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs, "train_adapter", interrupt)
+    assert run_command(work) == 130
+    assert "Stopped." in capsys.readouterr().err
+    assert not Path("runs/r").exists()
+
+
+def test_ctrl_c_later_keeps_the_best_adapter_and_resumes(work: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    work += ["--save_steps", "2", "--eval_steps", "2"]
+    assert run_command(work) == 0
+    whole = Path("runs/r/adapter/adapter_model.safetensors").read_bytes()
+    work[2] = "runs/s"
+    original = verbs.TrainingDisplay.update
+
+    def stop_at_5(self: object, record: dict[str, object]) -> None:
+        original(self, record)
+        if record["step"] == 5:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(verbs.TrainingDisplay, "update", stop_at_5)
+    assert run_command(work) == 130
+    assert Path("runs/s/adapter").exists()
+    monkeypatch.undo()
+    assert run_command(["train", "--resume", "runs/s"]) == 0
+    assert Path("runs/s/adapter/adapter_model.safetensors").read_bytes() == whole
+    assert run_command(["train", "--resume", "runs/s", "--seed", "3"]) == 2
+    assert run_command(["train", "--resume", "runs"]) == 2
+
+
+def test_a_full_disk(work: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device", "runs/r/adapter")
+
+    monkeypatch.setattr("embedsmith.model.embedder.save_adapter", full)
+    assert run_command(work) == 2
+    assert "The disk is full: runs/r/adapter" in capsys.readouterr().err
+    assert not Path("runs/r").exists()
+
+
+def test_doctor(work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["doctor", model_folders["qwen3"], "--max-length", "64"]
+    assert run_command([*arguments, "--text", "the cat runs"]) == 0
+    assert "<s>:1 the:" in capsys.readouterr().out
+    assert run_command([*arguments, "--prompt", "{text} </s> cat"]) == 2
+    captured = capsys.readouterr()
+    assert "WRONG" in captured.out
+    assert "Remove the end token" in captured.err
+
+
+def test_data_triplets(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    Path("nli.csv").write_text("a,b,y\nA man eats.,He eats.,0\nA man eats.,He sleeps.,2\n")
+    columns = "{premise: a, hypothesis: b, label: y}"
+    assert run_command(["data", "triplets", "nli.csv", "--out", "made.tsv", "--columns", columns]) == 0
+    assert Path("made.tsv").read_text() == "anchor\tpositive\tnegative\nA man eats.\tHe eats.\tHe sleeps.\n"
+    assert run_command(["data", "triplets", "nli.csv", "--out", "other.tsv"]) == 2
+    assert "no usable columns: it has a, b, y" in capsys.readouterr().err
+    assert run_command(["data", "triplets", "nli.csv", "--out", "other.tsv", "--columns", "a"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["evaluate", "who/nobody", "--data", "sts"], "There is no model"),
+        (["evaluate", "x", "--data", "sts", "--tasks", "STS12"], "has no task STS12"),
+        (["evaluate", "x", "--data", "sts", "--pooling", "cls"], "--pooling is 'cls'"),
+        (["evaluate"], "Missing argument"),
+        (["explode"], "No such command"),
+        (["train", "--resume", "nowhere"], "is no run folder"),
+    ],
+)
+def test_other_faults(work: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_trackers_must_be_installed(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*work, "--report_to", "tensorboard"]) == 2
+    assert "embedsmith[tensorboard]" in capsys.readouterr().err
+
+
+def test_errors_of_the_programmer_keep_their_traceback(work: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise AssertionError("a bug")
+
+    monkeypatch.setattr(verbs, "load_triplets", broken)
+    with pytest.raises(AssertionError, match="a bug"):
+        run_command(work)
+
+
+def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["--help"]) == 0
+    assert "doctor" in capsys.readouterr().out

@@ -1,0 +1,173 @@
+"""The loop: the same bytes twice, resumed == uninterrupted, the best adapter kept, a bad loss stopped in time."""
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny import write_triplets
+from transformers import get_cosine_schedule_with_warmup
+
+from embedsmith.config import RunConfig, TrainingSection, load_config
+from embedsmith.data.triplets import TripletTable, load_triplets
+from embedsmith.errors import ConfigError, RunError
+from embedsmith.model.embedder import Embedder
+from embedsmith.results import TaskResult
+from embedsmith.training import loop
+from embedsmith.training.loop import learning_rate_at, planned_steps, read_metrics, train_adapter
+
+
+class Silent:
+    def update(self, record: dict[str, object]) -> None:
+        pass
+
+
+@pytest.fixture
+def triplets(tmp_path: Path, cache: Path) -> TripletTable:
+    return load_triplets([str(write_triplets(tmp_path / "t.tsv", num_rows=60))])
+
+
+def _config(folder: Path, **overrides: str) -> RunConfig:
+    values = {"output_dir": str(folder), "batch_size": "6", "max_steps": "8", "warmup_steps": "2", "max_tokens": "60"}
+    return load_config(overrides={**values, "learning_rate": "1e-2", **overrides})
+
+
+def _train(
+    config: RunConfig,
+    model: str,
+    triplets: TripletTable,
+    *,
+    scores: list[float] | None = None,
+    resume: bool = False,
+    display: object = None,
+) -> tuple[loop.Outcome, Embedder]:
+    Path(config.output_dir).mkdir(exist_ok=True)
+    embedder = Embedder.load(model, precision="fp32", max_length=64)
+    torch.manual_seed(config.training.seed)
+    embedder.add_adapter(config.adapter)
+    rest = iter(scores or [])
+    evaluate: Callable[[], TaskResult] | None = (lambda: TaskResult(next(rest), (0.0, 1.0), 9)) if scores else None
+    outcome = train_adapter(
+        embedder,
+        config=config,
+        triplets=triplets,
+        evaluate=evaluate,
+        accelerator=Accelerator(),
+        display=display or Silent(),
+        resume=resume,
+    )
+    return outcome, embedder
+
+
+def _weights(folder: Path) -> bytes:
+    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
+
+
+def _losses(folder: Path) -> list[float]:
+    return [record["loss"] for record in read_metrics(folder / "metrics.jsonl") if "loss" in record]
+
+
+def test_a_seed_gives_the_same_bytes_twice(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+) -> None:
+    for name in ("a", "b"):
+        _train(_config(tmp_path / name), model_folders["llama"], triplets)
+    _train(_config(tmp_path / "c", seed="8"), model_folders["llama"], triplets)
+    assert _weights(tmp_path / "a") == _weights(tmp_path / "b") != _weights(tmp_path / "c")
+    assert _losses(tmp_path / "a") == _losses(tmp_path / "b") != _losses(tmp_path / "c")
+
+
+def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+) -> None:
+    class StopAt:
+        def update(self, record: dict[str, object]) -> None:
+            if record["step"] == 6:
+                raise KeyboardInterrupt
+
+    whole, stopped = (_config(tmp_path / name, save_steps="4") for name in ("whole", "stopped"))
+    _train(whole, model_folders["llama"], triplets)
+    with pytest.raises(KeyboardInterrupt):
+        _train(stopped, model_folders["llama"], triplets, display=StopAt())
+    _train(stopped, model_folders["llama"], triplets, resume=True)
+    assert _weights(tmp_path / "stopped") == _weights(tmp_path / "whole")
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
+    assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-000008"]
+
+
+def test_the_best_adapter_is_kept(tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable) -> None:
+    config = _config(tmp_path / "run", eval_steps="3")
+    outcome, embedder = _train(config, model_folders["llama"], triplets, scores=[0.9, 0.4, 0.6, 0.5])
+    assert (outcome.num_steps, outcome.best_step) == (8, 6)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [r["step"] for r in records if "dev_cosine_spearman" in r] == [0, 3, 6, 8]
+    last = embedder.encode(["w1 cat"])
+    embedder.reload_adapter(tmp_path / "run" / "adapter")
+    assert abs(embedder.encode(["w1 cat"]) - last).max() > 1e-4
+
+
+def test_the_loss_falls(tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable) -> None:
+    _train(_config(tmp_path / "run", max_steps="40"), model_folders["llama"], triplets)
+    losses = _losses(tmp_path / "run")
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
+def test_a_non_finite_loss_stops_before_the_optimizer(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    moved: list[int] = []
+    monkeypatch.setattr(loop, "info_nce", lambda *a, **k: torch.tensor(float("nan"), requires_grad=True) * a[0].sum())
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: moved.append(1))
+    with pytest.raises(RunError, match=r"The loss is nan at step 1 \(data rows \d+"):
+        _train(_config(tmp_path / "run"), model_folders["llama"], triplets)
+    assert not moved
+
+
+def test_without_hard_negatives_they_are_not_embedded(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+) -> None:
+    outcomes = [
+        _train(_config(tmp_path / value, use_hard_negatives=value), model_folders["llama"], triplets)[0]
+        for value in ("true", "false")
+    ]
+    assert outcomes[1].num_tokens < 0.8 * outcomes[0].num_tokens
+
+
+def test_a_damaged_checkpoint_is_named(tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable) -> None:
+    config = _config(tmp_path / "run")
+    _train(config, model_folders["llama"], triplets)
+    file = tmp_path / "run" / "checkpoints" / "step-000008" / "optimizer.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(RunError, match="step-000008 is damaged"):
+        _train(config, model_folders["llama"], triplets, resume=True)
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        _train(config, model_folders["llama"], triplets, resume=True)
+
+
+def test_the_schedule_is_transformers_cosine() -> None:
+    settings = TrainingSection(learning_rate=2e-3, warmup_steps=5)
+    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=2e-3)
+    schedule = get_cosine_schedule_with_warmup(optimizer, 5, 30)
+    for step in range(30):
+        assert learning_rate_at(step, settings=settings, max_steps=30) == pytest.approx(schedule.get_last_lr()[0])
+        optimizer.step()
+        schedule.step()
+
+
+def test_the_length_of_a_run(tmp_path: Path) -> None:
+    assert planned_steps(_config(tmp_path), num_triplets=60) == 8
+    epochs = load_config(overrides={"output_dir": "x", "batch_size": "6", "warmup_steps": "2", "num_train_epochs": "2"})
+    assert planned_steps(epochs, num_triplets=60) == 20
+    with pytest.raises(ConfigError, match="warmup_steps is 8, but the run has only 8 steps"):
+        planned_steps(_config(tmp_path, warmup_steps="8"), num_triplets=60)
+
+
+def test_a_metrics_file_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
+    path = tmp_path / "metrics.jsonl"
+    path.write_text(json.dumps({"step": 1, "loss": 1.0}) + '\n{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1, "loss": 1.0}]
+    assert read_metrics(tmp_path / "none.jsonl") == []
