@@ -129,10 +129,10 @@ def test_ctrl_c_later_keeps_the_best_adapter_and_resumes(work: list[str], monkey
         if record["step"] == 5:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs.TrainingDisplay, "update", stop_at_5)
-    assert run_command(work) == 130
+    with monkeypatch.context() as patch:
+        patch.setattr(verbs.TrainingDisplay, "update", stop_at_5)
+        assert run_command(work) == 130
     assert Path("runs/s/adapter").exists()
-    monkeypatch.undo()
     assert run_command(["train", "--resume", "runs/s"]) == 0
     assert Path("runs/s/adapter/adapter_model.safetensors").read_bytes() == whole
     assert run_command(["train", "--resume", "runs/s", "--seed", "3"]) == 2

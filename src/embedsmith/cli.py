@@ -22,6 +22,7 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare training data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+_INTERRUPTED = 130
 _MODEL_HELP = "Built-in name (smollm2-135m), hub id, local folder, or run folder."
 Model = Annotated[str, typer.Argument(help=_MODEL_HELP)]
 
@@ -160,14 +161,14 @@ def run_command(arguments: list[str]) -> int:
     """Run one command; returns its exit code: 0, 2 for what the user can fix, 130 for Ctrl-C."""
     _quiet_libraries()
     try:
-        app(_spread_lists(arguments), standalone_mode=False)
+        # typer answers Ctrl-C with this exit code, and with None when all went well
+        if app(_spread_lists(arguments), standalone_mode=False) == _INTERRUPTED:
+            raise KeyboardInterrupt
     except EmbedsmithError as error:
         return _fail(str(error))
     except (typer.Abort, KeyboardInterrupt):
-        _fail("Stopped.")
-        return 130
-    except typer.Exit as error:
-        return error.exit_code
+        _fail("Stopped. A run that has checkpoints goes on with: embedsmith train --resume RUN")
+        return _INTERRUPTED
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             return _fail(f"The disk is full: {error.filename or error}.\nFree some space and start again.")
@@ -221,7 +222,7 @@ def _quiet_libraries() -> None:
 
 
 def _console() -> Console:
-    return Console(soft_wrap=not sys.stdout.isatty())
+    return Console(width=None if sys.stdout.isatty() else 140)
 
 
 def _fail(message: str) -> int:

@@ -53,6 +53,13 @@ def test_pickled_weights_are_never_opened(tmp_path: Path) -> None:
         _load(str(folder))
 
 
+def test_damaged_weights(tmp_path: Path) -> None:
+    file = save_model("llama", tmp_path / "m") / "model.safetensors"
+    file.write_bytes(file.read_bytes()[:100])
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        _load(str(tmp_path / "m"))
+
+
 def test_incomplete_weights(tmp_path: Path) -> None:
     folder = save_model("llama", tmp_path / "m")
     weights = load_file(folder / "model.safetensors")

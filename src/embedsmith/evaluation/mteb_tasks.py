@@ -23,7 +23,9 @@ def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
         import mteb
     except ImportError:
         raise MissingExtraError("mteb", extra="mteb", needed_for="Loading tasks by name from the hub") from None
-    known = [task.metadata.name for task in mteb.get_tasks(task_types=["STS"], languages=["eng"])]
+    known = [
+        task.metadata.name for task in mteb.get_tasks(task_types=["STS"], languages=["eng"], exclude_superseded=False)
+    ]
     unknown = [name for name in names if name not in known]
     if unknown:
         close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.4)

@@ -13,8 +13,10 @@ from typing import Any
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
+from embedsmith import files
 from embedsmith.config import AdapterSection
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.families import lora_targets
@@ -52,6 +54,7 @@ def add_adapter(backbone: Backbone, *, settings: AdapterSection) -> PeftModel:
     model = _quietly(get_peft_model, backbone.model, config)
     # peft stores its own idea of the base's name; the user's is the one that can be loaded again.
     model.peft_config["default"].base_model_name_or_path = backbone.name
+    set_adapter_dropout(model, is_on=False)
     return model
 
 
@@ -65,14 +68,14 @@ def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
         raise ModelError(f"The adapter {folder} has no {WEIGHTS_FILE}.")
     try:
         return _quietly(PeftModel.from_pretrained, backbone.model, str(folder))
-    except (RuntimeError, ValueError) as error:
+    except (RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"The adapter {folder} does not fit the model '{backbone.name}': {error}") from error
 
 
 def save_adapter(model: PeftModel, *, folder: Path) -> None:
     """Write the adapter into an existing folder; the same weights always give the same bytes."""
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model).items()}
-    save_file(state, folder / WEIGHTS_FILE, metadata={"format": "pt"})
+    files.write_bytes(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
     config = model.peft_config["default"]
     was_inference = config.inference_mode
     config.inference_mode = True

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
@@ -80,7 +81,7 @@ def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: 
             output_loading_info=True,
         )
         tokenizer = AutoTokenizer.from_pretrained(source)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"The model '{model}' cannot be loaded: {_first_line(error)}") from error
     if report["missing_keys"]:
         raise ModelError(

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 
 from embedsmith import files
 from embedsmith.errors import RunError
@@ -48,9 +49,9 @@ def save_checkpoint(
     folder = run_folder / FOLDER / f"step-{progress.step:06d}"
     previous = _checkpoints(run_folder)
     with files.atomic_folder(folder) as temporary:
-        save_file(_contiguous(adapter_state(model)), temporary / "adapter.safetensors")
-        save_file(_contiguous(_flatten(optimizer)), temporary / "optimizer.safetensors")
-        save_file(_random_states(), temporary / "random.safetensors")
+        files.write_bytes(temporary / "adapter.safetensors", save(_contiguous(adapter_state(model))))
+        files.write_bytes(temporary / "optimizer.safetensors", save(_contiguous(_flatten(optimizer))))
+        files.write_bytes(temporary / "random.safetensors", save(_random_states()))
         files.write_json(temporary / "progress.json", asdict(progress))
     for old in previous:
         if old != folder:
@@ -72,7 +73,7 @@ def load_checkpoint(run_folder: Path, *, model: PeftModel, optimizer: torch.opti
         set_peft_model_state_dict(model, load_file(folder / "adapter.safetensors"))
         _unflatten(optimizer, load_file(folder / "optimizer.safetensors"))
         states = load_file(folder / "random.safetensors")
-    except (OSError, ValueError, TypeError, KeyError, RuntimeError) as error:
+    except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:
         raise RunError(f"The checkpoint {folder} is damaged: {error}") from error
     torch.set_rng_state(states["cpu"])
     if "cuda" in states:
