@@ -46,8 +46,8 @@ def demo_config(output_dir: Path) -> RunConfig:
     """The demo's settings: the built-in sample, a few passes over it."""
     return RunConfig(
         output_dir=str(output_dir),
-        training=TrainingSection(batch_size=32, max_steps=76, warmup_steps=6, learning_rate=1e-3),
-        evaluation=EvaluationSection(eval_steps=19),
+        training=TrainingSection(batch_size=32, max_steps=100, warmup_steps=8, learning_rate=1e-3),
+        evaluation=EvaluationSection(eval_steps=25),
     )
 
 

@@ -25,9 +25,15 @@ def test_names_from_the_recipe(tmp_path: Path) -> None:
 def test_faults_are_named(tmp_path: Path) -> None:
     path = tmp_path / "d.tsv"
     path.write_text("sentence1\tsentence2\tscore\na\tb\thigh\n\tb\t1\na\tb\tnan\n")
+    (tmp_path / "huge.jsonl").write_text('{"sentence1": "a", "sentence2": "b", "score": 1' + "0" * 400 + "}")
     with pytest.raises(DataError) as caught:
-        load_pairs(str(path))
-    for part in ("line 2: score must be a number, but is 'high'", "line 3: sentence1 is empty", "line 4: score"):
+        load_pairs(str(tmp_path / "*"))
+    for part in (
+        "huge.jsonl, line 1: score",
+        "line 2: score must be a number, but is 'high'",
+        "line 3: sentence1 is empty",
+        "line 4: score",
+    ):
         assert part in str(caught.value)
 
 

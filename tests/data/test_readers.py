@@ -55,14 +55,15 @@ def test_a_byte_order_mark_and_crlf_are_dropped(tmp_path: Path) -> None:
 
 def test_a_csv_field_may_hold_a_line_break(tmp_path: Path) -> None:
     path = tmp_path / "data.csv"
-    path.write_text('anchor,positive\n"one\ntwo",y\n')
-    assert _read(path) == ([{"anchor": "one\ntwo", "positive": "y"}], [])
+    path.write_bytes(b'anchor,positive\r\n"one\r\ntwo\nthree",y\r\n')
+    assert _read(path) == ([{"anchor": "one\r\ntwo\nthree", "positive": "y"}], [])
 
 
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
         ("a.jsonl", b'{"a": 1}\n{"a": \n', ", line 2: is not valid JSON"),
+        ("a.jsonl", b'{"a": ' + b"[" * 200_000, ", line 1: is not valid JSON"),
         ("a.jsonl", b'{"a": 1}\n[1]\n', ", line 2: must be a JSON object, but is a list"),
         ("a.tsv", b"a\tb\nx\ty\nx\n", ", line 3: has 1 fields where the header has 2"),
         ("a.csv", b'a,b\nx,y\n"x,y\n', ", line 3: is not valid CSV"),
@@ -120,11 +121,17 @@ def test_only_so_many_faults_are_shown() -> None:
     assert len(faults.texts) == 5
 
 
-plain = st.text(st.characters(blacklist_categories=["Cs", "Cc"]), min_size=1).filter(str.strip)
+awkward = st.text(
+    st.sampled_from("\"'\\,;\t\r\n\ufeff\u2028\x85é漢 a") | st.characters(exclude_categories=["Cs", "Cc"])
+)
+# .tsv has no way to write a tab or a line break in a field
+forbidden_in_tsv = str.maketrans("\t\r\n", "   ")
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
-@given(st.lists(st.tuples(plain, plain), min_size=1, max_size=5), st.sampled_from(["csv", "tsv", "jsonl"]))
+@given(st.lists(st.tuples(awkward, awkward), min_size=1, max_size=5), st.sampled_from(["csv", "tsv", "jsonl"]))
 def test_any_text_survives(tmp_path: Path, texts: list[tuple[str, str]], suffix: str) -> None:
     rows = [{"anchor": first, "positive": second} for first, second in texts]
+    if suffix == "tsv":
+        rows = [{name: text.translate(forbidden_in_tsv) for name, text in row.items()} for row in rows]
     assert _read(_write(tmp_path / f"data.{suffix}", rows)) == (rows, [])

@@ -44,6 +44,14 @@ def test_no_sentence_is_repeated_or_shared() -> None:
     assert [text for text, count in counts.items() if count > 1] == []
 
 
+def test_no_training_sentence_is_nearly_one_of_development() -> None:
+    development = [set(_words(row[name])) for row in PAIRS for name in ("sentence1", "sentence2")]
+    for row in TRIPLETS:
+        for name in ("anchor", "positive", "negative"):
+            words = set(_words(row[name]))
+            assert all(len(words & other) <= 0.5 * len(words | other) for other in development), row[name]
+
+
 def test_negatives_look_more_like_the_anchor_than_positives_do() -> None:
     def overlap(row: Row, name: str) -> float:
         anchor = set(_words(row["anchor"]))

@@ -3,6 +3,7 @@
 import gzip
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ import pyarrow as pa
 import pytest
 
 from embedsmith.data import triplets as module
+from embedsmith.data.readers import Faults
 from embedsmith.data.triplets import load_triplets
 from embedsmith.errors import DataError, MissingExtraError
 
@@ -79,6 +81,23 @@ def test_files_must_agree_on_negatives(tmp_path: Path, cache: Path) -> None:
         load_triplets([with_negative, without])
 
 
+def test_a_negative_that_only_later_rows_have_is_a_fault(tmp_path: Path, cache: Path) -> None:
+    source = _jsonl(tmp_path / "1.jsonl", {"anchor": "a", "positive": "p"}, LAYOUTS["ours"])
+    with pytest.raises(DataError, match="line 2: has a 'negative', which the first row has not"):
+        load_triplets([source])
+
+
+def test_two_processes_may_convert_at_once(tmp_path: Path) -> None:
+    target = tmp_path / "out.arrow"
+
+    def rows_with_another_conversion_in_the_middle() -> Iterator[tuple[str, ...]]:
+        yield ("a", "p", "n")
+        module._convert(iter([("a", "p", "n")]), target, faults=Faults())
+
+    module._convert(rows_with_another_conversion_in_the_middle(), target, faults=Faults())
+    assert pa.ipc.open_file(pa.memory_map(str(target))).read_all().num_rows == 1
+
+
 def test_unchanged_files_are_not_read_again(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "t.jsonl"
     source = _jsonl(path, LAYOUTS["ours"])
@@ -102,7 +121,14 @@ def test_many_rows_stay_on_disk(tmp_path: Path, cache: Path) -> None:
     table = load_triplets([str(path)])
     assert pa.total_allocated_bytes() - before < 100_000
     assert len(table) == 200_000
-    assert table.rows(np.array([150_001, 3])).anchors == ["anchor 150001", "anchor 3"]
+    usual_pool = pa.default_memory_pool()
+    counting_pool = pa.proxy_memory_pool(usual_pool)
+    pa.set_memory_pool(counting_pool)
+    try:
+        assert table.rows(np.array([150_001, 3])).anchors == ["anchor 150001", "anchor 3"]
+    finally:
+        pa.set_memory_pool(usual_pool)
+    assert counting_pool.max_memory() < 100_000
     assert len(np.unique(table.text_ids)) == 400_100
     assert len(table.take_first(7)) == 7
 

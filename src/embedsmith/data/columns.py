@@ -52,16 +52,22 @@ def select_fields(
     faults: Faults,
 ) -> Iterator[tuple[int, Row]]:
     """Yield (line, {our name: value}) for rows that have the columns; the first row decides the layout."""
-    chosen: dict[str, str] | None = None
+    layout: dict[str, str] | None = None
+    chosen: dict[str, str] = {}
     for line, row in rows:
-        if chosen is None:
-            chosen = _choose(list(row), fields=fields, columns=columns)
-            if chosen is None:
+        if layout is None:
+            layout = _choose(list(row), fields=fields, columns=columns)
+            if layout is None:
                 faults.add(path, line, _missing(list(row), fields=fields, columns=columns))
                 return
+            chosen = {ours: theirs for ours, theirs in layout.items() if theirs in row}
         missing = [name for name in chosen.values() if name not in row]
+        # .jsonl only: dropping what later rows have would lose hard negatives without a word
+        late = [theirs for ours, theirs in layout.items() if ours not in chosen and theirs in row]
         if missing:
             faults.add(path, line, f"has no '{missing[0]}'")
+        elif late:
+            faults.add(path, line, f"has a '{late[0]}', which the first row has not")
         else:
             yield line, {ours: row[theirs] for ours, theirs in chosen.items()}
 
@@ -77,7 +83,9 @@ def text_fault(value: Any) -> str | None:
     """What is wrong with a value that should be a text, or None."""
     if not isinstance(value, str):
         return "is missing" if value is None else f"must be a text, but is {value!r:.60}"
-    if any("\ud800" <= character <= "\udfff" for character in value):
+    try:
+        value.encode()
+    except UnicodeEncodeError:
         return "holds half of a surrogate pair"
     return None if value.strip() else "is empty"
 
@@ -86,7 +94,7 @@ def parse_score(value: Any) -> float | None:
     """A finite number, or None when the value is none."""
     try:
         score = float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     return score if math.isfinite(score) and not isinstance(value, bool) else None
 
@@ -96,7 +104,7 @@ def _choose(names: Sequence[str], *, fields: Fields, columns: Mapping[str, str] 
     for layout in layouts:
         needed = {ours: theirs for ours, theirs in layout.items() if ours not in fields.optional or columns}
         if all(theirs in names for theirs in needed.values()):
-            return {ours: theirs for ours, theirs in layout.items() if theirs in names}
+            return layout
     return None
 
 

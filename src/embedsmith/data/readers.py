@@ -107,7 +107,7 @@ def _rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, Row]]:
 
 
 def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Numbered lines without their line end; undecodable lines are faults and left out."""
+    """Numbered lines with their line end; undecodable lines are faults and left out."""
     number = 0
     with path.open("rb") as raw:
         file: Any = raw
@@ -127,7 +127,7 @@ def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
                 if "\0" in line:
                     faults.add(path, number, "holds a NUL byte")
                     continue
-                yield number, line.removesuffix("\n").removesuffix("\r")
+                yield number, line
         except (EOFError, zlib.error, gzip.BadGzipFile) as error:
             faults.add(path, number + 1, f"the gzip data is damaged or cut short: {error}")
 
@@ -138,7 +138,7 @@ def _json_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> 
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             faults.add(path, number, f"is not valid JSON: {error}")
             continue
         if isinstance(row, dict):
@@ -149,7 +149,8 @@ def _json_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> 
 
 def _tsv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, Row]]:
     header: list[str] | None = None
-    for number, line in lines:
+    for number, ended_line in lines:
+        line = ended_line.removesuffix("\n").removesuffix("\r")
         if not line:
             continue
         fields = line.split("\t")
@@ -169,7 +170,7 @@ def _csv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> I
         nonlocal current
         for number, line in lines:
             current = number
-            yield line + "\n"
+            yield line  # with its own line end: inside quotes it is part of the text
 
     reader = csv.reader(texts(), strict=True)
     header: list[str] | None = None

@@ -7,6 +7,7 @@ exists only if every row of every source is sound. Memory: one record batch whil
 import hashlib
 import json
 import re
+import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,8 +61,8 @@ class TripletTable:
 
     def rows(self, indices: np.ndarray) -> Triplets:
         """Texts of the rows numbered by `indices`."""
-        part = self._table.select(self._names).take(pa.array(indices))
-        columns = [part.column(name).to_pylist() for name in self._names]
+        # Not `Table.take`: on a column of many batches it first copies the whole column into memory.
+        columns = [[column[row].as_py() for row in indices.tolist()] for column in self._table.select(self._names)]
         return Triplets(columns[0], columns[1], columns[2] if self.has_negatives else None)
 
     def take_first(self, num_triplets: int) -> "TripletTable":
@@ -165,7 +166,8 @@ def _triplets_of(row: Row) -> Iterator[Row]:
 
 def _convert(rows: Iterator[tuple[str, ...]], target: Path, *, faults: Faults) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
-    temporary = target.with_suffix(".tmp")
+    # A name of its own: the processes of one run may all convert at once; the last to finish stays.
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     writer = None
     try:
         with pa.OSFile(str(temporary), "wb") as sink:
