@@ -10,6 +10,7 @@ import json
 import resource
 import statistics
 import tempfile
+from itertools import pairwise
 from pathlib import Path
 
 from embedsmith.config import load_config
@@ -39,7 +40,7 @@ def main() -> None:
         }
         run = train(load_config(overrides=overrides))
         records = read_metrics(Path(folder) / "run" / "metrics.jsonl")[WARMUP_STEPS - 1 :]
-    seconds = [second["elapsed_s"] - first["elapsed_s"] for first, second in zip(records, records[1:], strict=False)]
+    seconds = [second["elapsed_s"] - first["elapsed_s"] for first, second in pairwise(records)]
     print(
         json.dumps(
             {

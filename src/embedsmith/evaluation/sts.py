@@ -20,10 +20,17 @@ Embed = Callable[[list[str]], Mapping[str, np.ndarray]]
 
 
 def cosine_similarities(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Cosine of each row of `first` (K, D) with the same row of `second`; (K,) float64."""
-    first, second = first.astype(np.float64), second.astype(np.float64)
-    norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
-    return np.einsum("kd,kd->k", first, second) / norms
+    """Cosine of each row of `first` (K, D) with the same row of `second`; (K,), in their precision.
+
+    As 1 - |u - v|^2 / 2 of the unit vectors, the way mteb's scorer does it: equal vectors give exactly 1, so that pairs
+    of identical texts tie instead of being ranked by rounding.
+    """
+    difference = _unit(first) - _unit(second)
+    return 1 - np.einsum("kd,kd->k", difference, difference) / 2
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    return vectors / np.sqrt(np.einsum("kd,kd->k", vectors, vectors))[:, None]
 
 
 def pair_similarities(embed: Embed, pairs: ScoredPairs) -> dict[str, np.ndarray]:
