@@ -115,8 +115,8 @@ class TrainingSection(Section):
     """Tokens of one forward and backward: bounds memory. A larger batch goes in chunks, with the same gradients."""
     learning_rate: Float = Field(default=1e-3, gt=0)
     """Peak, reached after the warm-up."""
-    warmup_steps: Int = Field(default=20, ge=0)
-    """Steps of linear rise, before the cosine fall to zero."""
+    warmup_steps: Int | None = Field(default=None, ge=0)
+    """Steps of linear rise, before the cosine fall to zero; none: a tenth of the run."""
     weight_decay: Float = Field(default=1e-4, ge=0)
     """Of AdamW."""
     max_grad_norm: Float = Field(default=1.0, gt=0)
@@ -128,7 +128,7 @@ class TrainingSection(Section):
     seed: Int = Field(default=7, ge=0)
     """Fixes adapter start, order of data and dropout."""
     save_steps: Int | None = Field(default=None, ge=1)
-    """Steps between checkpoints to resume from; none: only the last."""
+    """Steps between checkpoints to resume from; none: as eval_steps."""
     report_to: Names = []
     """Trackers besides metrics.jsonl: tensorboard, wandb."""
 

@@ -99,6 +99,8 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
 
     with _run_folder(folder):
         files.write_text(folder / CONFIG_FILE, config.to_yaml())
+        if config.training.report_to:
+            accelerator.init_trackers("embedsmith")
         with TrainingDisplay(console, max_steps=max_steps) as display:
             outcome = train_adapter(
                 embedder,
@@ -192,8 +194,6 @@ def _prepare(config: RunConfig) -> tuple[Embedder, Accelerator]:
     examine(embedder).raise_if_wrong()
     torch.manual_seed(settings.seed)
     embedder.add_adapter(config.adapter)
-    if settings.report_to:
-        accelerator.init_trackers("embedsmith")
     return embedder, accelerator
 
 

@@ -11,7 +11,7 @@ from accelerate import Accelerator
 from tiny import write_triplets
 from transformers import get_cosine_schedule_with_warmup
 
-from embedsmith.config import RunConfig, TrainingSection, load_config
+from embedsmith.config import RunConfig, load_config
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
@@ -149,11 +149,12 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, model_folders: dict[str, 
 
 
 def test_the_schedule_is_transformers_cosine() -> None:
-    settings = TrainingSection(learning_rate=2e-3, warmup_steps=5)
     optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=2e-3)
     schedule = get_cosine_schedule_with_warmup(optimizer, 5, 30)
     for step in range(30):
-        assert learning_rate_at(step, settings=settings, max_steps=30) == pytest.approx(schedule.get_last_lr()[0])
+        assert learning_rate_at(step, peak=2e-3, warmup_steps=5, max_steps=30) == pytest.approx(
+            schedule.get_last_lr()[0]
+        )
         optimizer.step()
         schedule.step()
 

@@ -105,7 +105,7 @@ class Embedder:
         defaults = ModelSection(model=model)
         saved = EmbeddingSettings.read(adapter_folder) if adapter_folder else None
         settings = EmbeddingSettings(
-            base_model=saved.base_model if saved else model,
+            base_model=saved.base_model if saved else _portable_name(model),
             pooling=_as_choice(Pooling, pooling, "pooling") or (saved.pooling if saved else defaults.pooling),
             prompt=prompt if prompt is not None else (saved.prompt if saved else None),
             max_length=max_length or (saved.max_length if saved else defaults.max_length),
@@ -235,6 +235,11 @@ class Embedder:
         with files.atomic_folder(folder) as temporary:
             save_adapter(self.adapter, folder=temporary)
             files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))
+
+
+def _portable_name(model: str) -> str:
+    """A folder by its full path, so that a run made from it loads from anywhere on this machine."""
+    return str(Path(model).resolve()) if Path(model).is_dir() else model
 
 
 def _as_choice(kind: type[Choice], value: Choice | str | None, name: str) -> Choice | None:

@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from embedsmith.config import RunConfig, TrainingSection
+from embedsmith.config import RunConfig
 from embedsmith.data.triplets import Triplets, TripletTable
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
@@ -83,7 +83,9 @@ def train_adapter(
     settings = config.training
     folder = Path(config.output_dir)
     max_steps = planned_steps(config, num_triplets=len(triplets))
+    warmup_steps = max_steps // 10 if settings.warmup_steps is None else settings.warmup_steps
     eval_steps = config.evaluation.eval_steps or max(1, math.ceil(max_steps / 8))
+    save_steps = settings.save_steps or eval_steps
     parameters = [parameter for parameter in embedder.backbone.model.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
     assert embedder.adapter is not None
@@ -128,7 +130,9 @@ def train_adapter(
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
             raise RunError(_non_finite(loss, progress.step + 1, rows))
-        learning_rate = learning_rate_at(progress.step, settings=settings, max_steps=max_steps)
+        learning_rate = learning_rate_at(
+            progress.step, peak=settings.learning_rate, warmup_steps=warmup_steps, max_steps=max_steps
+        )
         for group in optimizer.param_groups:
             group["lr"] = learning_rate
         optimizer.step()
@@ -148,7 +152,7 @@ def train_adapter(
         is_last = progress.step == max_steps
         if is_last or (evaluate is not None and progress.step % eval_steps == 0):
             evaluate_and_keep()
-        if is_last or (settings.save_steps and progress.step % settings.save_steps == 0):
+        if is_last or progress.step % save_steps == 0:
             progress.elapsed_s = time.perf_counter() - started
             save_checkpoint(folder, model=embedder.adapter, optimizer=optimizer, progress=progress)
 
@@ -190,7 +194,7 @@ def planned_steps(config: RunConfig, *, num_triplets: int) -> int:
     steps = settings.max_steps or count_steps(
         num_triplets, batch_size=settings.batch_size, num_epochs=settings.num_train_epochs
     )
-    if settings.warmup_steps >= steps:
+    if settings.warmup_steps is not None and settings.warmup_steps >= steps:
         raise ConfigError(
             f"training.warmup_steps is {settings.warmup_steps}, but the run has only {steps} steps, so the learning "
             "rate would never reach its peak.\nLower training.warmup_steps or raise training.max_steps."
@@ -198,15 +202,15 @@ def planned_steps(config: RunConfig, *, num_triplets: int) -> int:
     return steps
 
 
-def learning_rate_at(step: int, *, settings: TrainingSection, max_steps: int) -> float:
+def learning_rate_at(step: int, *, peak: float, warmup_steps: int, max_steps: int) -> float:
     """Learning rate of the step after `step` finished ones: linear warm-up from zero, then half a cosine to zero.
 
     The values of transformers' `get_cosine_schedule_with_warmup`, as a function without state: nothing to resume.
     """
-    if step < settings.warmup_steps:
-        return settings.learning_rate * step / settings.warmup_steps
-    share = (step - settings.warmup_steps) / (max_steps - settings.warmup_steps)
-    return settings.learning_rate * 0.5 * (1 + math.cos(math.pi * share))
+    if step < warmup_steps:
+        return peak * step / warmup_steps
+    share = (step - warmup_steps) / (max_steps - warmup_steps)
+    return peak * 0.5 * (1 + math.cos(math.pi * share))
 
 
 def _non_finite(loss: torch.Tensor, step: int, rows: np.ndarray) -> str:
