@@ -10,7 +10,7 @@ def test_front_matter_and_text() -> None:
     result = EvaluationResult("r", {"dev: 1": TaskResult(0.81234, (0.8, 0.82), 99)})
     card = model_card(
         name="my: run",
-        base_model="/home/me/models/base",
+        base_model="/models/base",
         results=[("tuned", result)],
         config_yaml="a: 1\n",
         num_triplets=10,

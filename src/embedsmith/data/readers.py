@@ -156,10 +156,8 @@ def _tsv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> I
         fields = line.split("\t")
         if header is None:
             header = fields
-        elif len(fields) != len(header):
-            faults.add(path, number, f"has {len(fields)} fields where the header has {len(header)}")
         else:
-            yield number, dict(zip(header, fields, strict=True))
+            yield from _row(path, number, header, fields, faults)
 
 
 def _csv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, Row]]:
@@ -186,10 +184,15 @@ def _csv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> I
             continue
         if header is None:
             header = fields
-        elif len(fields) != len(header):
-            faults.add(path, current, f"has {len(fields)} fields where the header has {len(header)}")
         else:
-            yield current, dict(zip(header, fields, strict=True))
+            yield from _row(path, current, header, fields, faults)
+
+
+def _row(path: Path, line: int, header: list[str], fields: list[str], faults: Faults) -> Iterator[tuple[int, Row]]:
+    if len(fields) == len(header):
+        yield line, dict(zip(header, fields, strict=True))
+    else:
+        faults.add(path, line, f"has {len(fields)} fields where the header has {len(header)}")
 
 
 def _parquet_rows(path: Path, faults: Faults) -> Iterator[tuple[int, Row]]:

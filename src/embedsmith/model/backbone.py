@@ -89,7 +89,7 @@ def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: 
             "Download or save the model again."
         )
     network.requires_grad_(False)
-    network.eval()
+    network.train(mode=False)
     return Backbone(name=model, model=network.to(device), tokenizer=tokenizer)
 
 
