@@ -185,7 +185,10 @@ def test_other_faults(work: list[str], arguments: list[str], message: str, capsy
     assert message in capsys.readouterr().err
 
 
-def test_trackers_must_be_installed(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+def test_trackers_must_be_installed(
+    work: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda _: None)
     assert run_command([*work, "--report_to", "tensorboard"]) == 2
     assert "embedsmith[tensorboard]" in capsys.readouterr().err
 

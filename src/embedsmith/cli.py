@@ -77,7 +77,7 @@ def evaluate_command(
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
     results = verbs.evaluate(model, tasks=tasks, data=data, poolings=poolings, console=console)
-    console.print(results_table(list(results.items())))
+    console.print(results_table(list(results.items()), with_gain=False))
     if out is not None:
         values = {label: result.to_json() for label, result in results.items()}
         files.write_json(out, values if len(values) > 1 else next(iter(values.values())))

@@ -4,7 +4,7 @@ Every message has three parts: what is wrong, the value met (file, line, field),
 Programmer errors are `assert`s and keep their traceback.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 
 MAX_FAULTS_SHOWN = 20
 
@@ -39,11 +39,16 @@ class MissingExtraError(EmbedsmithError):
         )
 
 
-def list_faults(headline: str, faults: Iterable[str], *, advice: str, limit: int = MAX_FAULTS_SHOWN) -> str:
-    """One message out of many faults: a headline, up to `limit` faults as lines, how many more, what to do."""
-    all_faults = list(faults)
-    lines = [headline, *(f"  {fault}" for fault in all_faults[:limit])]
-    if len(all_faults) > limit:
-        lines.append(f"  ... and {len(all_faults) - limit} more")
+def list_faults(
+    headline: str, faults: Sequence[str], *, advice: str, count: int | None = None, limit: int = MAX_FAULTS_SHOWN
+) -> str:
+    """One message out of many faults: a headline, up to `limit` faults as lines, how many more, what to do.
+
+    `count` is the number of all faults, where `faults` holds only the first ones.
+    """
+    lines = [headline, *(f"  {fault}" for fault in faults[:limit])]
+    num_hidden = (count or len(faults)) - min(len(faults), limit)
+    if num_hidden:
+        lines.append(f"  ... and {num_hidden} more")
     lines.append(advice)
     return "\n".join(lines)

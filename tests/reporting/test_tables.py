@@ -19,4 +19,7 @@ def test_markdown() -> None:
 
 def test_one_model_has_no_gain() -> None:
     assert "gain" not in results_markdown([("base", BASE)])
-    assert [column.header for column in results_table([("base", BASE)]).columns] == ["task", "pairs", "base"]
+    for table in (results_table([("base", BASE)]), results_table([("base", BASE)], with_gain=False)):
+        assert [column.header for column in table.columns] == ["task", "pairs", "base"]
+    several = results_table([("base", BASE), ("tuned", TUNED)], with_gain=False)
+    assert [column.header for column in several.columns] == ["task", "pairs", "base", "tuned"]

@@ -28,7 +28,7 @@ _BATCH_ROWS = 8192
 class Faults:
     """Faults of a whole load, gathered; keeps the first `limit` texts and counts all."""
 
-    def __init__(self, *, limit: int = 1000) -> None:
+    def __init__(self, *, limit: int = MAX_FAULTS_SHOWN) -> None:
         self.limit = limit
         self.count = 0
         self.texts: list[str] = []
@@ -42,14 +42,12 @@ class Faults:
     def raise_if_any(self, *, what: str) -> None:
         """Raise one DataError naming every fault, up to a limit."""
         if self.count:
-            # The texts kept are enough to fill the message; the count covers those that were not kept.
-            shown = self.texts + ["..."] * (self.count - len(self.texts))
             raise DataError(
                 list_faults(
                     f"{self.count} fault{'s' if self.count > 1 else ''} in the {what}:",
-                    shown,
+                    self.texts,
                     advice="Correct or remove these and start again; nothing was written.",
-                    limit=MAX_FAULTS_SHOWN,
+                    count=self.count,
                 )
             )
 

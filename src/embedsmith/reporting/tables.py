@@ -10,10 +10,10 @@ Rows = Sequence[tuple[str, EvaluationResult]]
 """(column title, result) of each model, all on the same tasks."""
 
 
-def results_table(rows: Rows, *, title: str | None = None) -> Table:
+def results_table(rows: Rows, *, with_gain: bool = True) -> Table:
     """A table for the terminal: a line per task, a column per model, and the last model's gain over the first."""
-    table = Table(title=title)
-    header, *body = _cells(rows)
+    table = Table()
+    header, *body = _cells(rows, with_gain=with_gain)
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right")
     for line in body[:-1]:
@@ -25,7 +25,7 @@ def results_table(rows: Rows, *, title: str | None = None) -> Table:
 
 def results_markdown(rows: Rows) -> str:
     """The same table in Markdown."""
-    header, *body = _cells(rows)
+    header, *body = _cells(rows, with_gain=True)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
 
@@ -41,9 +41,9 @@ def intervals_overlap(first: TaskResult, second: TaskResult) -> bool:
     return first.ci95[0] <= second.ci95[1] and second.ci95[0] <= first.ci95[1]
 
 
-def _cells(rows: Rows) -> list[list[str]]:
+def _cells(rows: Rows, *, with_gain: bool) -> list[list[str]]:
     assert rows, "no results to show"
-    with_gain = len(rows) > 1
+    with_gain = with_gain and len(rows) > 1
     first, last = rows[0][1], rows[-1][1]
     cells = [["task", "pairs", *(title for title, _ in rows), *(["gain"] if with_gain else [])]]
     for name, task in first.tasks.items():
