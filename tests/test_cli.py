@@ -9,6 +9,7 @@ from tiny import TEXTS, write_pairs, write_triplets
 
 from embedsmith import verbs
 from embedsmith.cli import run_command
+from embedsmith.config import describe_settings
 from embedsmith.model.embedder import Embedder
 
 
@@ -200,6 +201,17 @@ def test_errors_of_the_programmer_keep_their_traceback(work: list[str], monkeypa
     monkeypatch.setattr(verbs, "load_triplets", broken)
     with pytest.raises(AssertionError, match="a bug"):
         run_command(work)
+
+
+def test_the_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["train", "--settings"]) == 0
+    text = capsys.readouterr().out
+    assert "training.learning_rate" in text
+    assert "Peak, reached after the warm-up." in text
+
+
+def test_every_setting_has_a_meaning() -> None:
+    assert all(meaning for _, _, meaning in describe_settings())
 
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:

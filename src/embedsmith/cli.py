@@ -36,13 +36,20 @@ def train_command(
     context: typer.Context,
     config: Annotated[Optional[Path], typer.Option(help="Recipe (YAML).")] = None,  # noqa: UP045 (typer reads it)
     resume: Annotated[Optional[Path], typer.Option(help="Go on with this stopped run.")] = None,  # noqa: UP045
+    settings: Annotated[bool, typer.Option("--settings", help="List every setting of a recipe, and stop.")] = False,
 ) -> None:
     """Train an adapter into a run folder."""
     from embedsmith import verbs
-    from embedsmith.config import load_config
+    from embedsmith.config import describe_settings, load_config
     from embedsmith.reporting.tables import results_table
 
     console = _console()
+    if settings:
+        table = Table("setting", "default", "meaning")
+        for row in describe_settings():
+            table.add_row(*(_escape(cell) for cell in row))
+        console.print(table)
+        return
     if resume is not None:
         if config is not None or context.args:
             raise ConfigError("--resume takes no other setting: a run goes on as it was begun.")

@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic.fields import FieldInfo
 
 from embedsmith.errors import ConfigError, list_faults
 
@@ -65,7 +66,7 @@ class ModelSection(Section):
     """The language model and how its states become an embedding."""
 
     model: str = "smollm2-135m"
-    """Built-in name, hub id, local folder or finished run."""
+    """Built-in name, hub id or local folder of a decoder."""
     pooling: Pooling = Pooling.LAST
     """last, mean or weighted_mean."""
     prompt: str | None = None
@@ -201,16 +202,24 @@ def load_config(path: Path | str | None = None, *, overrides: Mapping[str, str] 
 
 def known_keys() -> list[str]:
     """Every setting as a dotted key, in reading order."""
-    return list(_walk(RunConfig, ""))
+    return [key for key, _ in _walk(RunConfig, "")]
 
 
-def _walk(section: type[BaseModel], prefix: str) -> Iterator[str]:
+def describe_settings() -> list[tuple[str, str, str]]:
+    """(dotted key, default, meaning) of every setting, in reading order."""
+    return [
+        (key, "(required)" if field.is_required() else str(field.default), " ".join((field.description or "").split()))
+        for key, field in _walk(RunConfig, "")
+    ]
+
+
+def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:
     for name, field in section.model_fields.items():
         inner = field.annotation
         if isinstance(inner, type) and issubclass(inner, Section):
             yield from _walk(inner, f"{prefix}{name}.")
         else:
-            yield f"{prefix}{name}"
+            yield f"{prefix}{name}", field
 
 
 def _full_key(key: str) -> str:

@@ -219,7 +219,7 @@ def learning_rate_at(step: int, *, peak: float, warmup_steps: int, max_steps: in
 def _non_finite(loss: torch.Tensor, step: int, rows: np.ndarray) -> str:
     return (
         f"The loss is {loss.item()} at step {step} (data rows {', '.join(str(row) for row in rows[:8])}, ...). "
-        "The adapter kept is the last good one.\n"
+        "The optimizer has not moved.\n"
         "Lower training.learning_rate, raise training.temperature, or set model.precision to fp32."
     )
 
