@@ -1,21 +1,35 @@
 """Tasks by mteb name: unknown names, no network, and the shapes that mteb's datasets have."""
 
 import sys
+from typing import Any
 
+import mteb
 import pytest
 from datasets import Dataset, DatasetDict
 
 from embedsmith.errors import DataError, MissingExtraError
-from embedsmith.evaluation.mteb_tasks import load_mteb_tasks, pairs_of_dataset
+from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 
 ROWS = Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [1, 2.5]})
 
 
-def test_rows_of_plain_and_of_multilingual_tasks() -> None:
-    plain = DatasetDict({"test": ROWS})
-    for dataset in (plain, {"fr-en": None, "en-en": plain}):
-        pairs = pairs_of_dataset(dataset, split="test", column_names=("sentence1", "sentence2"))
-        assert (pairs.sentence1, pairs.sentence2, pairs.scores.tolist()) == (["a", "b"], ["c", "d"], [1.0, 2.5])
+@pytest.mark.parametrize("name", ["STS12", "STSBenchmark.v2", "STS17", "STS22", "SemRel24STS"])
+def test_the_english_test_split_is_taken(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of multilingual tasks, and of tasks that list their validation split first."""
+
+    def load_data(task: Any) -> None:
+        splits = DatasetDict({"validation": ROWS.select([0]), "test": ROWS})
+        task.dataset = dict.fromkeys(task.hf_subsets, splits) if task.metadata.is_multilingual else splits
+        assert task.hf_subsets in (["default"], ["en"], ["en-en"], ["eng"])
+
+    monkeypatch.setattr(type(mteb.get_task(name)), "load_data", load_data)
+    pairs = load_mteb_tasks([name])[name]
+    assert (pairs.sentence1, pairs.sentence2, pairs.scores.tolist()) == (["a", "b"], ["c", "d"], [1.0, 2.5])
+
+
+def test_a_task_without_english_pairs_is_unknown() -> None:
+    with pytest.raises(DataError, match="no English STS task IndicCrosslingualSTS"):
+        load_mteb_tasks(["IndicCrosslingualSTS"])
 
 
 def test_an_unknown_name_gets_the_closest() -> None:

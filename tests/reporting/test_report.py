@@ -71,6 +71,15 @@ def test_one_model_and_no_metrics(tmp_path: Path) -> None:
     assert "gain over the first" not in (tmp_path / "r.html").read_text(encoding="utf-8")
 
 
+def test_many_models_are_all_shown(tmp_path: Path) -> None:
+    rows = [(f"model {n}", _result("m", 0.1 * n)) for n in range(1, 7)]
+    similarities = {title: np.random.default_rng(n).random(40) for n, (title, _) in enumerate(rows)}
+    write_report(tmp_path / "r.html", _content(rows=rows, similarities=similarities))
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert page.count('id="PathCollection_') == len(rows)
+    assert page.count('class="dot"') == len(rows)
+
+
 @pytest.mark.parametrize(
     ("before", "after", "part"),
     [

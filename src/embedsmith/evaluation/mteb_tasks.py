@@ -9,8 +9,6 @@ import numpy as np
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.errors import DataError, MissingExtraError
 
-_ENGLISH = ("default", "en-en", "en")
-
 
 def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
     """English test pairs of mteb's STS tasks.
@@ -23,9 +21,8 @@ def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
         import mteb
     except ImportError:
         raise MissingExtraError("mteb", extra="mteb", needed_for="Loading tasks by name from the hub") from None
-    known = [
-        task.metadata.name for task in mteb.get_tasks(task_types=["STS"], languages=["eng"], exclude_superseded=False)
-    ]
+    tasks = mteb.get_tasks(task_types=["STS"], languages=["eng"], exclude_superseded=False)
+    known = [task.metadata.name for task in tasks if _has_english_subset(task)]
     unknown = [name for name in names if name not in known]
     if unknown:
         close = difflib.get_close_matches(unknown[0], known, n=1, cutoff=0.4)
@@ -34,7 +31,13 @@ def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
             + (f" Did you mean {close[0]}?" if close else "")
             + f"\nKnown are: {', '.join(known)}. For files of your own add --data DIR."
         )
-    return {name: _pairs(mteb.get_task(name)) for name in names}
+    return {name: _pairs(mteb.get_task(name, languages=["eng"], exclusive_language_filter=True)) for name in names}
+
+
+def _has_english_subset(task: Any) -> bool:
+    """False for tasks that pair English with other languages only, such as IndicCrosslingualSTS."""
+    subsets = task.metadata.hf_subsets_to_langscripts.values()
+    return any(all(language.startswith("eng-") for language in languages) for languages in subsets)
 
 
 def _pairs(task: Any) -> ScoredPairs:
@@ -46,13 +49,13 @@ def _pairs(task: Any) -> ScoredPairs:
             f"The task {name} cannot be loaded from the hub: {error}\n"
             f"Check the network, or keep its pairs as {name}.tsv.gz in a folder and add --data FOLDER."
         ) from error
-    return pairs_of_dataset(task.dataset, split=task.metadata.eval_splits[0], column_names=task.column_names)
+    dataset = task.dataset[task.hf_subsets[0]] if task.metadata.is_multilingual else task.dataset
+    # Some tasks list their validation split first.
+    splits = task.metadata.eval_splits
+    return pairs_of_rows(dataset["test" if "test" in splits else splits[0]], column_names=task.column_names)
 
 
-def pairs_of_dataset(dataset: Any, *, split: str, column_names: Sequence[str]) -> ScoredPairs:
-    """Pairs of a loaded mteb dataset: split -> rows, or subset -> split -> rows (English is taken)."""
-    if split not in dataset:
-        dataset = dataset[next(subset for subset in _ENGLISH if subset in dataset)]
-    rows = dataset[split]
+def pairs_of_rows(rows: Any, *, column_names: Sequence[str]) -> ScoredPairs:
+    """Pairs of one split of a loaded mteb dataset."""
     first, second = column_names
     return ScoredPairs(list(rows[first]), list(rows[second]), np.asarray(rows["score"], dtype=np.float64))

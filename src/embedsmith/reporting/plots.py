@@ -6,7 +6,7 @@ ground serve light and dark pages alike.
 
 import io
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from itertools import cycle, pairwise
 from typing import Any
 
 import numpy as np
@@ -68,16 +68,17 @@ def learning_curve_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
 
 
 def similarity_svg(gold: np.ndarray, similarities: Mapping[str, np.ndarray]) -> str:
-    """One panel a model: cosine similarity of each pair against its gold score, with the median along the way."""
+    """One panel a model: cosine of each pair against its gold score, the running median, and Spearman as title."""
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         panels = figure.subplots(1, len(similarities), sharey=True, squeeze=False)[0]
         shown = np.random.default_rng(0).permutation(len(gold))[:_MAX_POINTS]
-        for axes, (title, values), colour in zip(panels, similarities.items(), COLOURS, strict=False):
+        for axes, (title, values), colour in zip(panels, similarities.items(), cycle(COLOURS), strict=False):
             axes.scatter(gold[shown], values[shown], s=12, color=colour, alpha=0.5, linewidths=0)
             centres, medians = _running_median(gold, values)
             axes.plot(centres, medians, color=_INK, linewidth=2)
-            axes.set(title=title, xlabel="gold score")
+            spearman = np.corrcoef(mid_ranks(gold), mid_ranks(values))[0, 1]
+            axes.set(title=f"{title}: {100 * spearman:.1f}", xlabel="gold score")
             axes.grid(axis="y")
         panels[0].set_ylabel("cosine similarity")
         return _svg(figure)
@@ -89,7 +90,7 @@ def scores_svg(rows: Rows) -> str:
     with matplotlib.rc_context(_STYLE):
         figure = Figure(figsize=(9, 1.1 + 0.55 * len(tasks)), layout="constrained")
         axes = figure.subplots()
-        for index, ((title, result), colour) in enumerate(zip(rows, COLOURS, strict=False)):
+        for index, ((title, result), colour) in enumerate(zip(rows, cycle(COLOURS), strict=False)):
             scores = 100 * np.array([result.tasks[task].cosine_spearman for task in tasks])
             bounds = 100 * np.array([result.tasks[task].ci95 for task in tasks])
             y = np.arange(len(tasks)) + 0.16 * (index - (len(rows) - 1) / 2)
@@ -104,6 +105,12 @@ def scores_svg(rows: Rows) -> str:
         return _svg(figure)
 
 
+def mid_ranks(values: np.ndarray) -> np.ndarray:
+    """Rank of each value as a fraction of their number, in (0, 1]; ties at their average rank."""
+    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
+    return (np.cumsum(counts) - (counts - 1) / 2)[codes] / len(values)
+
+
 def _smooth(values: np.ndarray) -> np.ndarray:
     width = max(1, len(values) // 10)
     sums = np.convolve(values, np.ones(width), mode="same")
@@ -112,9 +119,10 @@ def _smooth(values: np.ndarray) -> np.ndarray:
 
 def _running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
     edges = np.linspace(x.min(), x.max(), 7)
+    bins = np.digitize(x, edges[1:-1])  # a value on an edge belongs to the bin above, and to no other
     centres, medians = [], []
-    for low, high in pairwise(edges):
-        inside = (x >= low) & (x <= high)
+    for index, (low, high) in enumerate(pairwise(edges)):
+        inside = bins == index
         if inside.any():
             centres.append(float(low + high) / 2)
             medians.append(float(np.median(y[inside])))

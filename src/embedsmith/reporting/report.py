@@ -90,9 +90,11 @@ def _gains(rows: Rows) -> dict[str, float]:
 
 def _examples(content: ReportContent) -> list[dict[str, Any]]:
     """The pairs whose rank, among all pairs, came closest to the gold rank by training, and those that moved away."""
+    from embedsmith.reporting.plots import mid_ranks
+
     titles = list(content.similarities)
-    gold = _ranks(np.array([score for _, _, score in content.pairs]))
-    before, after = (np.abs(_ranks(content.similarities[title]) - gold) for title in (titles[0], titles[-1]))
+    gold = mid_ranks(np.array([score for _, _, score in content.pairs]))
+    before, after = (np.abs(mid_ranks(content.similarities[title]) - gold) for title in (titles[0], titles[-1]))
     order = np.argsort(after - before, kind="stable")
     chosen = [*order[: _NUM_EXAMPLES - 2], *order[::-1][:2]]
     return [
@@ -104,7 +106,3 @@ def _examples(content: ReportContent) -> list[dict[str, Any]]:
         }
         for index in chosen
     ]
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    return np.argsort(np.argsort(values, kind="stable"), kind="stable") / len(values)
