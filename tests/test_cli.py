@@ -51,7 +51,7 @@ def test_train_evaluate_and_load(work: list[str], capsys: pytest.CaptureFixture[
         "embedding.json",
     ]
     assert "dev Spearman" in capsys.readouterr().out
-    assert Embedder.load("runs/r", precision="fp32").encode(TEXTS).shape == (len(TEXTS), 32)
+    assert Embedder.load("runs/r", precision="fp32").encode(TEXTS).shape == (len(TEXTS), 64)
 
     assert run_command(["evaluate", "runs/r", "--data", "sts", "--tasks", "dev", "--out", "out/results.json"]) == 0
     result = json.loads(Path("out/results.json").read_text())

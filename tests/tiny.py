@@ -22,7 +22,7 @@ WORDS = [
 ]
 SHAPE = {
     "vocab_size": 320,
-    "hidden_size": 32,
+    "hidden_size": 64,
     "intermediate_size": 64,
     "num_hidden_layers": 3,
     "num_attention_heads": 4,
@@ -38,9 +38,9 @@ FAMILIES: dict[str, dict[str, object]] = {
     "llama": {},
     "granite": {"embedding_multiplier": 3.0, "residual_multiplier": 0.4, "attention_multiplier": 0.2},
     "phi": {"num_key_value_heads": 4, "partial_rotary_factor": 0.5, "resid_pdrop": 0.1},
-    "gemma": {"head_dim": 16},
+    "gemma": {"head_dim": 32},
     "qwen2": {},
-    "qwen3": {"head_dim": 16},
+    "qwen3": {"head_dim": 32},
     "mistral": {"sliding_window": 6},
 }
 

@@ -11,6 +11,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from embedsmith.allocator import keep_freed_memory
 from embedsmith.errors import ConfigError, EmbedsmithError
 
 app = typer.Typer(
@@ -161,6 +162,7 @@ def main() -> None:
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedsmith").setLevel(logging.INFO)
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    keep_freed_memory()
     sys.exit(run_command(sys.argv[1:]))
 
 

@@ -75,6 +75,8 @@ class ModelSection(Section):
     """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token."""
     precision: Precision = Precision.AUTO
     """Of the frozen backbone: auto, bf16 or fp32."""
+    fused: bool = True
+    """Whether families that have fused blocks run through them; false: transformers' own layers, slower and equal."""
 
 
 class DataSection(Section):

@@ -89,7 +89,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     embedder, accelerator = _prepare(config)
     console.print(
         f"{len(triplets)} triplets, {max_steps} steps of {config.training.batch_size}; model {config.model.model}"
-        f" ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device})",
+        f" ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, {embedder.path})",
         highlight=False,
     )
 
@@ -188,6 +188,7 @@ def _prepare(config: RunConfig) -> tuple[Embedder, Accelerator]:
         max_length=config.model.max_length,
         precision=config.model.precision,
         device=str(accelerator.device),
+        fused=config.model.fused,
     )
     if embedder.adapter is not None:
         raise ConfigError(f"model.model is {config.model.model}, a finished run; name a base model to train.")

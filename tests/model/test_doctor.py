@@ -34,12 +34,13 @@ def test_a_prompt_with_an_end_token_of_its_own(model_folders: dict[str, str]) ->
 def test_texts_that_see_each_other_are_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def joined(hidden_of: object) -> object:
-        def hidden_states(packed: object) -> torch.Tensor:
+        def hidden_states(packed: object, *, ends_only: bool = False) -> torch.Tensor:
             # one segment for the whole row: what packing without segment bounds would do
             segments = type(packed.segments)(
                 (packed.num_tokens,), torch.tensor([0, packed.num_tokens], dtype=torch.int32)
             )
-            return hidden_of(type(packed)(packed.input_ids, packed.position_ids, segments, packed.segment_of_text))
+            hidden = hidden_of(type(packed)(packed.input_ids, packed.position_ids, segments, packed.segment_of_text))
+            return hidden[packed.segments.ends] if ends_only else hidden
 
         return hidden_states
 
@@ -48,12 +49,12 @@ def test_texts_that_see_each_other_are_found(llama: Embedder, monkeypatch: pytes
 
 
 def test_a_wrong_attention_is_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedsmith.model.doctor._reference", lambda *_: np.zeros((5, 32)))
+    monkeypatch.setattr("embedsmith.model.doctor._reference", lambda *_: np.zeros((5, 64)))
     assert list(_wrong(examine(llama))) == ["transformers' padded forward"]
 
 
 def test_a_model_that_fails_in_the_forward(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(*_: object) -> None:
+    def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such kernel")
 
     monkeypatch.setattr(llama, "hidden_states", fail)

@@ -86,7 +86,7 @@ def test_encode_reports_progress_and_takes_no_text(llama: Embedder) -> None:
     llama.encode(TEXTS, max_tokens=10, on_progress=done.append)
     assert sum(done) == len(TEXTS)
     assert len(done) > 1
-    assert llama.encode([]).shape == (0, 32)
+    assert llama.encode([]).shape == (0, 64)
 
 
 @pytest.mark.parametrize("texts", ["one string", ["a", 3], [None]])

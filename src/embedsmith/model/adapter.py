@@ -21,6 +21,7 @@ from embedsmith.config import AdapterSection
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.families import lora_targets
 from embedsmith.model.backbone import Backbone
+from embedsmith.model.dropout import AdapterDropout
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 
@@ -54,7 +55,7 @@ def add_adapter(backbone: Backbone, *, settings: AdapterSection) -> PeftModel:
     model = _quietly(get_peft_model, backbone.model, config)
     # peft stores its own idea of the base's name; the user's is the one that can be loaded again.
     model.peft_config["default"].base_model_name_or_path = backbone.name
-    set_adapter_dropout(model, is_on=False)
+    _seed_dropout(model)
     return model
 
 
@@ -67,9 +68,11 @@ def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
     if not (folder / WEIGHTS_FILE).exists():
         raise ModelError(f"The adapter {folder} has no {WEIGHTS_FILE}.")
     try:
-        return _quietly(PeftModel.from_pretrained, backbone.model, str(folder))
+        model = _quietly(PeftModel.from_pretrained, backbone.model, str(folder))
     except (RuntimeError, ValueError, SafetensorError) as error:
         raise ModelError(f"The adapter {folder} does not fit the model '{backbone.name}': {error}") from error
+    _seed_dropout(model)
+    return model
 
 
 def save_adapter(model: PeftModel, *, folder: Path) -> None:
@@ -104,6 +107,15 @@ def _quietly(make: Callable[..., PeftModel], *arguments: Any) -> PeftModel:
 def set_adapter_weights(model: PeftModel, *, folder: Path) -> None:
     """Set an adapter of the same shape to the weights saved in `folder`."""
     set_peft_model_state_dict(model, load_file(folder / WEIGHTS_FILE))
+
+
+def _seed_dropout(model: PeftModel) -> None:
+    """Put dropout that is a function of a seed in the place of peft's, switched off."""
+    for module in model.modules():
+        if isinstance(module, LoraLayer):
+            for name, dropout in module.lora_dropout.items():
+                module.lora_dropout[name] = AdapterDropout(getattr(dropout, "p", 0.0))
+    set_adapter_dropout(model, is_on=False)
 
 
 def set_adapter_dropout(model: torch.nn.Module, *, is_on: bool) -> None:

@@ -51,11 +51,35 @@ def packed_attention(
     if extras or dropout > 0:
         raise ModelError(f"{name} uses {', '.join(extras) or 'attention dropout'}, which packed attention lacks.")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, heads, width)
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16):
-        output = _varlen(query, key, value, segments, scaling=scaling, sliding_window=sliding_window)
-    else:
-        output = _by_length(query, key, value, segments, scaling=scaling, sliding_window=sliding_window)
+    output = segment_attention(query, key, value, segments, scaling=scaling, sliding_window=sliding_window)
     return output[None], None
+
+
+def segment_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    ends_only: bool = False,
+) -> torch.Tensor:
+    """Causal attention within each segment.
+
+    Args:
+        query: (N, heads, width), or with `ends_only` (S, heads, width): the last token of each segment.
+        key, value: (N, KV heads, width).
+        segments: where the segments lie.
+        scaling: of the scores; None: one over the root of the width.
+        sliding_window: tokens a query may look back, itself included, or None.
+        ends_only: see `query`.
+
+    Returns:
+        Rows as `query`.
+    """
+    attend = _varlen if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _by_length
+    return attend(query, key, value, segments, scaling=scaling, sliding_window=sliding_window, ends_only=ends_only)
 
 
 def _by_length(
@@ -66,23 +90,26 @@ def _by_length(
     *,
     scaling: float | None,
     sliding_window: int | None,
+    ends_only: bool,
 ) -> torch.Tensor:
     # float32: the bfloat16 backward of this function takes three times as long on a CPU (measured).
     dtype = query.dtype
     query, key, value = query.float(), key.float(), value.float()
     runs = list(segments.runs)
     # One split, not a slice per block: the backward of a slice fills a whole row of zeros.
-    blocks = zip(*(tensor.split([n * m for _, n, m in runs]) for tensor in (query, key, value)), strict=True)
+    key_blocks, value_blocks = (tensor.split([n * m for _, n, m in runs]) for tensor in (key, value))
+    query_blocks = query.split([n if ends_only else n * m for _, n, m in runs])
     outputs = []
-    for (_, count, length), rows in zip(runs, blocks, strict=True):
-        q, k, v = (tensor.unflatten(0, (count, length)).transpose(1, 2) for tensor in rows)
+    for (_, count, length), *rows in zip(runs, query_blocks, key_blocks, value_blocks, strict=True):
+        q, k, v = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in rows)
         is_windowed = sliding_window is not None and length > sliding_window
+        mask = _window_mask(length, sliding_window, query.device)[-q.shape[2] :] if is_windowed else None
         output = scaled_dot_product_attention(
             q,
             k,
             v,
-            attn_mask=_window_mask(length, sliding_window, query.device) if is_windowed else None,
-            is_causal=not is_windowed,
+            attn_mask=mask,
+            is_causal=not (is_windowed or ends_only),
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )  # (count, heads, length, width)
@@ -105,19 +132,22 @@ def _varlen(
     *,
     scaling: float | None,
     sliding_window: int | None,
+    ends_only: bool,
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
     longest = segments.lengths[-1]
+    # Fewer queries than keys: flash attention aligns them at the segment's end, so an end sees all of its segment.
+    query_seqlens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
     # (look back, look ahead); -1 is "no limit". The query itself is not counted here.
     window = (-1 if sliding_window is None else sliding_window - 1, 0)
     output = varlen_attn(
         query.contiguous(),
         key.contiguous(),
         value.contiguous(),
+        query_seqlens if ends_only else segments.cu_seqlens,
         segments.cu_seqlens,
-        segments.cu_seqlens,
-        longest,
+        1 if ends_only else longest,
         longest,
         scale=scaling,
         window_size=window,

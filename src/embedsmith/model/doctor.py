@@ -193,8 +193,8 @@ def _reference(embedder: Embedder, texts: list[str]) -> np.ndarray:
     for row, tokens in enumerate(token_lists):
         ids[row, : len(tokens)] = tokens
         mask[row, : len(tokens)] = 1
-    model: Any = embedder.backbone.model
-    with embedder.dropout(is_on=False):
+    model: Any
+    with embedder.dropout(is_on=False), embedder.plain_layers() as model:
         model.set_attn_implementation("eager")
         try:
             states = model(

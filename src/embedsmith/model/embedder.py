@@ -16,12 +16,15 @@ import numpy as np
 import torch
 from peft import PeftModel
 from torch.nn.functional import normalize as unit_length
+from transformers import PreTrainedModel
 
 from embedsmith import files
 from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import add_adapter, load_adapter, save_adapter, set_adapter_dropout, set_adapter_weights
 from embedsmith.model.backbone import SETTINGS_FILE, Backbone, choose_device, find_adapter, load_backbone
+from embedsmith.model.fused.decoder import FusedDecoder
+from embedsmith.model.fused.layout import why_not_fused
 from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
 from embedsmith.model.pooling import pool
 from embedsmith.model.tokens import TextTokenizer
@@ -65,9 +68,10 @@ class Embedder:
     Args:
         backbone: the frozen decoder and its tokenizer.
         settings: pooling, prompt and length limit.
+        fused: whether to run through fused blocks where the family has them.
     """
 
-    def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings) -> None:
+    def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings, fused: bool = True) -> None:
         limit = getattr(backbone.model.config, "max_position_embeddings", None) or settings.max_length
         if settings.max_length > limit:
             raise ConfigError(f"model.max_length is {settings.max_length}, but '{backbone.name}' takes {limit}.")
@@ -75,6 +79,8 @@ class Embedder:
         self.settings = settings
         self.tokenizer = TextTokenizer(backbone.tokenizer, max_length=settings.max_length, prompt=settings.prompt)
         self.adapter: PeftModel | None = None
+        self.why_not_fused = why_not_fused(backbone.model) if fused else "switched off"
+        self.decoder = FusedDecoder(backbone.model) if self.why_not_fused is None else None
 
     @classmethod
     def load(
@@ -86,6 +92,7 @@ class Embedder:
         max_length: int | None = None,
         precision: Precision | str = Precision.AUTO,
         device: str | None = None,
+        fused: bool = True,
     ) -> "Embedder":
         """Load MODEL: a built-in name, a hub id, a local folder, or a finished run's folder.
 
@@ -96,6 +103,7 @@ class Embedder:
             max_length: most tokens per text; None: as trained, else 150.
             precision: `auto`, `bf16` or `fp32`.
             device: a torch device; None: CUDA where there is one, else the CPU.
+            fused: run through fused blocks where the family has them; False: transformers' own layers.
 
         Raises:
             ModelError: no such model, no decoder, or damaged files.
@@ -115,7 +123,7 @@ class Embedder:
             precision=_as_choice(Precision, precision, "precision") or Precision.AUTO,
             device=choose_device(device),
         )
-        embedder = cls(backbone, settings=settings)
+        embedder = cls(backbone, settings=settings, fused=fused)
         if adapter_folder:
             embedder.adapter = load_adapter(backbone, folder=adapter_folder)
         return embedder
@@ -130,27 +138,49 @@ class Embedder:
         """Embedding width D."""
         return int(self.backbone.model.config.hidden_size)
 
+    @property
+    def path(self) -> str:
+        """What runs the layers, for people to read."""
+        if self.decoder is not None:
+            return f"fused blocks, {self.decoder.kernels.name} kernels"
+        return f"blocks not fused: {self.why_not_fused}"
+
     # ---- the path -------------------------------------------------------------------------------------------------
 
     def pack(self, texts: Sequence[str]) -> PackedTexts:
         """Tokenize K texts and pack them into one row on the model's device."""
         return pack_tokens(self.tokenizer(texts), device=self.device)
 
-    def hidden_states(self, packed: PackedTexts) -> torch.Tensor:
-        """Last hidden states (N, H), after the final norm, in the backbone's precision."""
+    def hidden_states(self, packed: PackedTexts, *, ends_only: bool = False) -> torch.Tensor:
+        """Last hidden states after the final norm: (N, H), or with `ends_only` those of the S end tokens, (S, H)."""
+        if self.decoder is not None:
+            return self.decoder(packed, ends_only=ends_only)
         output = self.backbone.model(
             input_ids=packed.input_ids,
             position_ids=packed.position_ids,
             use_cache=False,
             segments=packed.segments,
         )
-        return output.last_hidden_state[0]
+        hidden = output.last_hidden_state[0]
+        return hidden[packed.segments.ends] if ends_only else hidden
 
     def embed(self, packed: PackedTexts, *, pooling: Pooling | None = None) -> torch.Tensor:
         """Unit-length embeddings (K, D) float32 of packed texts, with their graph when grad is enabled."""
-        hidden = self.hidden_states(packed)
-        pooled = pool(hidden, segments=packed.segments, pooling=pooling or self.settings.pooling)
+        pooling = pooling or self.settings.pooling
+        if pooling is Pooling.LAST:
+            pooled = self.hidden_states(packed, ends_only=True).float()
+        else:
+            pooled = pool(self.hidden_states(packed), segments=packed.segments, pooling=pooling)
         return unit_length(pooled, dim=-1)[packed.segment_of_text]
+
+    @contextmanager
+    def plain_layers(self) -> Iterator[PreTrainedModel]:
+        """Run a block on the backbone's own layers, adapter included, as transformers computes them."""
+        if self.decoder is None:
+            yield self.backbone.model
+            return
+        with self.decoder.plain_layers():
+            yield self.backbone.model
 
     # ---- without graph --------------------------------------------------------------------------------------------
 
@@ -191,10 +221,13 @@ class Embedder:
         with self.dropout(is_on=False):
             for group in split_by_tokens([len(tokens) for tokens in token_lists], max_tokens=max_tokens):
                 packed = pack_tokens([token_lists[index] for index in group], device=self.device)
-                hidden = self.hidden_states(packed)
-                for pooling, rows in result.items():
-                    pooled = unit_length(pool(hidden, segments=packed.segments, pooling=pooling), dim=-1)
-                    rows[group] = pooled[packed.segment_of_text].cpu().numpy()
+                if list(result) == [Pooling.LAST]:
+                    result[Pooling.LAST][group] = self.embed(packed, pooling=Pooling.LAST).cpu().numpy()
+                else:
+                    hidden = self.hidden_states(packed)
+                    for pooling, rows in result.items():
+                        pooled = unit_length(pool(hidden, segments=packed.segments, pooling=pooling), dim=-1)
+                        rows[group] = pooled[packed.segment_of_text].cpu().numpy()
                 if on_progress:
                     on_progress(len(group))
         return result

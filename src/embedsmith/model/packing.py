@@ -31,6 +31,11 @@ class Segments:
     cu_seqlens: torch.Tensor
 
     @property
+    def ends(self) -> torch.Tensor:
+        """(S,) int64, the last token of each segment."""
+        return self.cu_seqlens[1:].long() - 1
+
+    @property
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """(first token, number of segments, length) of every block of equally long segments."""
         start = 0

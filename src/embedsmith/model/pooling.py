@@ -11,11 +11,10 @@ from embedsmith.model.packing import Segments
 
 def pool(hidden: torch.Tensor, *, segments: Segments, pooling: Pooling) -> torch.Tensor:
     """Pool hidden states (N, H) by segment; returns (S, H) float32."""
-    ends = segments.cu_seqlens[1:].long()
     if pooling is Pooling.LAST:
-        return hidden.index_select(0, ends - 1).float()
+        return hidden.index_select(0, segments.ends).float()
     hidden = hidden.float()
-    lengths = ends - segments.cu_seqlens[:-1].long()
+    lengths = segments.cu_seqlens.long().diff()
     if pooling is Pooling.WEIGHTED_MEAN:
         weights = torch.cat([torch.arange(1, n + 1) / (n * (n + 1) / 2) for n in segments.lengths])
         return _segment_sum(hidden * weights.to(hidden.device)[:, None], lengths)

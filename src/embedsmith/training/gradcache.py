@@ -60,9 +60,9 @@ def _chunked(
     rows = torch.empty(len(distinct), embedder.dim, device=embedder.device)  # (distinct texts, D)
     with torch.no_grad():
         for chunk, packed in zip(chunks, packs, strict=True):
-            states.append(_random_state(embedder.device))
+            states.append(torch.get_rng_state())
             rows[torch.from_numpy(chunk)] = embedder.embed(packed)
-    end_state = _random_state(embedder.device)
+    end_state = torch.get_rng_state()
 
     rows.requires_grad_()
     index_of = {text: index for index, text in enumerate(distinct)}
@@ -72,18 +72,7 @@ def _chunked(
 
     assert rows.grad is not None
     for chunk, packed, state in zip(chunks, packs, states, strict=True):
-        _set_random_state(embedder.device, state)
-        embedder.embed(packed).backward(rows.grad[torch.from_numpy(chunk)])
-    _set_random_state(embedder.device, end_state)
-    return loss
-
-
-def _random_state(device: torch.device) -> torch.Tensor:
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def _set_random_state(device: torch.device, state: torch.Tensor) -> None:
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
         torch.set_rng_state(state)
+        embedder.embed(packed).backward(rows.grad[torch.from_numpy(chunk)])
+    torch.set_rng_state(end_state)
+    return loss

@@ -90,7 +90,7 @@ def train_adapter(
     eval_steps = config.evaluation.eval_steps or max(1, math.ceil(max_steps / 8))
     save_steps = settings.save_steps or eval_steps
     parameters = [parameter for parameter in embedder.backbone.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
     assert embedder.adapter is not None
     progress = Progress()
     if resume:

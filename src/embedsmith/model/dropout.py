@@ -1,0 +1,88 @@
+"""Dropout of an adapter's inputs as a function of a seed: the mask is computed from (seed, row, column), never stored.
+
+Backward and a repeated forward make the same mask again, on every kernel and device, and a seed is all a checkpoint of
+the random state has to cover. Plain and fused paths draw one seed per adapted layer and forward, in the same order.
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+# Multipliers of a 32-bit finaliser (Wellons 2018, "lowbias32") and of Fibonacci hashing, as signed integers.
+_SPREAD, _MIX_1, _MIX_2 = (constant - 2**32 if constant >= 2**31 else constant for constant in (
+    0x9E3779B1, 0x7FEB352D, 0x846CA68B
+))  # fmt: skip
+_STEPS = 2**32
+
+
+@dataclass(frozen=True)
+class DropoutMask:
+    """Which elements of a matrix are dropped.
+
+    Attributes:
+        seed: two 32-bit words.
+        p: share dropped; 0 drops nothing.
+        rows: (n,) int64, for rows picked out of a larger matrix: the row each one had there; None: all of them.
+    """
+
+    seed: tuple[int, int] = (0, 0)
+    p: float = 0.0
+    rows: torch.Tensor | None = None
+
+    @property
+    def threshold(self) -> int:
+        """Hashes below it, of 2^32, are dropped."""
+        return round(self.p * _STEPS)
+
+    @property
+    def keep_scale(self) -> float:
+        """What is kept grows by this, so that the expectation stays."""
+        return 1.0 / (1.0 - self.p)
+
+    def factors(self, num_rows: int, width: int, *, device: torch.device) -> torch.Tensor:
+        """The mask times `keep_scale`, (num_rows, width) float32."""
+        rows = torch.arange(num_rows, device=device) if self.rows is None else self.rows
+        x = (rows[:, None] * width + torch.arange(width, device=device)).to(torch.int32)
+        x = x * _SPREAD + _signed(self.seed[0])
+        x = x ^ _shift(x, 16)
+        x = (x * _MIX_1) ^ _signed(self.seed[1])
+        x = x ^ _shift(x, 15)
+        x = x * _MIX_2
+        # Compared as unsigned numbers: both are moved down by 2^31.
+        return (x - 2**31 >= self.threshold - 2**31).float() * self.keep_scale
+
+    def apply(self, x: torch.Tensor) -> torch.Tensor:
+        """`x` (n, width) with elements dropped, float32."""
+        x = x.float()
+        return x * self.factors(*x.shape, device=x.device) if self.p > 0 else x
+
+
+def draw_mask(p: float, *, rows: torch.Tensor | None = None) -> DropoutMask:
+    """A fresh mask; its seed comes from torch's global CPU generator on every device."""
+    first, second = torch.randint(0, 2**32, (2,)).tolist()
+    return DropoutMask(seed=(first, second), p=p, rows=rows)
+
+
+class AdapterDropout(torch.nn.Module):
+    """Takes the place of `nn.Dropout` in an adapter; works on (1, N, width) or (N, width)."""
+
+    def __init__(self, p: float) -> None:
+        super().__init__()
+        self.p = p
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Drop while training, else nothing."""
+        if not self.training or self.p == 0:
+            return x
+        rows = x.flatten(0, -2)
+        factors = draw_mask(self.p).factors(*rows.shape, device=x.device)
+        return x * factors.view(x.shape)
+
+
+def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
+    """Shift to the right with zeros coming in; torch's own keeps the sign."""
+    return (x >> bits) & (2 ** (32 - bits) - 1)
+
+
+def _signed(word: int) -> int:
+    return word - 2**32 if word >= 2**31 else word

@@ -1,0 +1,171 @@
+"""The kernels of kernels.c under the `Kernels` interface; tensors go by address. See `library.py` for the build."""
+
+import ctypes
+from typing import Any
+
+import torch
+
+from embedsmith.model.dropout import DropoutMask
+from embedsmith.model.fused.kernels import Activation, AttentionShape, Norm, NormState
+
+_KINDS = {"silu": 0, "gelu": 1}
+_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
+
+
+class _Dropout(ctypes.Structure):
+    """`dropout_t`."""
+
+    _fields_ = [
+        ("seed0", ctypes.c_uint32),
+        ("seed1", ctypes.c_uint32),
+        ("threshold", ctypes.c_uint32),
+        ("keep_scale", ctypes.c_float),
+        ("rows", ctypes.c_void_p),
+    ]
+
+
+class _Attention(ctypes.Structure):
+    """`attention_t`."""
+
+    _fields_ = [
+        ("cu_seqlens", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("num_segments", "longest", "heads", "kv_heads", "dim")),
+        *((name, ctypes.c_int64) for name in ("rotary_dim", "window")),
+        ("ends_only", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+        ("cos", ctypes.c_void_p),
+        ("sin", ctypes.c_void_p),
+    ]
+
+
+class CKernels:
+    """Compiled loops for CPU tensors in bfloat16 or float32."""
+
+    name = "C"
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def add_norm(
+        self, x: torch.Tensor, updates: tuple[torch.Tensor, ...], *, alpha: float, norm: Norm, dtype: torch.dtype,
+        keep: bool,
+    ) -> tuple[torch.Tensor, NormState | None]:  # fmt: skip
+        """As `Kernels.add_norm`."""
+        h = torch.empty(x.shape, dtype=dtype)
+        state = NormState(torch.empty_like(h), torch.empty(len(x))) if keep else None
+        first, second = (*updates, None, None)[:2]
+        self._call(
+            "add_norm", dtype, x, first, second, ctypes.c_float(alpha), norm.weight, norm.bias,
+            ctypes.c_float(norm.eps), ctypes.c_int32(norm.is_centered), h, state and state.normed,
+            state and state.scale, *x.shape,
+        )  # fmt: skip
+        return h, state
+
+    def norm_backward(
+        self,
+        gradients: tuple[torch.Tensor, ...],
+        *,
+        state: NormState,
+        norm: Norm,
+        dx: torch.Tensor,
+        alpha: float,
+    ) -> torch.Tensor:
+        """As `Kernels.norm_backward`."""
+        first, second = (*gradients, None)[:2]
+        out = torch.empty_like(state.normed)
+        self._call(
+            "norm_backward", out.dtype, first, second, state.normed, state.scale, norm.weight,
+            ctypes.c_int32(norm.is_centered), dx, out, ctypes.c_float(alpha), *dx.shape,
+        )  # fmt: skip
+        return out
+
+    def activate(self, x: torch.Tensor, *, activation: Activation) -> torch.Tensor:
+        """As `Kernels.activate`."""
+        width = x.shape[1] // (2 if activation.is_gated else 1)
+        out = torch.empty(len(x), width, dtype=x.dtype)
+        self._call("activation", x.dtype, x, out, *_kind(activation), len(x), width)
+        return out
+
+    def activate_backward(self, x: torch.Tensor, dy: torch.Tensor, *, activation: Activation) -> None:
+        """As `Kernels.activate_backward`."""
+        self._call("activation_backward", x.dtype, x, dy, *_kind(activation), *dy.shape)
+
+    def project(self, x: torch.Tensor, w: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
+        """As `Kernels.project`."""
+        u = torch.empty(len(x), len(w))
+        self._call("project", x.dtype, x, x.stride(0), w, _dropout(mask), ctypes.c_float(scale), u, len(x), *w.shape)
+        return u
+
+    def expand_add(self, u: torch.Tensor, w: torch.Tensor, *, y: torch.Tensor, mask: DropoutMask, scale: float) -> None:
+        """As `Kernels.expand_add`."""
+        self._call("expand_add", y.dtype, u, w, _dropout(mask), ctypes.c_float(scale), y, y.stride(0), len(y), *w.shape)
+
+    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask) -> torch.Tensor:
+        """As `Kernels.outer`."""
+        out = torch.empty(u.shape[1], x.shape[1])
+        self._call("outer", x.dtype, u, x, x.stride(0), _dropout(mask), out, len(x), *out.shape)
+        return out
+
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: AttentionShape) -> torch.Tensor:
+        """As `Kernels.attention`."""
+        assert k.stride(0) == v.stride(0)
+        out = torch.empty(q.shape, dtype=q.dtype)
+        self._call("attention", q.dtype, _attention(shape), q, q.stride(0), k, v, k.stride(0), out, out.stride(0))
+        return out
+
+    def attention_backward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        dy: torch.Tensor,
+        *,
+        shape: AttentionShape,
+        into: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    ) -> None:
+        """As `Kernels.attention_backward`."""
+        assert [tensor.stride() for tensor in into] == [tensor.stride() for tensor in (q, k, v)]
+        self._call(
+            "attention_backward", q.dtype, _attention(shape), q, q.stride(0), k, v, k.stride(0), dy, dy.stride(0),
+            *into,
+        )  # fmt: skip
+
+    def _call(self, name: str, dtype: torch.dtype, *arguments: object) -> None:
+        converted: list[Any] = []
+        for argument in arguments:
+            if isinstance(argument, torch.Tensor):
+                assert argument.stride(-1) == 1
+                converted.append(ctypes.c_void_p(argument.data_ptr()))
+            elif isinstance(argument, int):
+                converted.append(ctypes.c_int64(argument))
+            elif isinstance(argument, ctypes.Structure):
+                converted.append(ctypes.byref(argument))
+            else:
+                converted.append(argument)
+        getattr(self._library, f"{name}_{_SUFFIX[dtype]}")(*converted)
+
+
+def _kind(activation: Activation) -> tuple[ctypes.c_int32, ctypes.c_int32]:
+    return ctypes.c_int32(_KINDS[activation.kind]), ctypes.c_int32(activation.is_gated)
+
+
+def _dropout(mask: DropoutMask) -> _Dropout:
+    rows = mask.rows.data_ptr() if mask.rows is not None else None
+    return _Dropout(*mask.seed, mask.threshold, mask.keep_scale, rows)
+
+
+def _attention(shape: AttentionShape) -> _Attention:
+    return _Attention(
+        cu_seqlens=shape.segments.cu_seqlens.data_ptr(),
+        num_segments=len(shape.segments.lengths),
+        longest=shape.segments.lengths[-1],
+        heads=shape.num_heads,
+        kv_heads=shape.num_kv_heads,
+        dim=shape.head_dim,
+        rotary_dim=2 * shape.cos.shape[1],
+        window=shape.window or 0,
+        ends_only=shape.ends_only,
+        scale=shape.scaling,
+        cos=shape.cos.data_ptr(),
+        sin=shape.sin.data_ptr(),
+    )

@@ -1,0 +1,263 @@
+/* CPU kernels of the fused decoder: everything between two matrix products.
+ *
+ * Plain C with OpenMP; no torch header, so a compiler builds it in seconds. `kernels_body.h` is included twice, for
+ * rows in bfloat16 and in float32; arithmetic is float32 always. Vectors are 16 floats wide in the source; the
+ * compiler splits them where the machine's are narrower.
+ *
+ * Layout everywhere: row-major, one row per token. `stride` is the distance between rows, in elements. All widths are
+ * multiples of 16; LoRA's rank may be anything.
+ * Built without -ffast-math: linked into a process it would switch off denormals for everyone.
+ */
+#include <math.h>
+#include <stdint.h>
+#include <stdlib.h>
+#include <string.h>
+#ifdef __AVX512F__
+#include <immintrin.h>
+#endif
+
+typedef float vf __attribute__((vector_size(64)));
+typedef int32_t vi __attribute__((vector_size(64)));
+typedef uint32_t vu __attribute__((vector_size(64)));
+typedef uint16_t vh __attribute__((vector_size(32)));
+
+#define INLINE static inline __attribute__((always_inline))
+#define LANES 16
+#define ROUND_UP(n) (((n) + LANES - 1) / LANES * LANES)
+
+INLINE vf splat(float a) { return a - (vf){0}; }
+INLINE vf select_f(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
+
+/* What C's vector extension has no operator for; one instruction each on AVX-512. */
+#ifdef __AVX512F__
+INLINE vf max_v(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+INLINE vf min_v(vf a, vf b) { return (vf)_mm512_min_ps((__m512)a, (__m512)b); }
+INLINE vf reciprocal(vf a) { /* 14 bits from the table, the rest by a Newton step */
+    vf r = (vf)_mm512_rcp14_ps((__m512)a);
+    return r * (2.0f - a * r);
+}
+INLINE vf keep_from(vu x, uint32_t threshold, vf a) { /* a where x >= threshold, else 0 */
+    return (vf)_mm512_maskz_mov_ps(_mm512_cmpge_epu32_mask((__m512i)x, _mm512_set1_epi32(threshold)), (__m512)a);
+}
+#else
+INLINE vf max_v(vf a, vf b) { return select_f(a > b, a, b); }
+INLINE vf min_v(vf a, vf b) { return select_f(a < b, a, b); }
+INLINE vf reciprocal(vf a) { return 1.0f / a; }
+INLINE vf keep_from(vu x, uint32_t threshold, vf a) { return select_f(x >= (threshold - (vu){0}), a, splat(0)); }
+#endif
+
+typedef float v8 __attribute__((vector_size(32)));
+typedef float v4 __attribute__((vector_size(16)));
+#define HALVES(v)                        \
+    union { vf whole; v8 half[2]; } a = {v}; \
+    union { v8 whole; v4 half[2]; } b;       \
+    union { v4 whole; float of[4]; } c;
+
+INLINE float total(vf v) {
+    HALVES(v)
+    b.whole = a.half[0] + a.half[1];
+    c.whole = b.half[0] + b.half[1];
+    return (c.of[0] + c.of[1]) + (c.of[2] + c.of[3]);
+}
+
+INLINE float greatest(vf v) {
+    HALVES(v)
+    for (int l = 0; l < 8; l++) b.whole[l] = a.half[0][l] > a.half[1][l] ? a.half[0][l] : a.half[1][l];
+    for (int l = 0; l < 4; l++) c.of[l] = b.half[0][l] > b.half[1][l] ? b.half[0][l] : b.half[1][l];
+    float x = c.of[0] > c.of[1] ? c.of[0] : c.of[1], y = c.of[2] > c.of[3] ? c.of[2] : c.of[3];
+    return x > y ? x : y;
+}
+
+INLINE vf loadf(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
+INLINE void storef(float *p, vf v) { memcpy(p, &v, sizeof v); }
+#define EACH_VECTOR(j, n) for (int64_t j = 0; j < (n); j += LANES)
+
+/* e^x to about 1e-7 relative: x = n ln 2 + f, a polynomial in f, n into the exponent. Held to e^-87 .. e^88. */
+INLINE vf exp_v(vf x) {
+    x = min_v(max_v(x, splat(-87.0f)), splat(88.0f));
+    vf n = (x * 1.44269504f + 12582912.0f) - 12582912.0f; /* rounds to the nearest whole number */
+    vf f = x - n * 0.693359375f + n * 2.12194440e-4f;
+    vf p = f * 1.9875691500e-4f + 1.3981999507e-3f;
+    p = p * f + 8.3334519073e-3f;
+    p = p * f + 4.1665795894e-2f;
+    p = p * f + 1.6666665459e-1f;
+    p = p * f + 5.0000001201e-1f;
+    p = p * (f * f) + f + 1.0f;
+    vi exponent = (__builtin_convertvector(n, vi) + 127) << 23;
+    return p * (vf)exponent;
+}
+
+/* e^x to 14 bits and 1 / x to 14 bits, for rows that are rounded to bfloat16's 8 anyway: half the instructions. */
+#ifdef __AVX512F__
+INLINE vf exp_quick(vf x) {
+    vf t = x * 1.44269504f;
+    vf n = (vf)_mm512_roundscale_ps((__m512)t, _MM_FROUND_TO_NEAREST_INT);
+    vf f = t - n, p = f * 9.6759e-3f + 5.5507e-2f;
+    p = p * f + 2.4022e-1f;
+    p = p * f + 6.9315e-1f;
+    p = p * f + 1.0f;
+    return (vf)_mm512_scalef_ps((__m512)p, (__m512)n);
+}
+INLINE vf reciprocal_quick(vf a) { return (vf)_mm512_rcp14_ps((__m512)a); }
+#else
+INLINE vf exp_quick(vf x) { return exp_v(x); }
+INLINE vf reciprocal_quick(vf a) { return reciprocal(a); }
+#endif
+
+/* ---- dropout: the mask is a function of (seed, row, column), so it is never stored ---------------------------- */
+
+/* Dropout of one product's input. threshold 0: none. rows: the original row of each row, or NULL. */
+typedef struct {
+    uint32_t seed0, seed1, threshold;
+    float keep_scale;
+    const int64_t *rows;
+} dropout_t;
+
+#define SPREAD 0x9E3779B1u
+static const vi LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
+/* 16 elements of x from (row, column) on, dropped or scaled. */
+INLINE vf masked(vf x, const dropout_t *d, int64_t row, int64_t width, int64_t column) {
+    if (!d->threshold) return x;
+    uint32_t first = (uint32_t)((d->rows ? d->rows[row] : row) * width + column);
+    vu h = (vu)LANE * SPREAD + (first * SPREAD + d->seed0);
+    h ^= h >> 16;
+    h = (h * 0x7FEB352Du) ^ d->seed1;
+    h ^= h >> 15;
+    h *= 0x846CA68Bu;
+    return keep_from(h, d->threshold, x * d->keep_scale);
+}
+
+/* ---- small float32 matrix products, for attention --------------------------------------------------------------- */
+
+/* c (R x 16V) [+]= a (R x k) b (k x 16V); a's element (i, p) lies at i*ai + p*ap. R and V are constants. */
+INLINE void tile(const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t k,
+                 int accumulate, const int R, const int V) {
+    vf sum[8][4];
+    for (int i = 0; i < R; i++)
+        for (int v = 0; v < V; v++) sum[i][v] = accumulate ? loadf(c + i * ldc + v * LANES) : splat(0);
+    for (int64_t p = 0; p < k; p++) {
+        vf row[4];
+        for (int v = 0; v < V; v++) row[v] = loadf(b + p * ldb + v * LANES);
+        for (int i = 0; i < R; i++) {
+            float scalar = a[i * ai + p * ap];
+            for (int v = 0; v < V; v++) sum[i][v] += scalar * row[v];
+        }
+    }
+    for (int i = 0; i < R; i++)
+        for (int v = 0; v < V; v++) storef(c + i * ldc + v * LANES, sum[i][v]);
+}
+
+/* c (m x n) [+]= a (m x k) b (k x n); n is a multiple of 16. Tiles of 16 to 24 sums keep the adders busy. */
+static void product(const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c, int64_t ldc,
+                    int64_t m, int64_t n, int64_t k, int accumulate) {
+#define TILE(R, V) tile(a + i * ai, ai, ap, b + j, ldb, c + i * ldc + j, ldc, k, accumulate, R, V)
+#define STRIP(R, V) for (; i + R <= m; i += R) TILE(R, V);
+    for (int64_t j = 0; j < n;) {
+        int64_t i = 0, vectors = (n - j) / LANES;
+        if (vectors >= 4) {
+            STRIP(6, 4) STRIP(4, 4) STRIP(2, 4) STRIP(1, 4)
+            j += 4 * LANES;
+        } else if (vectors >= 2) {
+            STRIP(8, 2) STRIP(4, 2) STRIP(2, 2) STRIP(1, 2)
+            j += 2 * LANES;
+        } else {
+            STRIP(8, 1) STRIP(4, 1) STRIP(2, 1) STRIP(1, 1)
+            j += LANES;
+        }
+    }
+}
+
+/* ---- attention ------------------------------------------------------------------------------------------------- */
+
+/* One call's shape. Every segment attends to itself, causally; `ends_only`: only each segment's last query. */
+typedef struct {
+    const int32_t *cu_seqlens;
+    int64_t num_segments, longest, heads, kv_heads, dim, rotary_dim, window;
+    int32_t ends_only;
+    float scale;
+    const float *cos, *sin; /* (positions, rotary_dim / 2) */
+} attention_t;
+
+enum { QUERY_ROWS = 32 };
+#define MASKED -1e30f /* not infinity, which exp_quick would turn into NaN */
+
+/* Softmax of row `position` over keys (position - window, position]; the other of the `width` columns become zero. */
+INLINE void softmax_row(float *s, int64_t position, int64_t width, int64_t window, vf (*exp)(vf)) {
+    int32_t last = position, first = window > 0 && position + 1 > window ? position + 1 - window : 0;
+    vf top = splat(MASKED), sum = splat(0);
+    EACH_VECTOR(j, width) {
+        vi key = LANE + (int32_t)j;
+        vf v = select_f((key <= last) & (key >= first), loadf(s + j), splat(MASKED));
+        top = max_v(top, v);
+        storef(s + j, v);
+    }
+    float highest = greatest(top);
+    EACH_VECTOR(j, width) {
+        vf v = loadf(s + j);
+        vf e = exp(v - highest);
+        sum += e;
+        storef(s + j, e);
+    }
+    float scale = 1.0f / total(sum);
+    EACH_VECTOR(j, width) storef(s + j, loadf(s + j) * scale);
+}
+
+/* Rotate the first rotary_dim values in place (halves paired, Su et al. 2021); direction -1 turns back. */
+INLINE void rotate(float *x, const attention_t *t, int64_t position, float direction) {
+    int64_t half = t->rotary_dim / 2, j = 0;
+    const float *cos = t->cos + position * half, *sin = t->sin + position * half;
+    for (; j + LANES <= half; j += LANES) {
+        vf a = loadf(x + j), b = loadf(x + j + half), c = loadf(cos + j), s = loadf(sin + j) * direction;
+        storef(x + j, a * c - b * s);
+        storef(x + j + half, b * c + a * s);
+    }
+    for (; j < half; j++) {
+        float a = x[j], b = x[j + half], s = direction * sin[j];
+        x[j] = a * cos[j] - b * s;
+        x[j + half] = b * cos[j] + a * s;
+    }
+}
+
+INLINE void scale_row(float *x, float scale, int64_t n) { EACH_VECTOR(j, n) storef(x + j, loadf(x + j) * scale); }
+
+/* x (rows x columns) -> y (columns x stride), stride >= rows; what lies past the rows becomes zero. */
+static void transpose(const float *x, int64_t rows, int64_t columns, float *y, int64_t stride) {
+    for (int64_t j = 0; j < columns; j++) {
+        for (int64_t i = 0; i < rows; i++) y[j * stride + i] = x[i * columns + j];
+        for (int64_t i = rows; i < stride; i++) y[j * stride + i] = 0;
+    }
+}
+
+#define NAME(x) x##_bf16
+#define T uint16_t
+#define EXP exp_quick
+#define RECIPROCAL reciprocal_quick
+INLINE vf get16_bf16(const uint16_t *p) {
+    vh bits;
+    memcpy(&bits, p, sizeof bits);
+    return (vf)(__builtin_convertvector(bits, vu) << 16);
+}
+INLINE void put16_bf16(uint16_t *p, vf v) { /* to the nearest, ties to even */
+#ifdef __AVX512BF16__
+    __m256bh half = _mm512_cvtneps_pbh((__m512)v);
+#else
+    vu bits = (vu)v;
+    bits += 0x7FFFu + ((bits >> 16) & 1u);
+    vh half = __builtin_convertvector(bits >> 16, vh);
+#endif
+    memcpy(p, &half, sizeof half);
+}
+#include "kernels_body.h"
+#undef NAME
+#undef T
+#undef EXP
+#undef RECIPROCAL
+
+#define NAME(x) x##_f32
+#define T float
+#define EXP exp_v
+#define RECIPROCAL reciprocal
+INLINE vf get16_f32(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
+INLINE void put16_f32(float *p, vf v) { memcpy(p, &v, sizeof v); }
+#include "kernels_body.h"

@@ -1,0 +1,321 @@
+/* The kernels for one row type: T is uint16_t (bfloat16 bits) or float, EXP and RECIPROCAL as exact as T. Included by kernels.c, once for each. */
+
+#define get NAME(get16)
+#define put NAME(put16)
+
+/* x += alpha (y + z); h = norm(x) weight + bias. y, z, bias, normed and rstd may be NULL.
+ * center: LayerNorm, else RMSNorm. normed (the value before weight and bias) and rstd are what backward needs. */
+void NAME(add_norm)(float *x, const T *y, const T *z, float alpha, const float *weight, const float *bias, float eps,
+                    int32_t center, T *h, T *normed, float *rstd, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+        float *row = x + i * width;
+        vf sum = splat(0), squares = splat(0);
+        EACH_VECTOR(j, width) {
+            vf v = loadf(row + j);
+            if (y) {
+                vf update = get(y + i * width + j);
+                if (z) update += get(z + i * width + j);
+                v += alpha * update;
+                storef(row + j, v);
+            }
+            sum += v;
+            squares += v * v;
+        }
+        float mean = 0, variance;
+        if (center) {
+            mean = total(sum) / width;
+            squares = splat(0);
+            EACH_VECTOR(j, width) {
+                vf d = loadf(row + j) - mean;
+                squares += d * d;
+            }
+        }
+        variance = total(squares) / width;
+        float scale = 1.0f / sqrtf(variance + eps);
+        if (rstd) rstd[i] = scale;
+        EACH_VECTOR(j, width) {
+            vf v = (loadf(row + j) - mean) * scale;
+            if (normed) put(normed + i * width + j, v);
+            v *= loadf(weight + j);
+            if (bias) v += loadf(bias + j);
+            put(h + i * width + j, v);
+        }
+    }
+}
+
+/* dx += gradient of the norm at dh (+ dh2); out = alpha dx, in the rows' type, for the product below. */
+void NAME(norm_backward)(const T *dh, const T *dh2, const T *normed, const float *rstd, const float *weight,
+                         int32_t center, float *dx, T *out, float alpha, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+        int64_t at = i * width;
+        vf sum = splat(0), along = splat(0);
+        EACH_VECTOR(j, width) {
+            vf g = get(dh + at + j);
+            if (dh2) g += get(dh2 + at + j);
+            g *= loadf(weight + j);
+            sum += g;
+            along += g * get(normed + at + j);
+        }
+        float mean = center ? total(sum) / width : 0, slope = total(along) / width, scale = rstd[i];
+        EACH_VECTOR(j, width) {
+            vf g = get(dh + at + j);
+            if (dh2) g += get(dh2 + at + j);
+            g *= loadf(weight + j);
+            vf d = loadf(dx + at + j) + scale * (g - mean - slope * get(normed + at + j));
+            storef(dx + at + j, d);
+            put(out + at + j, alpha * d);
+        }
+    }
+}
+
+/* The gate's value and, if wanted, its slope. kind 0: SiLU; 1: GELU, tanh form (= x sigmoid(2 sqrt(2/pi) (...))). */
+INLINE vf NAME(gate)(vf g, int32_t kind, vf *slope) {
+    vf inner = g, inner_slope = splat(1);
+    if (kind == 1) {
+        inner = 1.59576912f * g * (1.0f + 0.044715f * g * g);
+        inner_slope = 1.59576912f * (1.0f + 0.134145f * g * g);
+    }
+    vf sigmoid = RECIPROCAL(1.0f + EXP(-inner));
+    if (slope) *slope = sigmoid + g * sigmoid * (1.0f - sigmoid) * inner_slope;
+    return g * sigmoid;
+}
+
+/* a (rows x width) = gate(x[:, :width]) [* x[:, width:] if is_gated]. */
+void NAME(activation)(const T *x, T *a, int32_t kind, int32_t is_gated, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+        const T *row = x + i * width * (is_gated ? 2 : 1);
+        EACH_VECTOR(j, width) {
+            vf v = NAME(gate)(get(row + j), kind, 0);
+            if (is_gated) v *= get(row + width + j);
+            put(a + i * width + j, v);
+        }
+    }
+}
+
+/* x becomes its own gradient at da. */
+void NAME(activation_backward)(T *x, const T *da, int32_t kind, int32_t is_gated, int64_t rows, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+        T *row = x + i * width * (is_gated ? 2 : 1);
+        EACH_VECTOR(j, width) {
+            vf slope, d = get(da + i * width + j);
+            vf value = NAME(gate)(get(row + j), kind, &slope);
+            if (is_gated) {
+                vf up = get(row + width + j);
+                put(row + width + j, d * value);
+                d *= up;
+            }
+            put(row + j, d * slope);
+        }
+    }
+}
+
+/* ---- LoRA: thin products over dropped-out rows ------------------------------------------------------------------ */
+
+/* Calls step(R) for the rank in blocks of 8, 4, 2 and 1, so that sums stay in registers. */
+#define EACH_RANK_BLOCK(step)                                              \
+    for (int64_t r = 0, left = rank; left > 0; r = rank - left) {          \
+        if (left >= 8) { step(8); left -= 8; }                             \
+        else if (left >= 4) { step(4); left -= 4; }                        \
+        else if (left >= 2) { step(2); left -= 2; }                        \
+        else { step(1); left -= 1; }                                       \
+    }
+
+INLINE void NAME(project_row)(const T *x, const float *w, const dropout_t *d, float scale, float *u, int64_t row,
+                              int64_t width, const int R) {
+    vf sum[8];
+    for (int t = 0; t < R; t++) sum[t] = splat(0);
+    EACH_VECTOR(j, width) {
+        vf v = masked(get(x + j), d, row, width, j);
+        for (int t = 0; t < R; t++) sum[t] += v * loadf(w + t * width + j);
+    }
+    for (int t = 0; t < R; t++) u[t] = scale * total(sum[t]);
+}
+
+/* u (rows x rank) = scale * dropout(x) w^T, w (rank x width). */
+void NAME(project)(const T *x, int64_t stride, const float *w, const dropout_t *d, float scale, float *u, int64_t rows,
+                   int64_t rank, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+#define STEP(R) NAME(project_row)(x + i * stride, w + r * width, d, scale, u + i * rank + r, i, width, R)
+        EACH_RANK_BLOCK(STEP)
+#undef STEP
+    }
+}
+
+INLINE void NAME(expand_row)(const float *u, const float *w, const dropout_t *d, float scale, T *y, int64_t row,
+                             int64_t width, const int R) {
+    EACH_VECTOR(j, width) {
+        vf sum = u[0] * loadf(w + j);
+        for (int t = 1; t < R; t++) sum += u[t] * loadf(w + t * width + j);
+        put(y + j, get(y + j) + scale * masked(sum, d, row, width, j));
+    }
+}
+
+/* y += dropout's mask * scale * (u w), w (rank x width). */
+void NAME(expand_add)(const float *u, const float *w, const dropout_t *d, float scale, T *y, int64_t stride,
+                      int64_t rows, int64_t rank, int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t i = 0; i < rows; i++) {
+#define STEP(R) NAME(expand_row)(u + i * rank + r, w + r * width, d, scale, y + i * stride, i, width, R)
+        EACH_RANK_BLOCK(STEP)
+#undef STEP
+    }
+}
+
+/* Two vectors wide from column j on: one cache line of bfloat16. */
+INLINE void NAME(outer_block)(const float *u, const T *x, int64_t stride, const dropout_t *d, float *g, int64_t rows,
+                              int64_t rank, int64_t width, int64_t j, const int R, const int V) {
+    vf sum[8][2];
+    for (int t = 0; t < R; t++)
+        for (int v = 0; v < V; v++) sum[t][v] = splat(0);
+    for (int64_t i = 0; i < rows; i++)
+        for (int v = 0; v < V; v++) {
+            vf value = masked(get(x + i * stride + j + v * LANES), d, i, width, j + v * LANES);
+            for (int t = 0; t < R; t++) sum[t][v] += u[i * rank + t] * value;
+        }
+    for (int t = 0; t < R; t++)
+        for (int v = 0; v < V; v++) storef(g + t * width + j + v * LANES, sum[t][v]);
+}
+
+/* g (rank x width) = u^T dropout(x). Threads own columns, so sums do not depend on their number. */
+void NAME(outer)(const float *u, const T *x, int64_t stride, const dropout_t *d, float *g, int64_t rows, int64_t rank,
+                 int64_t width) {
+#pragma omp parallel for schedule(static)
+    for (int64_t j = 0; j < width; j += 2 * LANES) {
+#define BLOCK(R, V) NAME(outer_block)(u + r, x, stride, d, g + r * width, rows, rank, width, j, R, V)
+#define STEP(R) if (j + LANES < width) BLOCK(R, 2); else BLOCK(R, 1)
+        EACH_RANK_BLOCK(STEP)
+#undef STEP
+#undef BLOCK
+    }
+}
+
+/* ---- attention -------------------------------------------------------------------------------------------------- */
+
+INLINE void NAME(load_head)(const T *x, int64_t dim, float *to) { EACH_VECTOR(j, dim) storef(to + j, get(x + j)); }
+INLINE void NAME(store_head)(const float *x, int64_t dim, T *to) { EACH_VECTOR(j, dim) put(to + j, loadf(x + j)); }
+
+/* Rotated keys and values of one segment and KV head, as float32 rows; the keys transposed as well. */
+static void NAME(load_segment)(const attention_t *t, const T *k, const T *v, int64_t stride, int64_t length, float *keys,
+                               float *keys_t, float *values) {
+    for (int64_t i = 0; i < length; i++) {
+        NAME(load_head)(k + i * stride, t->dim, keys + i * t->dim);
+        rotate(keys + i * t->dim, t, i, 1);
+        NAME(load_head)(v + i * stride, t->dim, values + i * t->dim);
+    }
+    transpose(keys, length, t->dim, keys_t, ROUND_UP(length));
+}
+
+/* Rotated and scaled queries from position `first` on. */
+static void NAME(load_queries)(const attention_t *t, const T *q, int64_t stride, int64_t first, int64_t num,
+                               float *queries) {
+    for (int64_t i = 0; i < num; i++) {
+        NAME(load_head)(q + i * stride, t->dim, queries + i * t->dim);
+        rotate(queries + i * t->dim, t, first + i, 1);
+        scale_row(queries + i * t->dim, t->scale, t->dim);
+    }
+}
+
+/* A block of at most QUERY_ROWS queries of one segment: `num` of them from position `first` on, which lie in rows from
+ * `row` on and see `seen` keys. */
+#define EACH_QUERY_BLOCK                                                                                   \
+    for (int64_t first = t->ends_only ? length - 1 : 0, num, seen, row;                                    \
+         num = length - first < QUERY_ROWS ? length - first : QUERY_ROWS, seen = first + num,              \
+                 row = t->ends_only ? segment : start + first, first < length;                             \
+         first += QUERY_ROWS)
+
+/* out (queries x heads*dim) = softmax(scale q k^T) v within each segment, rotary applied to q and k on the way.
+ * Work is one (segment, KV head) at a time, longest segments first; its keys and values serve all heads of the group. */
+void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T *k, const T *v, int64_t kv_stride,
+                     T *out, int64_t out_stride) {
+    const int64_t dim = t->dim, columns = ROUND_UP(t->longest), group = t->heads / t->kv_heads;
+#pragma omp parallel
+    {
+        float *memory = aligned_alloc(64, sizeof(float) * (3 * columns * dim + QUERY_ROWS * (columns + 2 * dim)));
+        float *keys = memory, *keys_t = keys + columns * dim, *values = keys_t + columns * dim;
+        float *queries = values + columns * dim, *sums = queries + QUERY_ROWS * dim, *p = sums + QUERY_ROWS * dim;
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t task = t->num_segments * t->kv_heads - 1; task >= 0; task--) {
+            int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
+            int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
+            int64_t at = start * kv_stride + kv_head * dim;
+            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, keys_t, values);
+            for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+                EACH_QUERY_BLOCK {
+                    int64_t w = ROUND_UP(seen);
+                    NAME(load_queries)(t, q + row * q_stride + head * dim, q_stride, first, num, queries);
+                    product(queries, dim, 1, keys_t, ROUND_UP(length), p, w, num, w, dim, 0);
+                    for (int64_t i = 0; i < num; i++) softmax_row(p + i * w, first + i, w, t->window, EXP);
+                    product(p, w, 1, values, dim, sums, dim, num, dim, seen, 0);
+                    for (int64_t i = 0; i < num; i++)
+                        NAME(store_head)(sums + i * dim, dim, out + (row + i) * out_stride + head * dim);
+                }
+        }
+        free(memory);
+    }
+}
+
+/* Gradients of `attention` at dout; probabilities are computed again. dq, dk, dv have the layout of q, k, v. */
+void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride, const T *k, const T *v,
+                              int64_t kv_stride, const T *dout, int64_t out_stride, T *dq, T *dk, T *dv) {
+    const int64_t dim = t->dim, columns = ROUND_UP(t->longest), group = t->heads / t->kv_heads;
+    const int64_t matrix = columns * dim, block = QUERY_ROWS * dim;
+#pragma omp parallel
+    {
+        float *memory = aligned_alloc(64, sizeof(float) * (6 * matrix + 3 * block + 2 * QUERY_ROWS * columns));
+        float *keys = memory, *keys_t = keys + matrix, *values = keys_t + matrix, *values_t = values + matrix;
+        float *dkeys = values_t + matrix, *dvalues = dkeys + matrix;
+        float *queries = dvalues + matrix, *douts = queries + block, *dqueries = douts + block;
+        float *p = dqueries + block, *ds = p + QUERY_ROWS * columns;
+#pragma omp for schedule(dynamic, 4)
+        for (int64_t task = t->num_segments * t->kv_heads - 1; task >= 0; task--) {
+            int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
+            int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
+            int64_t at = start * kv_stride + kv_head * dim, width = ROUND_UP(length);
+            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, keys_t, values);
+            transpose(values, length, dim, values_t, width);
+            memset(dkeys, 0, sizeof(float) * length * dim);
+            memset(dvalues, 0, sizeof(float) * length * dim);
+            for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+                EACH_QUERY_BLOCK {
+                    int64_t w = ROUND_UP(seen);
+                    NAME(load_queries)(t, q + row * q_stride + head * dim, q_stride, first, num, queries);
+                    for (int64_t i = 0; i < num; i++)
+                        NAME(load_head)(dout + (row + i) * out_stride + head * dim, dim, douts + i * dim);
+                    product(queries, dim, 1, keys_t, width, p, w, num, w, dim, 0);
+                    product(douts, dim, 1, values_t, width, ds, w, num, w, dim, 0);
+                    for (int64_t i = 0; i < num; i++) {
+                        float *p_row = p + i * w, *ds_row = ds + i * w;
+                        softmax_row(p_row, first + i, w, t->window, EXP);
+                        vf sum = splat(0);
+                        EACH_VECTOR(j, w) sum += loadf(p_row + j) * loadf(ds_row + j);
+                        float mean = total(sum);
+                        EACH_VECTOR(j, w) storef(ds_row + j, loadf(p_row + j) * (loadf(ds_row + j) - mean));
+                    }
+                    product(ds, w, 1, keys, dim, dqueries, dim, num, dim, seen, 0);
+                    product(ds, 1, w, queries, dim, dkeys, dim, seen, dim, num, 1);
+                    product(p, 1, w, douts, dim, dvalues, dim, seen, dim, num, 1);
+                    for (int64_t i = 0; i < num; i++) {
+                        rotate(dqueries + i * dim, t, first + i, -1);
+                        scale_row(dqueries + i * dim, t->scale, dim);
+                        NAME(store_head)(dqueries + i * dim, dim, dq + (row + i) * q_stride + head * dim);
+                    }
+                }
+            for (int64_t i = 0; i < length; i++) {
+                rotate(dkeys + i * dim, t, i, -1);
+                NAME(store_head)(dkeys + i * dim, dim, dk + at + i * kv_stride);
+                NAME(store_head)(dvalues + i * dim, dim, dv + at + i * kv_stride);
+            }
+        }
+        free(memory);
+    }
+}
+
+#undef get
+#undef put
+#undef EACH_RANK_BLOCK
+#undef EACH_QUERY_BLOCK
