@@ -115,8 +115,8 @@ class TrainingSection(Section):
     batch_size: Int = Field(default=64, ge=2)
     """Triplets per step; each sees the positives and negatives of all others."""
     max_tokens: Int | None = Field(default=None, ge=1)
-    """Tokens of one forward and backward: bounds memory. A larger batch goes in chunks, with the same gradients.
-    None: 2,048 on a CPU, 16,384 on a GPU."""
+    """Tokens that keep what backward needs at one time: bounds memory. What a batch has beyond it is computed twice,
+    with the same gradients. None: as many as half of the free memory holds."""
     learning_rate: Float = Field(default=1e-3, gt=0)
     """Peak, reached after the warm-up."""
     warmup_steps: Int | None = Field(default=None, ge=0)

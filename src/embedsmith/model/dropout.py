@@ -4,6 +4,9 @@ Backward and a repeated forward make the same mask again, on every kernel and de
 the random state has to cover. Plain and fused paths draw one seed per adapted layer and forward, in the same order.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 
 import torch
@@ -13,6 +16,7 @@ _SPREAD, _MIX_1, _MIX_2 = (constant - 2**32 if constant >= 2**31 else constant f
     0x9E3779B1, 0x7FEB352D, 0x846CA68B
 ))  # fmt: skip
 _STEPS = 2**32
+_first_row: ContextVar[int] = ContextVar("first_row", default=0)
 
 
 @dataclass(frozen=True)
@@ -23,11 +27,13 @@ class DropoutMask:
         seed: two 32-bit words.
         p: share dropped; 0 drops nothing.
         rows: (n,) int64, for rows picked out of a larger matrix: the row each one had there; None: all of them.
+        first_row: where that matrix begins in a still longer one that was cut into pieces.
     """
 
     seed: tuple[int, int] = (0, 0)
     p: float = 0.0
     rows: torch.Tensor | None = None
+    first_row: int = 0
 
     @property
     def threshold(self) -> int:
@@ -42,7 +48,7 @@ class DropoutMask:
     def factors(self, num_rows: int, width: int, *, device: torch.device) -> torch.Tensor:
         """The mask times `keep_scale`, (num_rows, width) float32."""
         rows = torch.arange(num_rows, device=device) if self.rows is None else self.rows
-        x = (rows[:, None] * width + torch.arange(width, device=device)).to(torch.int32)
+        x = ((rows[:, None] + self.first_row) * width + torch.arange(width, device=device)).to(torch.int32)
         x = x * _SPREAD + _signed(self.seed[0])
         x = x ^ _shift(x, 16)
         x = (x * _MIX_1) ^ _signed(self.seed[1])
@@ -60,7 +66,17 @@ class DropoutMask:
 def draw_mask(p: float, *, rows: torch.Tensor | None = None) -> DropoutMask:
     """A fresh mask; its seed comes from torch's global CPU generator on every device."""
     first, second = torch.randint(0, 2**32, (2,)).tolist()
-    return DropoutMask(seed=(first, second), p=p, rows=rows)
+    return DropoutMask(seed=(first, second), p=p, rows=rows, first_row=_first_row.get())
+
+
+@contextmanager
+def rows_from(first_row: int) -> Iterator[None]:
+    """Run a block on a piece of a longer matrix: with the same seeds, its rows get the masks they have in the whole."""
+    token = _first_row.set(first_row)
+    try:
+        yield
+    finally:
+        _first_row.reset(token)
 
 
 class AdapterDropout(torch.nn.Module):

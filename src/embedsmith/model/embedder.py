@@ -23,6 +23,7 @@ from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import add_adapter, load_adapter, save_adapter, set_adapter_dropout, set_adapter_weights
 from embedsmith.model.backbone import SETTINGS_FILE, Backbone, choose_device, find_adapter, load_backbone
+from embedsmith.model.dropout import rows_from
 from embedsmith.model.fused.decoder import FusedDecoder
 from embedsmith.model.fused.layout import why_not_fused
 from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
@@ -153,14 +154,15 @@ class Embedder:
 
     def hidden_states(self, packed: PackedTexts, *, ends_only: bool = False) -> torch.Tensor:
         """Last hidden states after the final norm: (N, H), or with `ends_only` those of the S end tokens, (S, H)."""
-        if self.decoder is not None:
-            return self.decoder(packed, ends_only=ends_only)
-        output = self.backbone.model(
-            input_ids=packed.input_ids,
-            position_ids=packed.position_ids,
-            use_cache=False,
-            segments=packed.segments,
-        )
+        with rows_from(packed.first_row):
+            if self.decoder is not None:
+                return self.decoder(packed, ends_only=ends_only)
+            output = self.backbone.model(
+                input_ids=packed.input_ids,
+                position_ids=packed.position_ids,
+                use_cache=False,
+                segments=packed.segments,
+            )
         hidden = output.last_hidden_state[0]
         return hidden[packed.segments.ends] if ends_only else hidden
 

@@ -1,19 +1,27 @@
-"""One contrastive step in bounded memory: the gradients of the whole batch, computed chunk by chunk.
+"""One contrastive step in bounded memory: the gradients of the whole batch, piece by piece.
 
-When a batch has more tokens than `max_tokens`, its texts are embedded chunk by chunk without graph, the loss is taken
-on the embeddings, and each chunk is embedded again with graph to receive the gradient of its rows. Random states are
-put back before a chunk is repeated, so dropout falls on the same elements. Cost: one more forward; memory of one chunk.
+    packed row   | piece 0 | piece 1 | piece 2 | piece 3 |      a few thousand tokens each
+    1 embed        no graph  no graph  graph     graph          the last `max_tokens` tokens keep their graph
+    2 loss on all embeddings, gradient of each embedding
+    3 backward     again     again     at once   at once        from the last to the first; "again": embed with graph
+
+A batch within `max_tokens` is computed once. Beyond it, embeddings are taken without graph first and computed again for
+their gradient; the random state is put back before, and dropout masks depend on the row in the whole batch, so the
+gradients are those of one forward, whatever the bound. Cost: one more forward for what lies beyond the bound.
 
 Reference: Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (arXiv 2101.06983).
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import torch
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.packing import pack_tokens, split_by_tokens
+from embedsmith.model.packing import PackedTexts
+
+# Tokens of one forward, by device: on a CPU as many as keep a layer's rows in the cache (measured).
+PIECE_TOKENS = defaultdict(lambda: 16_384, cpu=2_048)
 
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
 Backward = Callable[[torch.Tensor], None]
@@ -28,51 +36,62 @@ def contrastive_step(
         embedder: the adapter's dropout is on while its texts are embedded.
         texts: all texts of the batch, (K,).
         loss_of: embeddings (K, D) -> scalar loss.
-        max_tokens: tokens of one forward; a batch within it takes one forward and backward.
+        max_tokens: tokens that keep what backward needs at one time.
         backward: `accelerator.backward`, or `torch.Tensor.backward`.
 
     Returns:
         The loss, detached, and the number of tokens the batch holds, equal texts counted once.
     """
+    packed = embedder.pack(texts)
+    pieces = packed.pieces(max_tokens=min(PIECE_TOKENS[embedder.device.type], max_tokens))
     with embedder.dropout(is_on=True):
-        packed = embedder.pack(texts)
-        if packed.num_tokens <= max_tokens:
+        if len(pieces) == 1:
             loss = loss_of(embedder.embed(packed))
             backward(loss)
         else:
-            loss = _chunked(embedder, texts, loss_of, max_tokens, backward)
+            state = torch.get_rng_state()
+
+            def embed(piece: PackedTexts) -> torch.Tensor:
+                torch.set_rng_state(state)
+                return embedder.embed(piece)  # (segments, D)
+
+            loss = _step_in_pieces(pieces, packed.segment_of_text, embed, loss_of, max_tokens, backward)
     return loss.detach(), packed.num_tokens
 
 
-def _chunked(
-    embedder: Embedder, texts: Sequence[str], loss_of: LossFunction, max_tokens: int, backward: Backward
+def _step_in_pieces(
+    pieces: list[PackedTexts],
+    segment_of_text: torch.Tensor,
+    embed: Callable[[PackedTexts], torch.Tensor],
+    loss_of: LossFunction,
+    max_tokens: int,
+    backward: Backward,
 ) -> torch.Tensor:
-    distinct = list(dict.fromkeys(texts))
-    token_lists = embedder.tokenizer(distinct)
-    lengths = [len(tokens) for tokens in token_lists]
-    num_chunks = -(-sum(lengths) // max_tokens)
-    # Chunks of equal size: a small last one would run far from the machine's peak.
-    even_tokens = min(max_tokens, -(-sum(lengths) // num_chunks) + max(lengths))
-    chunks = list(split_by_tokens(lengths, max_tokens=even_tokens))
-    packs = [pack_tokens([token_lists[index] for index in chunk], device=embedder.device) for chunk in chunks]
-
-    states = []
-    rows = torch.empty(len(distinct), embedder.dim, device=embedder.device)  # (distinct texts, D)
-    with torch.no_grad():
-        for chunk, packed in zip(chunks, packs, strict=True):
-            states.append(torch.get_rng_state())
-            rows[torch.from_numpy(chunk)] = embedder.embed(packed)
-    end_state = torch.get_rng_state()
-
-    rows.requires_grad_()
-    index_of = {text: index for index, text in enumerate(distinct)}
-    row_of_text = torch.from_numpy(np.array([index_of[text] for text in texts])).to(embedder.device)
-    loss = loss_of(rows[row_of_text])
+    num_again = _count_beyond(pieces, max_tokens)
+    embedded = []
+    for index, piece in enumerate(pieces):
+        with torch.set_grad_enabled(index >= num_again):
+            embedded.append(embed(piece))
+    rows = torch.cat([part.detach() for part in embedded]).requires_grad_()  # (segments of the batch, D)
+    loss = loss_of(rows[segment_of_text])
     backward(loss)
 
     assert rows.grad is not None
-    for chunk, packed, state in zip(chunks, packs, states, strict=True):
-        torch.set_rng_state(state)
-        embedder.embed(packed).backward(rows.grad[torch.from_numpy(chunk)])
-    torch.set_rng_state(end_state)
+    gradients = rows.grad.split([len(part) for part in embedded])
+    for index in reversed(range(len(pieces))):
+        part = embedded.pop()
+        (part if index >= num_again else embed(pieces[index])).backward(gradients[index])
     return loss
+
+
+def _count_beyond(pieces: list[PackedTexts], max_tokens: int) -> int:
+    """Pieces, from the first on, that do not keep their graph: all but the last ones that lie within the bound.
+
+    Backward takes those first, and lets go of them, so the bound holds while the others are computed again.
+    """
+    num_tokens = 0
+    for index in reversed(range(len(pieces))):
+        num_tokens += pieces[index].num_tokens
+        if num_tokens > max_tokens:
+            return index + 1
+    return 0

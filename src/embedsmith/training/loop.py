@@ -7,7 +7,6 @@ a non-finite loss; a resumed run ends as if it had never stopped. Cost: one pack
 import json
 import math
 import time
-from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
@@ -27,9 +26,8 @@ from embedsmith.training.batching import contrastive_batches, count_steps
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from embedsmith.training.gradcache import Backward, contrastive_step
 from embedsmith.training.loss import info_nce
+from embedsmith.training.memory import tokens_that_fit
 
-# Of one forward and backward; on a CPU that holds a 135M model to about 3 GB.
-DEFAULT_MAX_TOKENS = defaultdict(lambda: 16_384, cpu=2048)
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
 
@@ -182,7 +180,7 @@ def step_on(embedder: Embedder, *, batch: Triplets, config: RunConfig, backward:
         embedder,
         texts=[text for group in groups for text in group],
         loss_of=loss_of,
-        max_tokens=settings.max_tokens or DEFAULT_MAX_TOKENS[embedder.device.type],
+        max_tokens=settings.max_tokens or tokens_that_fit(embedder),
         backward=backward,
     )
 

@@ -21,6 +21,7 @@ class _Dropout(ctypes.Structure):
         ("threshold", ctypes.c_uint32),
         ("keep_scale", ctypes.c_float),
         ("rows", ctypes.c_void_p),
+        ("first_row", ctypes.c_int64),
     ]
 
 
@@ -151,7 +152,7 @@ def _kind(activation: Activation) -> tuple[ctypes.c_int32, ctypes.c_int32]:
 
 def _dropout(mask: DropoutMask) -> _Dropout:
     rows = mask.rows.data_ptr() if mask.rows is not None else None
-    return _Dropout(*mask.seed, mask.threshold, mask.keep_scale, rows)
+    return _Dropout(*mask.seed, mask.threshold, mask.keep_scale, rows, mask.first_row)
 
 
 def _attention(shape: AttentionShape) -> _Attention:

@@ -12,7 +12,7 @@ Cost: 2 P N operations forward, 2 P N backward, P the parameters outside the emb
 Relations: equal to the plain path (transformers' own layers with `packed_attention`); see tests/model/fused.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -53,6 +53,18 @@ class FusedDecoder:
         if not parameters:
             return forward.run(first_saved=len(self.layout.layers))
         return _Autograd.apply(forward, *parameters)
+
+    @property
+    def saved_bytes_per_token(self) -> int:
+        """What a forward keeps of one token for backward, all layers together."""
+        model = self.model
+        width = 0
+        for layer in self.layout.layers[_lowest_adapted(self.layout.layers) :]:
+            heads = [group.num_columns for group in (layer.qkv, layer.q, layer.kv) if group]
+            num_norms = 2 if layer.mlp_norm else 1
+            width += sum(heads) + layer.up.num_columns + num_norms * model.config.hidden_size
+            width += self.layout.num_heads * self.layout.head_dim if layer.out.is_adapted else 0
+        return width * model.dtype.itemsize
 
     @contextmanager
     def plain_layers(self) -> Iterator[None]:
@@ -130,8 +142,7 @@ class _Forward:
     @property
     def lowest_adapted(self) -> int:
         """The first layer with an adapter; nothing below it needs a gradient."""
-        adapted = (i for i, layer in enumerate(self.layout.layers) if _is_adapted(layer))
-        return next(adapted, len(self.layout.layers))
+        return _lowest_adapted(self.layout.layers)
 
     # ---- forward --------------------------------------------------------------------------------------------------
 
@@ -334,8 +345,9 @@ def _groups(layer: Layer) -> list[LinearGroup]:
     return [group for group in (layer.qkv, layer.q, layer.kv, layer.out, layer.up, layer.down) if group]
 
 
-def _is_adapted(layer: Layer) -> bool:
-    return any(group.is_adapted for group in _groups(layer))
+def _lowest_adapted(layers: Sequence[Layer]) -> int:
+    adapted = (i for i, layer in enumerate(layers) if any(group.is_adapted for group in _groups(layer)))
+    return next(adapted, len(layers))
 
 
 def _scaled(state: NormState, norm: Norm) -> torch.Tensor:

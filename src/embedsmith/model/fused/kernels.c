@@ -111,6 +111,7 @@ typedef struct {
     uint32_t seed0, seed1, threshold;
     float keep_scale;
     const int64_t *rows;
+    int64_t first_row;
 } dropout_t;
 
 #define SPREAD 0x9E3779B1u
@@ -119,7 +120,7 @@ static const vi LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
 /* 16 elements of x from (row, column) on, dropped or scaled. */
 INLINE vf masked(vf x, const dropout_t *d, int64_t row, int64_t width, int64_t column) {
     if (!d->threshold) return x;
-    uint32_t first = (uint32_t)((d->rows ? d->rows[row] : row) * width + column);
+    uint32_t first = (uint32_t)(((d->rows ? d->rows[row] : row) + d->first_row) * width + column);
     vu h = (vu)LANE * SPREAD + (first * SPREAD + d->seed0);
     h ^= h >> 16;
     h = (h * 0x7FEB352Du) ^ d->seed1;

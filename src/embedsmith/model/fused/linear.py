@@ -15,6 +15,7 @@ import torch
 from peft.tuners.lora import LoraLayer
 from torch.nn.functional import linear
 
+from embedsmith.errors import ModelError
 from embedsmith.model.dropout import DropoutMask, draw_mask
 from embedsmith.model.fused.kernels import Kernels
 
@@ -107,8 +108,16 @@ class LinearGroup:
             layer.weight.data = weight[rows]
 
     def empty_layers(self) -> None:
-        """Take the weights back where they would be kept twice."""
+        """Take the weights back where they would be kept twice.
+
+        Raises:
+            ModelError: an adapter has been merged into them, which would be lost.
+        """
         if self._product.owns_weight:
+            if any(isinstance(layer, LoraLayer) and layer.merged for layer in self._layers()):
+                raise ModelError(
+                    "An adapter cannot be merged into fused blocks.\nLoad the model with fused=False to merge it."
+                )
             for layer in self._base_layers:
                 layer.weight.data = layer.weight.new_full((), torch.nan).expand(layer.weight.shape)
 
@@ -156,17 +165,24 @@ class LinearGroup:
         return dx
 
     @property
+    def num_columns(self) -> int:
+        """Width of the output."""
+        return max(columns.stop for columns in self._columns.values())
+
+    @property
     def is_adapted(self) -> bool:
         """Whether any of the layers has an active adapter."""
         return bool(self._adapted())
 
     def _adapted(self) -> list[tuple[slice, LoraLayer]]:
-        layers = ((columns, getattr(self._parent, name)) for name, columns in self._columns.items())
         return [
             (columns, layer)
-            for columns, layer in layers
+            for columns, layer in zip(self._columns.values(), self._layers(), strict=True)
             if isinstance(layer, LoraLayer) and not layer.disable_adapters and not layer.merged
         ]
+
+    def _layers(self) -> list[torch.nn.Module]:
+        return [getattr(self._parent, name) for name in self._columns]
 
 
 def _base_layer(layer: Any) -> Any:
