@@ -1,0 +1,17 @@
+"""Side-by-side measurements: embedsmith against the tools people use for the same work, on the same machine and texts.
+
+python -m benchmarks [--triplets FILE ...] [--sts FILE] [--parts step encode ...]
+
+__main__.py    the command line
+parts.py       what is compared: training step, GradCache, encoding, growth, families, start
+variants.py    who is compared: a table
+texts.py       real texts -> batches, long texts, sentences
+models.py      model folders: plain tokenizer, random weights of other families
+pool.py        one process per variant, asked in turn, so that all of them meet the same moods of the machine
+protocol.py    what is said to a worker process and what it answers: JSON lines
+worker.py      a worker process; workers/ holds one file per tool
+machine.py     what the machine can do: matrix peak, memory bandwidth
+rows.py        medians, spreads, ratios; docs/performance.json
+render.py      performance.json -> docs/performance.md; tables.py and plots.py
+peers/         trainers with an environment of their own
+"""

@@ -1,0 +1,149 @@
+"""The command line: measure, keep `performance.json`, write `performance.md`.
+
+python -m benchmarks                                   everything, on the sample in the package (about an hour)
+python -m benchmarks --triplets 'nli/*_triplets.tsv.gz' --sts sts/STSBenchmark-test.tsv.gz
+python -m benchmarks --parts step encode               some parts; the others stay as they are in the file
+python -m benchmarks --quick                           everything, tiny: does it run, not how fast
+python -m benchmarks --render                          the pages again, from performance.json
+"""
+
+import argparse
+import shlex
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from benchmarks.machine import describe_machine, measure_limits_apart
+from benchmarks.plans import Plan, Planner
+from benchmarks.render import render
+from benchmarks.rows import Row, read_results, with_fractions, write_results
+from benchmarks.runner import Clock, run_plan
+from benchmarks.scale import FULL, QUICK
+from benchmarks.texts import TextSource
+from benchmarks.variants import load_peers
+from embedsmith.data.sample import SAMPLE
+from embedsmith.model.builtin import builtin_model_folder
+
+PARTS = ("step", "gradcache", "encode", "growth", "families", "start")
+MODEL = "smollm2-135m"
+DOCS = Path(__file__).parent.parent / "docs"
+RESULTS_FILE = "performance.json"
+console = Console(highlight=False, soft_wrap=True)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Measure or render."""
+    options = _parse(arguments)
+    folder: Path = options.output or (Path("results/bench-quick") if options.quick else DOCS)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not options.render:
+        _measure(options, folder=folder)
+    render(folder)
+    console.print(f"wrote {folder / RESULTS_FILE} and {folder / 'performance.md'}")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--triplets", nargs="+", default=[SAMPLE], help="files or globs of triplets, or 'sample'")
+    parser.add_argument("--sts", default=SAMPLE, help="file of scored sentence pairs, or 'sample'")
+    parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
+    parser.add_argument("--repetitions", type=int, help="counted rounds; default 5, with --quick 2")
+    parser.add_argument("--quick", action="store_true", help="tiny works, to see that everything runs")
+    parser.add_argument(
+        "--output", type=Path, help="folder of the results; default docs, with --quick results/bench-quick"
+    )
+    parser.add_argument("--render", action="store_true", help="measure nothing, write the pages from the results")
+    options = parser.parse_args(arguments)
+    options.command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
+    return options
+
+
+def _measure(options: argparse.Namespace, *, folder: Path) -> None:
+    machine = describe_machine()
+    results = read_results(folder / RESULTS_FILE)
+    if results["machine"] not in (None, machine):
+        # Figures of two machines, or two versions, do not belong into one table.
+        console.print("the results in the folder are of another machine or of other versions: all of them are replaced")
+        results = {"parts": {}}
+    results["machine"] = machine
+    scale = QUICK if options.quick else FULL
+    if options.repetitions:
+        scale = replace(scale, repetitions=options.repetitions)
+    peers = load_peers()
+    for peer in peers:
+        if peer.missing:
+            console.print(f"skipped: {peer.label}, {peer.missing}")
+    with tempfile.TemporaryDirectory() as name:
+        model = builtin_model_folder(MODEL)
+        source = TextSource(triplets=options.triplets, sts=options.sts, model=model)
+        planner = Planner(folder=Path(name), source=source, model=model, scale=scale, peers=peers)
+        console.print("preparing texts and models ...")
+        plans = {part: planner.plans(part) for part in options.parts}
+        settings = {
+            "command": options.command,
+            "scale": asdict(scale),
+            "texts": f"{len(source.table)} triplets",
+            "missing": [f"{peer.label}: {peer.missing}" for peer in peers if peer.missing],
+        }
+
+        def keep(measured: dict[str, Any]) -> None:
+            results["parts"] |= {part: {**settings, **values} for part, values in measured.items()}
+            write_results(folder / RESULTS_FILE, results)
+
+        _run_all(plans, folder=Path(name), keep=keep)
+
+
+def _run_all(plans: dict[str, list[Plan]], *, folder: Path, keep: Callable[[dict[str, Any]], None]) -> None:
+    """Measure every part and keep what is there after each, so that a run cut short is not lost.
+
+    Fractions are of the mean of the peaks measured before and after all parts; until then, of the one before.
+    """
+    before = measure_limits_apart()
+    console.print(_limits_line("the machine before", before))
+    clock = Clock([plan for group in plans.values() for plan in group], bf16_gflops=before["bf16_gflops"])
+    console.print(f"this will take about {clock.total_s / 60:.0f} minutes")
+    rows: dict[str, list[Row]] = {}
+    for part, group in plans.items():
+        rows[part] = []
+        for plan in group:
+            console.print(f"{plan.part}: {', '.join(work.name for work in plan.works)}")
+            started = time.perf_counter()
+            rows[part] += run_plan(plan, folder=folder, say=console.print)
+            console.print(f"  {clock.tick(plan, spent_s=time.perf_counter() - started)}")
+        keep(_with_limits(rows, before=before, after=before))
+    after = measure_limits_apart()
+    console.print(_limits_line("the machine after", after))
+    keep(_with_limits(rows, before=before, after=after))
+
+
+def _with_limits(
+    rows: dict[str, list[Row]], *, before: dict[str, float], after: dict[str, float]
+) -> dict[str, dict[str, Any]]:
+    limits = {key: (before[key] + after[key]) / 2 for key in before}
+    peak_flops = limits["bf16_gflops"] * 1e9
+    return {
+        part: {
+            "limits": {"before": before, "after": after, "used": limits},
+            "rows": [asdict(row) for row in with_fractions(own, peak_flops=peak_flops)],
+        }
+        for part, own in rows.items()
+    }
+
+
+def _limits_line(title: str, limits: dict[str, float]) -> str:
+    return (
+        f"{title}: {limits['bf16_gflops']:.0f} GFLOPS in bf16, {limits['fp32_gflops']:.0f} in fp32, "
+        f"{limits['copy_gb_s']:.0f} GB/s copying"
+    )
+
+
+if __name__ == "__main__":
+    main()

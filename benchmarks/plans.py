@@ -1,0 +1,294 @@
+"""What is compared: each part as plans (who does which works), built before anything runs, so that time can be told.
+
+step        a training step of 32 and of 64 triplets, everybody
+gradcache   512 triplets within the default bound on memory, against one forward of 64
+encode      sentences, and one short text
+growth      time and memory against batch, text length, model size
+families    random models of other families
+start       from the start of a process to its first finished step
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from benchmarks.models import FAMILIES, count_parameters, make_plain_folder, make_random_folder, plain_tokenizer
+from benchmarks.pool import Member, Work
+from benchmarks.protocol import Batch, Message, WorkerSpec, write_batches, write_sentences
+from benchmarks.rows import ENCODING_FACTOR, TRAINING_FACTOR
+from benchmarks.scale import Scale
+from benchmarks.texts import TextSource
+from benchmarks.variants import REFERENCE, VARIANTS, Tool, Variant
+
+ONE_TEXT_REPEATS = 20
+LARGEST_PEER_BATCH = 128
+"""Of sentence-transformers in `growth`; larger ones take minutes a step where they fit at all."""
+UNBOUNDED_TOKENS = 10**9
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """A comparison.
+
+    Attributes:
+        part: the part it belongs to.
+        members: who takes part; the reference first.
+        works: what they do each round.
+        reference: name of the variant that ratios are against.
+        parameters: of the model, outside its embedding.
+        factor: necessary operations per parameter and token.
+        fresh_process: each round starts new processes, and their start counts.
+    """
+
+    part: str
+    members: tuple[Member, ...]
+    works: tuple[Work, ...]
+    reference: str
+    parameters: int
+    factor: int = TRAINING_FACTOR
+    fresh_process: bool = False
+
+
+class Planner:
+    """Builds plans and the files they need.
+
+    Args:
+        folder: for texts and models; must outlive the plans.
+        source: of texts.
+        model: folder of the built-in model.
+        scale: of everything.
+        peers: trainers with an environment of their own.
+    """
+
+    def __init__(
+        self, *, folder: Path, source: TextSource, model: Path, scale: Scale, peers: Sequence[Variant]
+    ) -> None:
+        self.folder = folder
+        self.source = source
+        self.scale = scale
+        self.peers = [peer for peer in peers if not peer.missing]
+        self.model = model
+        self.plain_model = make_plain_folder(model, folder / "models" / "plain")
+
+    def plans(self, part: str) -> list[Plan]:
+        """The plans of a part."""
+        makers: dict[str, Callable[[], list[Plan]]] = {
+            "step": self._step,
+            "gradcache": self._gradcache,
+            "encode": self._encode,
+            "growth": self._growth,
+            "families": self._families,
+            "start": self._start,
+        }
+        return makers[part]()
+
+    # ---- parts ----------------------------------------------------------------------------------------------------
+
+    def _step(self) -> list[Plan]:
+        names = ("embedsmith-default", "embedsmith-plain", "st-bf16", "st-fp32", "st-as-it-comes", "published")
+        batches = {f"{size} triplets": self._batches(size) for size in self.scale.step_batches}
+        variants = [*(VARIANTS[name] for name in names), *self.peers]
+        return [self._training_plan("step", batches, variants=variants)]
+
+    def _gradcache(self) -> list[Plan]:
+        direct, cached = self.scale.direct_batch, self.scale.cached_batch
+        batches = {f"{direct} triplets": self._batches(direct), f"{cached} triplets": self._batches(cached)}
+        plan = self._training_plan("gradcache", batches, variants=[VARIANTS["embedsmith-default"]])
+        only = [frozenset({"embedsmith-default"}), frozenset({REFERENCE})]
+        works = tuple(replace(work, skip=skip) for work, skip in zip(plan.works, only, strict=True))
+        return [replace(plan, works=works)]
+
+    def _encode(self) -> list[Plan]:
+        names = ("embedsmith-plain", "st-bf16", "embedsmith-fp32", "embedsmith-plain-fp32", "st-fp32")
+        sentences = self.source.sentences(self.scale.num_sentences)
+        variants = [VARIANTS[name] for name in (*names, "bare-bf16", "bare-fp32")]
+        plan = self._encoding_plan("encode", sentences, variants=variants)
+        one = min(sentences, key=lambda text: abs(len(text) - 40))
+        spec_file = self._write_sentences("encode-one", {"sts": sentences, "one": [one]})
+        works = (
+            replace(plan.works[0], skip=frozenset({"bare-bf16", "bare-fp32"})),
+            Work(
+                name="one short text",
+                requests=tuple({"encode": "one", "repeat": ONE_TEXT_REPEATS} for _ in range(self._num_rounds)),
+                tokens=(self.source.count_tokens([one]),) * self._num_rounds,
+                items=1,
+            ),
+        )
+        members = tuple(replace(m, spec=replace(m.spec, sentences=spec_file)) for m in plan.members)
+        return [replace(plan, works=works, members=members)]
+
+    def _growth(self) -> list[Plan]:
+        st = VARIANTS["st-bf16"]
+        scale = self.scale
+        by_batch = {f"{size} triplets": self._batches(size) for size in scale.growth_batches}
+        by_length = {
+            f"texts of {length} tokens": self.source.long_batches(
+                length, batch_size=scale.growth_length_batch, num_batches=self._num_rounds
+            )
+            for length in scale.growth_lengths
+        }
+        by_batch_plan = self._training_plan(
+            "growth-batch", by_batch, variants=[st], reference="embedsmith-default", x=scale.growth_batches
+        )
+        too_long = frozenset({st.name})
+        works = [w if w.items <= LARGEST_PEER_BATCH else replace(w, skip=too_long) for w in by_batch_plan.works]
+        plans = [
+            replace(by_batch_plan, works=tuple(works)),
+            self._training_plan(
+                "growth-length", by_length, variants=[st], x=scale.growth_lengths, max_length=max(scale.growth_lengths)
+            ),
+        ]
+        batches = self._batches(scale.growth_model_batch)
+        for model, plain in ((self.model, self.plain_model), (self._random_model("qwen2"),) * 2):
+            millions = round(count_parameters(model) / 1e6)
+            plans.append(
+                self._training_plan(
+                    "growth-model",
+                    {f"model of {millions}M": batches},
+                    variants=[st],
+                    x=(millions,),
+                    model=model,
+                    plain_model=plain,
+                )
+            )
+        return plans
+
+    def _families(self) -> list[Plan]:
+        plans = []
+        st = VARIANTS["st-bf16"]
+        batches = self._batches(self.scale.families_batch)
+        sentences = self.source.sentences(self.scale.families_sentences)
+        for family in FAMILIES:
+            folder = self._random_model(family)
+            named = {f"{family}: {self.scale.families_batch} triplets": batches}
+            plans.append(self._training_plan("families", named, variants=[st], model=folder, plain_model=folder))
+            plans.append(self._encoding_plan("families", sentences, variants=[st], model=folder, prefix=f"{family}: "))
+        return plans
+
+    def _start(self) -> list[Plan]:
+        size = self.scale.step_batches[0]
+        variants = [VARIANTS[name] for name in ("embedsmith-plain", "st-bf16", "st-fp32")]
+        plan = self._training_plan("start", {f"first step of {size} triplets": self._batches(size)}, variants=variants)
+        caches = {
+            name: str(self.folder / "empty-caches" / name)
+            for name in ("EMBEDSMITH_CACHE", "XDG_CACHE_HOME", "TORCHINDUCTOR_CACHE_DIR", "TORCH_EXTENSIONS_DIR")
+        }
+        first = plan.members[0]
+        unprepared = replace(first.variant, name="embedsmith-first", label=f"{first.variant.label}, empty caches")
+        members = (*plan.members, Member(unprepared, first.spec, environment=caches))
+        return [replace(plan, members=members, fresh_process=True)]
+
+    # ---- pieces ---------------------------------------------------------------------------------------------------
+
+    @property
+    def _num_rounds(self) -> int:
+        return self.scale.repetitions + 1
+
+    def _batches(self, size: int) -> list[Batch]:
+        return self.source.batches(size, self._num_rounds)
+
+    def _random_model(self, family: str) -> Path:
+        folder = self.folder / "models" / family
+        if folder.exists():
+            return folder
+        return make_random_folder(family, folder, tokenizer=plain_tokenizer(self.model))
+
+    def _training_plan(
+        self,
+        part: str,
+        named_batches: dict[str, list[Batch]],
+        *,
+        variants: Sequence[Variant],
+        reference: str = REFERENCE,
+        x: Sequence[float] | None = None,
+        max_length: int = 150,
+        model: Path | None = None,
+        plain_model: Path | None = None,
+    ) -> Plan:
+        model, plain_model = model or self.model, plain_model or self.plain_model
+        batches = [batch for group in named_batches.values() for batch in group]
+        path = self.folder / f"{part}-{'-'.join(named_batches)}.json".replace(" ", "_").replace(":", "")
+        write_batches(path, batches)
+        starts = range(0, len(batches), self._num_rounds)
+        tokens = [self.source.count_tokens(batch.texts, max_length=max_length) for batch in batches]
+        works = tuple(
+            Work(
+                name=name,
+                requests=tuple({"step": start + number} for number in range(self._num_rounds)),
+                tokens=tuple(tokens[start : start + self._num_rounds]),
+                items=len(batches[start].anchors),
+                x=x[index] if x else None,
+            )
+            for index, (name, start) in enumerate(zip(named_batches, starts, strict=True))
+        )
+        spec = WorkerSpec(
+            variant="",
+            model="",
+            triplets=str(path),
+            batch_size=max(len(b.anchors) for b in batches),
+            max_length=max_length,
+        )
+        members = [
+            self._member(variant, spec, model=model, plain_model=plain_model)
+            for variant in (VARIANTS[reference], *variants)
+        ]
+        return Plan(
+            part=part,
+            members=tuple(members),
+            works=works,
+            reference=reference,
+            parameters=count_parameters(model),
+        )
+
+    def _encoding_plan(
+        self,
+        part: str,
+        sentences: list[str],
+        *,
+        variants: Sequence[Variant],
+        model: Path | None = None,
+        prefix: str = "",
+    ) -> Plan:
+        path = self._write_sentences(f"{part}-{prefix}", {"sts": sentences})
+        plain_model = model or self.plain_model
+        model = model or self.model
+        # The warm-up round keeps the embeddings, to be compared.
+        requests: list[Message] = [{"encode": "sts"} for _ in range(self._num_rounds)]
+        requests[0] |= {"save": True}
+        work = Work(
+            name=f"{prefix}{len(sentences)} sentences",
+            requests=tuple(requests),
+            tokens=(self.source.count_tokens(sentences),) * self._num_rounds,
+            items=len(sentences),
+        )
+        spec = WorkerSpec(variant="", model="", sentences=path, batch_size=2)
+        members = []
+        for variant in (VARIANTS[REFERENCE], *variants):
+            embeddings = str(self.folder / f"{part}-{prefix}{variant.name}.npy".replace(": ", "-"))
+            own = replace(spec, embeddings=embeddings)
+            members.append(self._member(variant, own, model=model, plain_model=plain_model))
+        return Plan(
+            part=part,
+            members=tuple(members),
+            works=(work,),
+            reference=REFERENCE,
+            parameters=count_parameters(model),
+            factor=ENCODING_FACTOR,
+        )
+
+    def _member(self, variant: Variant, spec: WorkerSpec, *, model: Path, plain_model: Path) -> Member:
+        is_direct = variant.tool is Tool.EMBEDSMITH and not variant.uses_default_max_tokens
+        own = replace(
+            spec,
+            variant=variant.name,
+            model=str(plain_model if variant.wants_plain_tokenizer else model),
+            precision=variant.precision,
+            keep_freed_memory=variant.keep_freed_memory,
+            max_tokens=UNBOUNDED_TOKENS if is_direct else None,
+        )
+        return Member(variant, own)
+
+    def _write_sentences(self, name: str, lists: dict[str, list[str]]) -> str:
+        path = self.folder / f"{name}.json".replace(": ", "-")
+        write_sentences(path, lists)
+        return str(path)

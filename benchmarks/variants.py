@@ -1,0 +1,140 @@
+"""Who is compared: a table of variants.
+
+Peers bring an environment of their own; while it is not there, they are skipped and the results say so.
+"""
+
+import sys
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+
+FOLDER = Path(__file__).parent
+
+
+class Tool(StrEnum):
+    """Whose code runs."""
+
+    EMBEDSMITH = "embedsmith"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+    PUBLISHED = "published"
+    BARE = "bare"
+    PEER = "peer"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One way to do the work.
+
+    Attributes:
+        name: key, short.
+        label: as tables and plots show it.
+        memory_gb: estimate of the peak at a step of 32 triplets with the built-in model; it decides
+            who may run beside whom.
+        fused: embedsmith only, whether the fused blocks replace the model's layers.
+        precision: of the frozen weights.
+        chat_template: sentence-transformers only, whether the tokenizer's template is left where it is.
+        keep_freed_memory: whether the allocator keeps what was freed.
+        uses_default_max_tokens: embedsmith only; False: one forward however large the batch, as the others do it.
+        command: how its worker is started.
+        missing: why it cannot run here, or None.
+    """
+
+    name: str
+    label: str
+    tool: Tool
+    memory_gb: float
+    fused: bool = False
+    precision: str = "bf16"
+    chat_template: bool = False
+    keep_freed_memory: bool = True
+    uses_default_max_tokens: bool = False
+    command: tuple[str, ...] = (sys.executable, "-m", "benchmarks.worker")
+    missing: str | None = None
+
+    @property
+    def wants_plain_tokenizer(self) -> bool:
+        """Whether its model folder has the end token appended by the tokenizer and no chat template."""
+        return self.tool not in (Tool.EMBEDSMITH, Tool.PEER) and not self.chat_template
+
+
+REFERENCE = "embedsmith"
+"""The variant that all ratios are taken against; it runs in every group."""
+
+_TABLE = (
+    Variant(name=REFERENCE, label="embedsmith", tool=Tool.EMBEDSMITH, fused=True, memory_gb=2.6),
+    Variant(
+        name="embedsmith-default",
+        label="embedsmith, default bound on memory",
+        tool=Tool.EMBEDSMITH,
+        fused=True,
+        memory_gb=2.6,
+        uses_default_max_tokens=True,
+    ),
+    Variant(name="embedsmith-plain", label="embedsmith, blocks not fused", tool=Tool.EMBEDSMITH, memory_gb=3.4),
+    Variant(
+        name="embedsmith-fp32",
+        label="embedsmith, fp32",
+        tool=Tool.EMBEDSMITH,
+        fused=True,
+        precision="fp32",
+        memory_gb=3,
+    ),
+    Variant(
+        name="embedsmith-plain-fp32",
+        label="embedsmith, blocks not fused, fp32",
+        tool=Tool.EMBEDSMITH,
+        precision="fp32",
+        memory_gb=4,
+    ),
+    Variant(
+        name="st-bf16",
+        label="sentence-transformers, bf16 weights",
+        tool=Tool.SENTENCE_TRANSFORMERS,
+        memory_gb=5.5,
+    ),
+    Variant(
+        name="st-fp32",
+        label="sentence-transformers, fp32",
+        tool=Tool.SENTENCE_TRANSFORMERS,
+        precision="fp32",
+        memory_gb=7,
+    ),
+    Variant(
+        name="st-as-it-comes",
+        label="sentence-transformers, as it comes",
+        tool=Tool.SENTENCE_TRANSFORMERS,
+        precision="fp32",
+        chat_template=True,
+        keep_freed_memory=False,
+        memory_gb=9,
+    ),
+    Variant(
+        name="published",
+        label="the published way",
+        tool=Tool.PUBLISHED,
+        memory_gb=16.5,
+    ),
+    Variant(name="bare-bf16", label="the model's forward alone, bf16", tool=Tool.BARE, memory_gb=1),
+    Variant(name="bare-fp32", label="the model's forward alone, fp32", tool=Tool.BARE, precision="fp32", memory_gb=1.3),
+)
+
+VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _TABLE}
+
+
+_PEERS = (
+    Variant(
+        name="flagembedding",
+        label="FlagEmbedding, bf16",
+        tool=Tool.PEER,
+        memory_gb=5.5,
+        command=(str(FOLDER.parent / ".venv-peer/bin/python"), str(FOLDER / "peers/flagembedding.py")),
+    ),
+)
+
+
+def load_peers() -> list[Variant]:
+    """Trainers with an environment of their own, those that are not set up marked as missing."""
+    return [
+        peer if Path(peer.command[0]).exists() else replace(peer, missing="not set up, see benchmarks/peers/README.md")
+        for peer in _PEERS
+    ]

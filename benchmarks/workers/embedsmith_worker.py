@@ -1,0 +1,64 @@
+"""embedsmith: the step of its training loop and `Embedder.encode`, fused or plain."""
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from benchmarks.protocol import Batch, WorkerSpec
+from embedsmith.config import load_config
+from embedsmith.data.triplets import Triplets
+from embedsmith.model.embedder import Embedder
+from embedsmith.training.loop import step_on
+
+
+class EmbedsmithSubject:
+    """An embedder, with an adapter where it is to be trained."""
+
+    def __init__(self, spec: WorkerSpec, *, fused: bool) -> None:
+        overrides = {
+            "output_dir": "unused",
+            "model": spec.model,
+            "fused": str(fused).lower(),
+            "max_length": str(spec.max_length),
+            "precision": spec.precision,
+            "batch_size": str(spec.batch_size),
+            "lora_r": str(spec.lora_r),
+            "lora_alpha": str(spec.lora_alpha),
+            "lora_dropout": str(spec.lora_dropout),
+            "learning_rate": str(spec.learning_rate),
+            "temperature": str(spec.temperature),
+            "target_modules": f"[{', '.join(spec.target_modules)}]",
+        }
+        if spec.max_tokens:
+            overrides["max_tokens"] = str(spec.max_tokens)
+        self.config = load_config(overrides=overrides)
+        self.embedder = Embedder.load(
+            spec.model, precision=spec.precision, max_length=spec.max_length, device="cpu", fused=fused
+        )
+        if fused and self.embedder.why_not_fused:
+            raise RuntimeError(f"the blocks are not fused: {self.embedder.why_not_fused}")
+        self.max_grad_norm = spec.max_grad_norm
+        self.accelerator = Accelerator(cpu=True)
+        if spec.triplets:
+            torch.manual_seed(spec.seed)
+            self.embedder.add_adapter(self.config.adapter)
+            self.parameters = [p for p in self.embedder.backbone.model.parameters() if p.requires_grad]
+            self.optimizer = torch.optim.AdamW(
+                self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
+            )
+
+    def step(self, batch: Batch) -> tuple[float, int]:
+        """As one turn of `embedsmith.training.loop.train_adapter`; equal texts count once in the tokens."""
+        triplets = Triplets(batch.anchors, batch.positives, batch.negatives)
+        loss, num_tokens = step_on(
+            self.embedder, batch=triplets, config=self.config, backward=self.accelerator.backward
+        )
+        grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
+        assert torch.isfinite(loss) and torch.isfinite(grad_norm), "the loss is not finite"
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return loss.item(), num_tokens
+
+    def encode(self, texts: list[str]) -> np.ndarray:
+        """By the embedder, with its default bound on one forward."""
+        return self.embedder.encode(texts)
