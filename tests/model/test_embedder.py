@@ -114,3 +114,21 @@ def test_damaged_run_folders(llama: Embedder, tmp_path: Path) -> None:
     (tmp_path / "embedding.json").write_text("{}")
     with pytest.raises(ModelError, match="is damaged"):
         Embedder.load(str(tmp_path))
+
+
+def test_many_texts_are_tokenized_ahead_and_equal_ones_computed_once(
+    llama: Embedder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [f"w{number % 50} cat w{number % 7}" for number in range(500)]
+    expected = llama.encode(texts)
+    monkeypatch.setattr("embedsmith.model.tokens._TEXTS_AHEAD", 64)
+    done: list[int] = []
+    computed: list[int] = []
+    embed = llama.embed
+    monkeypatch.setattr(
+        llama, "embed", lambda packed, **kw: computed.append(len(packed.segments.lengths)) or embed(packed, **kw)
+    )
+    np.testing.assert_allclose(llama.encode(texts, on_progress=done.append), expected, atol=1e-6)
+    assert sum(done) == len(texts)
+    assert sum(computed) == len(set(texts))
+    assert len(computed) == -(-len(set(texts)) // 64)

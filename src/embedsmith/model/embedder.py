@@ -6,6 +6,7 @@ Cost: one forward over the distinct texts' tokens, nothing padded.
 """
 
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -28,7 +29,7 @@ from embedsmith.model.fused.decoder import FusedDecoder
 from embedsmith.model.fused.layout import why_not_fused
 from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
 from embedsmith.model.pooling import pool
-from embedsmith.model.tokens import TextTokenizer
+from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
 
 # Matrix products run nearest their peak at about this many rows on a CPU (measured).
 ENCODE_MAX_TOKENS = 1536
@@ -218,21 +219,29 @@ class Embedder:
         """As `encode`, with several poolings of the same forward."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("encode takes a list of strings; for one text write encode([text])[0]")
-        token_lists = self.tokenizer(texts)
-        result = {Pooling(pooling): np.empty((len(token_lists), self.dim), dtype=np.float32) for pooling in poolings}
+        counts = Counter(texts)
+        distinct = list(counts)
+        result = {Pooling(pooling): np.empty((len(distinct), self.dim), dtype=np.float32) for pooling in poolings}
         with self.dropout(is_on=False):
-            for group in split_by_tokens([len(tokens) for tokens in token_lists], max_tokens=max_tokens):
-                packed = pack_tokens([token_lists[index] for index in group], device=self.device)
-                if list(result) == [Pooling.LAST]:
-                    result[Pooling.LAST][group] = self.embed(packed, pooling=Pooling.LAST).cpu().numpy()
-                else:
-                    hidden = self.hidden_states(packed)
-                    for pooling, rows in result.items():
-                        pooled = unit_length(pool(hidden, segments=packed.segments, pooling=pooling), dim=-1)
-                        rows[group] = pooled[packed.segment_of_text].cpu().numpy()
-                if on_progress:
-                    on_progress(len(group))
-        return result
+            for first, token_lists in tokenize_ahead(self.tokenizer, distinct):
+                for group in split_by_tokens([len(tokens) for tokens in token_lists], max_tokens=max_tokens):
+                    packed = pack_tokens([token_lists[index] for index in group], device=self.device)
+                    for pooling, vectors in self._embed_poolings(packed, list(result)).items():
+                        result[pooling][first + group] = vectors.cpu().numpy()
+                    if on_progress:
+                        on_progress(sum(counts[distinct[first + index]] for index in group))
+        if len(distinct) == len(texts):
+            return result
+        row_of = {text: row for row, text in enumerate(distinct)}
+        rows_of_texts = [row_of[text] for text in texts]
+        return {pooling: rows[rows_of_texts] for pooling, rows in result.items()}
+
+    def _embed_poolings(self, packed: PackedTexts, poolings: Sequence[Pooling]) -> dict[Pooling, torch.Tensor]:
+        if len(poolings) == 1:
+            return {poolings[0]: self.embed(packed, pooling=poolings[0])}
+        hidden = self.hidden_states(packed)
+        pooled = {pooling: pool(hidden, segments=packed.segments, pooling=pooling) for pooling in poolings}
+        return {pooling: unit_length(rows, dim=-1)[packed.segment_of_text] for pooling, rows in pooled.items()}
 
     # ---- the adapter ----------------------------------------------------------------------------------------------
 

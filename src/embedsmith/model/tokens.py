@@ -4,7 +4,8 @@ Invariant: every list ends with exactly one end token of ours, whatever the toke
 shortens the text only: it never cuts the start token, the prompt or the end token. Chat templates are not applied.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from embedsmith.errors import ConfigError, ModelError
 
 TEXT_FIELD = "{text}"
 _PROBE = "a"
+_TEXTS_AHEAD = 4096
 
 
 class TextTokenizer:
@@ -88,3 +90,21 @@ class TextTokenizer:
         num_suffix = sum(1 for start, _ in offsets if start >= text_end) if self._suffix else 0
         cut = self.max_length - 1 - num_suffix
         return ids[:cut] + ids[len(ids) - num_suffix :]
+
+
+def tokenize_ahead(tokenizer: TextTokenizer, texts: Sequence[str]) -> Iterator[tuple[int, list[np.ndarray]]]:
+    """Tokenize a few thousand texts at a time, the next ones on a thread of their own while the caller is at work.
+
+    Yields the position of the first text, and the token ids of it and those that follow.
+    """
+    starts = range(0, len(texts), _TEXTS_AHEAD)
+    if len(starts) <= 1:
+        yield 0, tokenizer(texts)
+        return
+    with ThreadPoolExecutor(max_workers=1) as thread:
+        coming = thread.submit(tokenizer, texts[:_TEXTS_AHEAD])
+        for start in starts:
+            token_lists = coming.result()
+            end = start + _TEXTS_AHEAD
+            coming = thread.submit(tokenizer, texts[end : end + _TEXTS_AHEAD])
+            yield start, token_lists
