@@ -31,8 +31,8 @@ from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
 from embedsmith.model.pooling import pool
 from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
 
-# Matrix products run nearest their peak at about this many rows on a CPU (measured).
-ENCODE_MAX_TOKENS = 1536
+# More gains nothing on a CPU (measured).
+ENCODE_MAX_TOKENS = 4096
 
 Choice = TypeVar("Choice", Pooling, Precision)
 

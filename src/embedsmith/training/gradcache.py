@@ -20,8 +20,8 @@ import torch
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.packing import PackedTexts
 
-# Tokens of one forward, by device: on a CPU as many as keep a layer's rows in the cache (measured).
-PIECE_TOKENS = defaultdict(lambda: 16_384, cpu=2_048)
+# Tokens of one forward, by device: on a CPU products run nearest their peak at about this many (measured).
+PIECE_TOKENS = defaultdict(lambda: 16_384, cpu=3_072)
 
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
 Backward = Callable[[torch.Tensor], None]
