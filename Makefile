@@ -3,10 +3,11 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test format clean
+.PHONY: help setup demo test bench format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
+	@echo "make bench   measure against other tools, write docs/performance.md (an hour or more)"
 	@echo "make test    style, types and tests, offline after the installation"
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make format  let ruff put the code in shape"
@@ -33,6 +34,16 @@ test: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2
+
+# TRIPLETS and STS: files of your own; by default the sample in the package.
+TRIPLETS ?= sample
+STS ?= sample
+bench: $(VENV)/.bench-installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --triplets $(TRIPLETS) --sts $(STS)
+
+$(VENV)/.bench-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	touch $@
 
 format: setup
 	$(BIN)/ruff check --fix .

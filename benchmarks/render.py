@@ -11,6 +11,7 @@ from benchmarks.tables import comparison_table, encoding_table, growth_table, pe
 from embedsmith import files
 
 EXPLANATION_FILE = Path(__file__).parent / "explanation.md"
+NOTES_FILE = Path(__file__).parent / "notes.md"
 _AXES = {
     "growth-batch": "triplets a step",
     "growth-length": "tokens of each text",
@@ -41,6 +42,7 @@ def render(folder: Path) -> None:
         rows = rows_of(results, part)
         if rows:
             sections.append(make(rows, folder / "images"))
+    sections.append(NOTES_FILE.read_text(encoding="utf-8"))
     files.write_text(folder / "performance.md", "\n".join(section.rstrip() + "\n" for section in sections))
 
 
@@ -51,7 +53,7 @@ def _head(results: dict[str, Any]) -> str:
     commands = dict.fromkeys(values["command"] for values in results["parts"].values())
     missing = dict.fromkeys(line for values in results["parts"].values() for line in values["missing"])
     lines = [
-        "<!-- Made by `python -m benchmarks`; edit benchmarks/explanation.md instead. -->",
+        "<!-- Made by `python -m benchmarks`; edit benchmarks/explanation.md and notes.md instead. -->",
         "# Performance",
         "",
         "Every figure is the median of rounds in which all variants took turns on the same texts, each in a process of",
