@@ -26,6 +26,7 @@ typedef uint16_t vh __attribute__((vector_size(32)));
 #define ROUND_UP(n) (((n) + LANES - 1) / LANES * LANES)
 
 INLINE vf splat(float a) { return a - (vf){0}; }
+INLINE vi splat_i(int32_t a) { return a - (vi){0}; }
 INLINE vf select_f(vi mask, vf a, vf b) { return (vf)((mask & (vi)a) | (~mask & (vi)b)); }
 
 /* What C's vector extension has no operator for; one instruction each on AVX-512. */
@@ -58,14 +59,6 @@ INLINE float total(vf v) {
     b.whole = a.half[0] + a.half[1];
     c.whole = b.half[0] + b.half[1];
     return (c.of[0] + c.of[1]) + (c.of[2] + c.of[3]);
-}
-
-INLINE float greatest(vf v) {
-    HALVES(v)
-    for (int l = 0; l < 8; l++) b.whole[l] = a.half[0][l] > a.half[1][l] ? a.half[0][l] : a.half[1][l];
-    for (int l = 0; l < 4; l++) c.of[l] = b.half[0][l] > b.half[1][l] ? b.half[0][l] : b.half[1][l];
-    float x = c.of[0] > c.of[1] ? c.of[0] : c.of[1], y = c.of[2] > c.of[3] ? c.of[2] : c.of[3];
-    return x > y ? x : y;
 }
 
 INLINE vf loadf(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
@@ -149,22 +142,22 @@ INLINE void tile(const float *a, int64_t ai, int64_t ap, const float *b, int64_t
         for (int v = 0; v < V; v++) storef(c + i * ldc + v * LANES, sum[i][v]);
 }
 
-/* c (m x n) [+]= a (m x k) b (k x n); n is a multiple of 16. Tiles of 16 to 24 sums keep the adders busy. */
+/* c (m x n) [+]= a (m x k) b (k x n); n is a multiple of 16. Rows go in strips of 4 or 8, so that 8 to 16 sums keep
+ * the adders busy; the last strip runs over: a and c need room for SPARE_ROWS more, which may hold anything. */
+enum { SPARE_ROWS = 7 };
 static void product(const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c, int64_t ldc,
                     int64_t m, int64_t n, int64_t k, int accumulate) {
-#define TILE(R, V) tile(a + i * ai, ai, ap, b + j, ldb, c + i * ldc + j, ldc, k, accumulate, R, V)
-#define STRIP(R, V) for (; i + R <= m; i += R) TILE(R, V);
+#define STRIPS(R, V)                                                                                                  \
+    for (int64_t i = 0; i < m; i += R) tile(a + i * ai, ai, ap, b + j, ldb, c + i * ldc + j, ldc, k, accumulate, R, V); \
+    j += V * LANES;
     for (int64_t j = 0; j < n;) {
-        int64_t i = 0, vectors = (n - j) / LANES;
+        int64_t vectors = (n - j) / LANES;
         if (vectors >= 4) {
-            STRIP(6, 4) STRIP(4, 4) STRIP(2, 4) STRIP(1, 4)
-            j += 4 * LANES;
+            STRIPS(4, 4)
         } else if (vectors >= 2) {
-            STRIP(8, 2) STRIP(4, 2) STRIP(2, 2) STRIP(1, 2)
-            j += 2 * LANES;
+            STRIPS(8, 2)
         } else {
-            STRIP(8, 1) STRIP(4, 1) STRIP(2, 1) STRIP(1, 1)
-            j += LANES;
+            STRIPS(8, 1)
         }
     }
 }
@@ -183,25 +176,35 @@ typedef struct {
 enum { QUERY_ROWS = 32 };
 #define MASKED -1e30f /* not infinity, which exp_quick would turn into NaN */
 
-/* Softmax of row `position` over keys (position - window, position]; the other of the `width` columns become zero. */
-INLINE void softmax_row(float *s, int64_t position, int64_t width, int64_t window, vf (*exp)(vf)) {
-    int32_t last = position, first = window > 0 && position + 1 > window ? position + 1 - window : 0;
-    vf top = splat(MASKED), sum = splat(0);
-    EACH_VECTOR(j, width) {
-        vi key = LANE + (int32_t)j;
-        vf v = select_f((key <= last) & (key >= first), loadf(s + j), splat(MASKED));
-        top = max_v(top, v);
-        storef(s + j, v);
+/* Softmax of each column of s (seen keys x lanes queries) over keys (position - window, position]; the others become
+ * zero. Column l is the query at position first + l. */
+INLINE void softmax_columns(float *s, int64_t first, int64_t seen, int64_t lanes, int64_t window, vf (*exp)(vf)) {
+    EACH_VECTOR(l, lanes) {
+        vi position = LANE + (int32_t)(first + l), before = window > 0 ? position - (int32_t)window : splat_i(-1);
+        vf top = splat(MASKED), sum = splat(0);
+        for (int64_t j = 0; j < seen; j++) {
+            vi key = splat_i((int32_t)j);
+            vf v = select_f((key <= position) & (key > before), loadf(s + j * lanes + l), splat(MASKED));
+            top = max_v(top, v);
+            storef(s + j * lanes + l, v);
+        }
+        for (int64_t j = 0; j < seen; j++) {
+            vf e = exp(loadf(s + j * lanes + l) - top);
+            sum += e;
+            storef(s + j * lanes + l, e);
+        }
+        vf scale = 1.0f / sum;
+        for (int64_t j = 0; j < seen; j++) storef(s + j * lanes + l, loadf(s + j * lanes + l) * scale);
     }
-    float highest = greatest(top);
-    EACH_VECTOR(j, width) {
-        vf v = loadf(s + j);
-        vf e = exp(v - highest);
-        sum += e;
-        storef(s + j, e);
+}
+
+/* p (seen keys x lanes queries) and the gradient of its columns at ds, which becomes that of the scores. */
+INLINE void softmax_columns_backward(const float *p, float *ds, int64_t seen, int64_t lanes) {
+    EACH_VECTOR(l, lanes) {
+        vf mean = splat(0);
+        for (int64_t j = l; j < seen * lanes; j += lanes) mean += loadf(p + j) * loadf(ds + j);
+        for (int64_t j = l; j < seen * lanes; j += lanes) storef(ds + j, loadf(p + j) * (loadf(ds + j) - mean));
     }
-    float scale = 1.0f / total(sum);
-    EACH_VECTOR(j, width) storef(s + j, loadf(s + j) * scale);
 }
 
 /* Rotate the first rotary_dim values in place (halves paired, Su et al. 2021); direction -1 turns back. */
@@ -222,12 +225,48 @@ INLINE void rotate(float *x, const attention_t *t, int64_t position, float direc
 
 INLINE void scale_row(float *x, float scale, int64_t n) { EACH_VECTOR(j, n) storef(x + j, loadf(x + j) * scale); }
 
-/* x (rows x columns) -> y (columns x stride), stride >= rows; what lies past the rows becomes zero. */
+/* 16 x 16 floats in place: stage d swaps the blocks of d x d off the diagonal of every block of 2d x 2d. */
+#ifdef __has_builtin
+#if __has_builtin(__builtin_shufflevector)
+#define HAS_SHUFFLE
+#endif
+#endif
+#ifdef HAS_SHUFFLE
+#define LOWER(d, l) ((l) & (d) ? LANES + (l) - (d) : (l))
+#define UPPER(d, l) ((l) & (d) ? LANES + (l) : (l) + (d))
+#define EACH_LANE(f, d)                                                                                       \
+    f(d, 0), f(d, 1), f(d, 2), f(d, 3), f(d, 4), f(d, 5), f(d, 6), f(d, 7), f(d, 8), f(d, 9), f(d, 10), f(d, 11), \
+        f(d, 12), f(d, 13), f(d, 14), f(d, 15)
+#define STAGE(d)                                                         \
+    for (int i = 0; i < LANES; i++)                                      \
+        if (!(i & (d))) {                                                \
+            vf a = m[i], b = m[i | (d)];                                 \
+            m[i] = __builtin_shufflevector(a, b, EACH_LANE(LOWER, d));   \
+            m[i | (d)] = __builtin_shufflevector(a, b, EACH_LANE(UPPER, d)); \
+        }
+INLINE void transpose_square(vf *m) {
+    STAGE(1) STAGE(2) STAGE(4) STAGE(8)
+}
+#else
+INLINE void transpose_square(vf *m) {
+    for (int i = 0; i < LANES; i++)
+        for (int j = 0; j < i; j++) {
+            float a = m[i][j];
+            m[i][j] = m[j][i];
+            m[j][i] = a;
+        }
+}
+#endif
+
+/* x (rows x columns) -> y (columns x stride), stride a multiple of 16; what lies past the rows becomes zero. */
 static void transpose(const float *x, int64_t rows, int64_t columns, float *y, int64_t stride) {
-    for (int64_t j = 0; j < columns; j++) {
-        for (int64_t i = 0; i < rows; i++) y[j * stride + i] = x[i * columns + j];
-        for (int64_t i = rows; i < stride; i++) y[j * stride + i] = 0;
-    }
+    EACH_VECTOR(i, stride)
+        EACH_VECTOR(j, columns) {
+            vf square[LANES];
+            for (int64_t l = 0; l < LANES; l++) square[l] = i + l < rows ? loadf(x + (i + l) * columns + j) : splat(0);
+            transpose_square(square);
+            for (int64_t l = 0; l < LANES; l++) storef(y + (j + l) * stride + i, square[l]);
+        }
 }
 
 #define NAME(x) x##_bf16

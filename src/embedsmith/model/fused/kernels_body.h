@@ -199,25 +199,43 @@ void NAME(outer)(const float *u, const T *x, int64_t stride, const dropout_t *d,
 INLINE void NAME(load_head)(const T *x, int64_t dim, float *to) { EACH_VECTOR(j, dim) storef(to + j, get(x + j)); }
 INLINE void NAME(store_head)(const float *x, int64_t dim, T *to) { EACH_VECTOR(j, dim) put(to + j, loadf(x + j)); }
 
-/* Rotated keys and values of one segment and KV head, as float32 rows; the keys transposed as well. */
+/* Ask for rows a head's width long before they are needed: they lie too far apart for the processor to guess. */
+INLINE void NAME(fetch)(const T *x, int64_t stride, int64_t rows, int64_t width) {
+    for (int64_t i = 0; i < rows; i++)
+        for (int64_t j = 0; j < width; j += 64 / sizeof(T)) __builtin_prefetch(x + i * stride + j, 0, 2);
+}
+
+/* Keys, rotated and scaled, and values of one segment and KV head, as float32 rows. */
 static void NAME(load_segment)(const attention_t *t, const T *k, const T *v, int64_t stride, int64_t length, float *keys,
-                               float *keys_t, float *values) {
+                               float *values) {
     for (int64_t i = 0; i < length; i++) {
         NAME(load_head)(k + i * stride, t->dim, keys + i * t->dim);
         rotate(keys + i * t->dim, t, i, 1);
+        scale_row(keys + i * t->dim, t->scale, t->dim);
         NAME(load_head)(v + i * stride, t->dim, values + i * t->dim);
     }
-    transpose(keys, length, t->dim, keys_t, ROUND_UP(length));
 }
 
-/* Rotated and scaled queries from position `first` on. */
+/* All that one task of the loops below reads; dout may be NULL. */
+static void NAME(fetch_task)(const attention_t *t, int64_t task, const T *q, int64_t q_stride, const T *k, const T *v,
+                             int64_t kv_stride, const T *dout, int64_t out_stride) {
+    int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads, group = t->heads / t->kv_heads * t->dim;
+    int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
+    int64_t row = t->ends_only ? segment : start, num_queries = t->ends_only ? 1 : length;
+    NAME(fetch)(k + start * kv_stride + kv_head * t->dim, kv_stride, length, t->dim);
+    NAME(fetch)(v + start * kv_stride + kv_head * t->dim, kv_stride, length, t->dim);
+    NAME(fetch)(q + row * q_stride + kv_head * group, q_stride, num_queries, group);
+    if (dout) NAME(fetch)(dout + row * out_stride + kv_head * group, out_stride, num_queries, group);
+}
+
+/* Rotated queries from position `first` on, and the same transposed (dim x lanes). */
 static void NAME(load_queries)(const attention_t *t, const T *q, int64_t stride, int64_t first, int64_t num,
-                               float *queries) {
+                               float *queries, float *queries_t, int64_t lanes) {
     for (int64_t i = 0; i < num; i++) {
         NAME(load_head)(q + i * stride, t->dim, queries + i * t->dim);
         rotate(queries + i * t->dim, t, first + i, 1);
-        scale_row(queries + i * t->dim, t->scale, t->dim);
     }
+    transpose(queries, num, t->dim, queries_t, lanes);
 }
 
 /* A block of at most QUERY_ROWS queries of one segment: `num` of them from position `first` on, which lie in rows from
@@ -229,28 +247,32 @@ static void NAME(load_queries)(const attention_t *t, const T *q, int64_t stride,
          first += QUERY_ROWS)
 
 /* out (queries x heads*dim) = softmax(scale q k^T) v within each segment, rotary applied to q and k on the way.
- * Work is one (segment, KV head) at a time, longest segments first; its keys and values serve all heads of the group. */
+ * Work is one (segment, KV head) at a time, longest segments first; its keys and values serve all heads of the group.
+ * Scores are held as keys x queries, so that softmax runs down 16 columns at once. */
 void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T *k, const T *v, int64_t kv_stride,
                      T *out, int64_t out_stride) {
-    const int64_t dim = t->dim, columns = ROUND_UP(t->longest), group = t->heads / t->kv_heads;
+    const int64_t dim = t->dim, group = t->heads / t->kv_heads, scores = (t->longest + SPARE_ROWS) * QUERY_ROWS;
+    const int64_t matrix = (t->longest + SPARE_ROWS) * dim, block = (QUERY_ROWS + SPARE_ROWS) * dim;
 #pragma omp parallel
     {
-        float *memory = aligned_alloc(64, sizeof(float) * (3 * columns * dim + QUERY_ROWS * (columns + 2 * dim)));
-        float *keys = memory, *keys_t = keys + columns * dim, *values = keys_t + columns * dim;
-        float *queries = values + columns * dim, *sums = queries + QUERY_ROWS * dim, *p = sums + QUERY_ROWS * dim;
+        float *memory = aligned_alloc(64, sizeof(float) * (2 * matrix + 3 * block + scores));
+        float *keys = memory, *values = keys + matrix;
+        float *queries = values + matrix, *queries_t = queries + block, *sums = queries_t + block, *p = sums + block;
 #pragma omp for schedule(dynamic, 4)
         for (int64_t task = t->num_segments * t->kv_heads - 1; task >= 0; task--) {
             int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
             int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
             int64_t at = start * kv_stride + kv_head * dim;
-            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, keys_t, values);
+            if (task > 0) NAME(fetch_task)(t, task - 1, q, q_stride, k, v, kv_stride, NULL, 0);
+            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, values);
             for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
                 EACH_QUERY_BLOCK {
-                    int64_t w = ROUND_UP(seen);
-                    NAME(load_queries)(t, q + row * q_stride + head * dim, q_stride, first, num, queries);
-                    product(queries, dim, 1, keys_t, ROUND_UP(length), p, w, num, w, dim, 0);
-                    for (int64_t i = 0; i < num; i++) softmax_row(p + i * w, first + i, w, t->window, EXP);
-                    product(p, w, 1, values, dim, sums, dim, num, dim, seen, 0);
+                    int64_t lanes = ROUND_UP(num);
+                    NAME(load_queries)
+                    (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
+                    product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
+                    softmax_columns(p, first, seen, lanes, t->window, EXP);
+                    product(p, 1, lanes, values, dim, sums, dim, num, dim, seen, 0);
                     for (int64_t i = 0; i < num; i++)
                         NAME(store_head)(sums + i * dim, dim, out + (row + i) * out_stride + head * dim);
                 }
@@ -262,51 +284,50 @@ void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T
 /* Gradients of `attention` at dout; probabilities are computed again. dq, dk, dv have the layout of q, k, v. */
 void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride, const T *k, const T *v,
                               int64_t kv_stride, const T *dout, int64_t out_stride, T *dq, T *dk, T *dv) {
-    const int64_t dim = t->dim, columns = ROUND_UP(t->longest), group = t->heads / t->kv_heads;
-    const int64_t matrix = columns * dim, block = QUERY_ROWS * dim;
+    const int64_t dim = t->dim, group = t->heads / t->kv_heads, scores = (t->longest + SPARE_ROWS) * QUERY_ROWS;
+    const int64_t matrix = (t->longest + SPARE_ROWS) * dim, block = (QUERY_ROWS + SPARE_ROWS) * dim;
 #pragma omp parallel
     {
-        float *memory = aligned_alloc(64, sizeof(float) * (6 * matrix + 3 * block + 2 * QUERY_ROWS * columns));
-        float *keys = memory, *keys_t = keys + matrix, *values = keys_t + matrix, *values_t = values + matrix;
-        float *dkeys = values_t + matrix, *dvalues = dkeys + matrix;
-        float *queries = dvalues + matrix, *douts = queries + block, *dqueries = douts + block;
-        float *p = dqueries + block, *ds = p + QUERY_ROWS * columns;
+        float *memory = aligned_alloc(64, sizeof(float) * (4 * matrix + 5 * block + 2 * scores));
+        float *keys = memory, *values = keys + matrix, *dkeys = values + matrix, *dvalues = dkeys + matrix;
+        float *queries = dvalues + matrix, *queries_t = queries + block, *dqueries = queries_t + block;
+        float *douts = dqueries + block, *douts_t = douts + block;
+        float *p = douts_t + block, *ds = p + scores;
 #pragma omp for schedule(dynamic, 4)
         for (int64_t task = t->num_segments * t->kv_heads - 1; task >= 0; task--) {
             int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
             int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
-            int64_t at = start * kv_stride + kv_head * dim, width = ROUND_UP(length);
-            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, keys_t, values);
-            transpose(values, length, dim, values_t, width);
+            int64_t at = start * kv_stride + kv_head * dim;
+            if (task > 0) {
+                NAME(fetch_task)(t, task - 1, q, q_stride, k, v, kv_stride, dout, out_stride);
+                NAME(fetch_task)(t, task - 1, dq, q_stride, dk, dv, kv_stride, NULL, 0);
+            }
+            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, values);
             memset(dkeys, 0, sizeof(float) * length * dim);
             memset(dvalues, 0, sizeof(float) * length * dim);
             for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
                 EACH_QUERY_BLOCK {
-                    int64_t w = ROUND_UP(seen);
-                    NAME(load_queries)(t, q + row * q_stride + head * dim, q_stride, first, num, queries);
+                    int64_t lanes = ROUND_UP(num);
+                    NAME(load_queries)
+                    (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
                     for (int64_t i = 0; i < num; i++)
                         NAME(load_head)(dout + (row + i) * out_stride + head * dim, dim, douts + i * dim);
-                    product(queries, dim, 1, keys_t, width, p, w, num, w, dim, 0);
-                    product(douts, dim, 1, values_t, width, ds, w, num, w, dim, 0);
-                    for (int64_t i = 0; i < num; i++) {
-                        float *p_row = p + i * w, *ds_row = ds + i * w;
-                        softmax_row(p_row, first + i, w, t->window, EXP);
-                        vf sum = splat(0);
-                        EACH_VECTOR(j, w) sum += loadf(p_row + j) * loadf(ds_row + j);
-                        float mean = total(sum);
-                        EACH_VECTOR(j, w) storef(ds_row + j, loadf(p_row + j) * (loadf(ds_row + j) - mean));
-                    }
-                    product(ds, w, 1, keys, dim, dqueries, dim, num, dim, seen, 0);
-                    product(ds, 1, w, queries, dim, dkeys, dim, seen, dim, num, 1);
-                    product(p, 1, w, douts, dim, dvalues, dim, seen, dim, num, 1);
+                    transpose(douts, num, dim, douts_t, lanes);
+                    product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
+                    product(values, dim, 1, douts_t, lanes, ds, lanes, seen, lanes, dim, 0);
+                    softmax_columns(p, first, seen, lanes, t->window, EXP);
+                    softmax_columns_backward(p, ds, seen, lanes);
+                    product(ds, 1, lanes, keys, dim, dqueries, dim, num, dim, seen, 0);
+                    product(ds, lanes, 1, queries, dim, dkeys, dim, seen, dim, num, 1);
+                    product(p, lanes, 1, douts, dim, dvalues, dim, seen, dim, num, 1);
                     for (int64_t i = 0; i < num; i++) {
                         rotate(dqueries + i * dim, t, first + i, -1);
-                        scale_row(dqueries + i * dim, t->scale, dim);
                         NAME(store_head)(dqueries + i * dim, dim, dq + (row + i) * q_stride + head * dim);
                     }
                 }
             for (int64_t i = 0; i < length; i++) {
                 rotate(dkeys + i * dim, t, i, -1);
+                scale_row(dkeys + i * dim, t->scale, dim);
                 NAME(store_head)(dkeys + i * dim, dim, dk + at + i * kv_stride);
                 NAME(store_head)(dvalues + i * dim, dim, dv + at + i * kv_stride);
             }
