@@ -34,7 +34,7 @@ def test_a_prompt_with_an_end_token_of_its_own(model_folders: dict[str, str]) ->
 def test_texts_that_see_each_other_are_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def joined(hidden_of: object) -> object:
-        def hidden_states(packed: object, *, ends_only: bool = False) -> torch.Tensor:
+        def hidden_states(packed: object, *, ends_only: bool = False, **_: object) -> torch.Tensor:
             # one segment for the whole row: what packing without segment bounds would do
             segments = type(packed.segments)(
                 (packed.num_tokens,), torch.tensor([0, packed.num_tokens], dtype=torch.int32)

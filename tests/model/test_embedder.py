@@ -124,9 +124,11 @@ def test_many_texts_are_tokenized_ahead_and_equal_ones_computed_once(
     monkeypatch.setattr("embedsmith.model.tokens._TEXTS_AHEAD", 64)
     done: list[int] = []
     computed: list[int] = []
-    embed = llama.embed
+    states = llama.hidden_states
     monkeypatch.setattr(
-        llama, "embed", lambda packed, **kw: computed.append(len(packed.segments.lengths)) or embed(packed, **kw)
+        llama,
+        "hidden_states",
+        lambda packed, **kw: computed.append(len(packed.segments.lengths)) or states(packed, **kw),
     )
     np.testing.assert_allclose(llama.encode(texts, on_progress=done.append), expected, atol=1e-6)
     assert sum(done) == len(texts)

@@ -41,8 +41,8 @@ def test_packed_states_equal_the_padded_forward(model_folders: dict[str, str], f
         hidden = embedder.hidden_states(packed)
     segments = hidden.split(packed.segments.lengths)
     for expected, segment in zip(padded_states(embedder, side=side), packed.segment_of_text, strict=True):
-        # float32 rounding only: the sums run in another order
-        torch.testing.assert_close(segments[segment], expected, rtol=1e-4, atol=2e-5)
+        # float32 rounding only: the sums run in another order, and either side is up to 2.6e-5 from float64's
+        torch.testing.assert_close(segments[segment], expected, rtol=1e-4, atol=5e-5)
 
 
 @pytest.mark.parametrize("pooling", list(Pooling))

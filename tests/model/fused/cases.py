@@ -21,12 +21,19 @@ from embedsmith.model.fused.torch_kernels import TorchKernels
 HAS_COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
 needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler on this machine")
 BOTH_KERNELS = [pytest.param("C", marks=needs_compiler), "torch"]
+# bfloat16 has products of its own besides, where the processor can.
+BFLOAT16_KERNELS = [*BOTH_KERNELS, pytest.param("C, torch's products", marks=needs_compiler)]
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 EVERY_LINEAR_PHI = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
 
 
 def make_kernels(name: str) -> Kernels:
-    return CKernels(load_library()) if name == "C" else TorchKernels()
+    if name == "torch":
+        return TorchKernels()
+    kernels = CKernels(load_library())
+    if name != "C":
+        kernels.products = None
+    return kernels
 
 
 def every_linear(family: str) -> list[str]:
@@ -43,13 +50,13 @@ def load(
     dropout: float = 0.0,
     max_length: int = 64,
 ) -> Embedder:
-    """An embedder with the same random A and B every time. `kernels`: C, torch, or None for the plain path."""
+    """An embedder with the same random A and B every time. `kernels`: as in the lists above; None: the plain path."""
     embedder = Embedder.load(
         str(folder), precision=precision, max_length=max_length, pooling=pooling, fused=kernels == "C"
     )
-    if kernels == "torch":
-        embedder.decoder = FusedDecoder(embedder.backbone.model, kernels=TorchKernels())
-    assert (embedder.decoder.kernels.name if embedder.decoder else None) == kernels
+    if kernels not in ("C", None):
+        embedder.decoder = FusedDecoder(embedder.backbone.model, kernels=make_kernels(kernels))
+    assert (embedder.decoder.kernels.name if embedder.decoder else None) == (kernels and kernels.split(",")[0])
     embedder.add_adapter(AdapterSection(lora_r=5, lora_dropout=dropout, target_modules=targets))
     generator = torch.Generator().manual_seed(7)
     for _, weight in adapter_weights(embedder):

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 import torch
 from cases import (
+    BFLOAT16_KERNELS,
     BOTH_KERNELS,
     adapter_weights,
     assert_same_run,
@@ -132,7 +133,7 @@ def test_ends_only_are_rows_of_the_whole(folders: dict[str, Path], family: str, 
     torch.testing.assert_close(ends, whole[packed.segments.ends], rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("kernels", BOTH_KERNELS)
+@pytest.mark.parametrize("kernels", BFLOAT16_KERNELS)
 @pytest.mark.parametrize("pooling", ["last", "mean"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_bfloat16_is_as_exact_as_the_plain_path(

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from embedsmith.model.dropout import DropoutMask
-from embedsmith.model.fused.kernels import Activation, AttentionShape, Norm, NormState
+from embedsmith.model.fused.kernels import Activation, AttentionShape, Norm, NormState, ProductKernels
 
 _KINDS = {"silu": 0, "gelu": 1}
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
@@ -46,6 +46,9 @@ class CKernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        # Where there are tile instructions (AMX), oneDNN's products are several times faster than plain vectors.
+        has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
+        self.products: ProductKernels | None = CProducts(library) if library.has_products() and not has_tiles else None
 
     def add_norm(
         self, x: torch.Tensor, updates: tuple[torch.Tensor, ...], *, alpha: float, norm: Norm, dtype: torch.dtype,
@@ -55,8 +58,8 @@ class CKernels:
         h = torch.empty(x.shape, dtype=dtype)
         state = NormState(torch.empty_like(h), torch.empty(len(x))) if keep else None
         first, second = (*updates, None, None)[:2]
-        self._call(
-            "add_norm", dtype, x, first, second, ctypes.c_float(alpha), norm.weight, norm.bias,
+        _call(
+            self._library, "add_norm", dtype, x, first, second, ctypes.c_float(alpha), norm.weight, norm.bias,
             ctypes.c_float(norm.eps), ctypes.c_int32(norm.is_centered), h, state and state.normed,
             state and state.scale, *x.shape,
         )  # fmt: skip
@@ -74,8 +77,8 @@ class CKernels:
         """As `Kernels.norm_backward`."""
         first, second = (*gradients, None)[:2]
         out = torch.empty_like(state.normed)
-        self._call(
-            "norm_backward", out.dtype, first, second, state.normed, state.scale, norm.weight,
+        _call(
+            self._library, "norm_backward", out.dtype, first, second, state.normed, state.scale, norm.weight,
             ctypes.c_int32(norm.is_centered), dx, out, ctypes.c_float(alpha), *dx.shape,
         )  # fmt: skip
         return out
@@ -84,34 +87,70 @@ class CKernels:
         """As `Kernels.activate`."""
         width = x.shape[1] // (2 if activation.is_gated else 1)
         out = torch.empty(len(x), width, dtype=x.dtype)
-        self._call("activation", x.dtype, x, out, *_kind(activation), len(x), width)
+        _call(self._library, "activation", x.dtype, x, out, *_kind(activation), len(x), width)
         return out
 
     def activate_backward(self, x: torch.Tensor, dy: torch.Tensor, *, activation: Activation) -> None:
         """As `Kernels.activate_backward`."""
-        self._call("activation_backward", x.dtype, x, dy, *_kind(activation), *dy.shape)
+        _call(self._library, "activation_backward", x.dtype, x, dy, *_kind(activation), *dy.shape)
 
     def project(self, x: torch.Tensor, w: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
         """As `Kernels.project`."""
         u = torch.empty(len(x), len(w))
-        self._call("project", x.dtype, x, x.stride(0), w, _dropout(mask), ctypes.c_float(scale), u, len(x), *w.shape)
+        _call(
+            self._library,
+            "project",
+            x.dtype,
+            x,
+            x.stride(0),
+            w,
+            _dropout(mask),
+            ctypes.c_float(scale),
+            u,
+            len(x),
+            *w.shape,
+        )
         return u
 
     def expand_add(self, u: torch.Tensor, w: torch.Tensor, *, y: torch.Tensor, mask: DropoutMask, scale: float) -> None:
         """As `Kernels.expand_add`."""
-        self._call("expand_add", y.dtype, u, w, _dropout(mask), ctypes.c_float(scale), y, y.stride(0), len(y), *w.shape)
+        _call(
+            self._library,
+            "expand_add",
+            y.dtype,
+            u,
+            w,
+            _dropout(mask),
+            ctypes.c_float(scale),
+            y,
+            y.stride(0),
+            len(y),
+            *w.shape,
+        )
 
     def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask) -> torch.Tensor:
         """As `Kernels.outer`."""
         out = torch.empty(u.shape[1], x.shape[1])
-        self._call("outer", x.dtype, u, x, x.stride(0), _dropout(mask), out, len(x), *out.shape)
+        _call(self._library, "outer", x.dtype, u, x, x.stride(0), _dropout(mask), out, len(x), *out.shape)
         return out
 
     def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: AttentionShape) -> torch.Tensor:
         """As `Kernels.attention`."""
         assert k.stride(0) == v.stride(0)
         out = torch.empty(q.shape, dtype=q.dtype)
-        self._call("attention", q.dtype, _attention(shape), q, q.stride(0), k, v, k.stride(0), out, out.stride(0))
+        _call(
+            self._library,
+            "attention",
+            q.dtype,
+            _attention(shape),
+            q,
+            q.stride(0),
+            k,
+            v,
+            k.stride(0),
+            out,
+            out.stride(0),
+        )
         return out
 
     def attention_backward(
@@ -126,24 +165,67 @@ class CKernels:
     ) -> None:
         """As `Kernels.attention_backward`."""
         assert [tensor.stride() for tensor in into] == [tensor.stride() for tensor in (q, k, v)]
-        self._call(
-            "attention_backward", q.dtype, _attention(shape), q, q.stride(0), k, v, k.stride(0), dy, dy.stride(0),
-            *into,
+        _call(
+            self._library, "attention_backward", q.dtype, _attention(shape), q, q.stride(0), k, v, k.stride(0), dy,
+            dy.stride(0), *into,
         )  # fmt: skip
 
-    def _call(self, name: str, dtype: torch.dtype, *arguments: object) -> None:
-        converted: list[Any] = []
-        for argument in arguments:
-            if isinstance(argument, torch.Tensor):
-                assert argument.stride(-1) == 1
-                converted.append(ctypes.c_void_p(argument.data_ptr()))
-            elif isinstance(argument, int):
-                converted.append(ctypes.c_int64(argument))
-            elif isinstance(argument, ctypes.Structure):
-                converted.append(ctypes.byref(argument))
-            else:
-                converted.append(argument)
-        getattr(self._library, f"{name}_{_SUFFIX[dtype]}")(*converted)
+
+class CProducts:
+    """`products.h`, for processors that multiply bfloat16 and have no tile instructions."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
+        """As `ProductKernels.add`."""
+        assert x.dtype is torch.bfloat16 and x.is_contiguous() and into.is_contiguous()
+        _call(self._library, "add_product", None, x, panels, into, ctypes.c_float(alpha), *x.shape, into.shape[1])
+
+    def activate(
+        self,
+        x: torch.Tensor,
+        panels: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        num_out: int,
+        activation: Activation,
+        keep: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """As `ProductKernels.activate`."""
+        assert x.dtype is torch.bfloat16 and x.is_contiguous()
+        before = torch.empty(len(x), num_out, dtype=x.dtype) if keep else None
+        after = torch.empty(len(x), num_out // (2 if activation.is_gated else 1), dtype=x.dtype)
+        _call(
+            self._library, "product_activation", None, x, panels, bias, before, after, *_kind(activation), *x.shape,
+            after.shape[1],
+        )  # fmt: skip
+        return before, after
+
+    def activate_backward(
+        self, dy: torch.Tensor, panels: torch.Tensor, *, x: torch.Tensor, activation: Activation
+    ) -> None:
+        """As `ProductKernels.activate_backward`."""
+        assert dy.dtype is x.dtype is torch.bfloat16 and dy.is_contiguous() and x.is_contiguous()
+        width = x.shape[1] // (2 if activation.is_gated else 1)
+        _call(
+            self._library, "product_activation_backward", None, dy, panels, x, *_kind(activation), *dy.shape, width
+        )  # fmt: skip
+
+
+def _call(library: ctypes.CDLL, name: str, dtype: torch.dtype | None, *arguments: object) -> None:
+    converted: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            assert argument.stride(-1) == 1
+            converted.append(ctypes.c_void_p(argument.data_ptr()))
+        elif isinstance(argument, int):
+            converted.append(ctypes.c_int64(argument))
+        elif isinstance(argument, ctypes.Structure):
+            converted.append(ctypes.byref(argument))
+        else:
+            converted.append(argument)
+    getattr(library, f"{name}_{_SUFFIX[dtype]}" if dtype else name)(*converted)
 
 
 def _kind(activation: Activation) -> tuple[ctypes.c_int32, ctypes.c_int32]:

@@ -45,13 +45,20 @@ class FusedDecoder:
         self.layout = read_layout(model, kernels=self.kernels)
         self._cos, self._sin = rotary_tables(model, 256)
 
-    def __call__(self, packed: PackedTexts, *, ends_only: bool = False) -> torch.Tensor:
-        """Hidden states after the final norm, float32: (N, H), or with `ends_only` (S, H)."""
+    def __call__(self, packed: PackedTexts, *, ends_only: bool = False, num_exact: int = 0) -> torch.Tensor:
+        """Hidden states after the final norm, float32: (N, H), or with `ends_only` (S, H).
+
+        Args:
+            packed: the texts.
+            ends_only: only each segment's last token is wanted.
+            num_exact: this many of the first layers compute in float32 whatever the model's precision; without graph.
+        """
         self._grow_tables(packed.segments.lengths[-1])
         forward = _Forward(self, packed, ends_only=ends_only)
         parameters = [p for p in self.model.parameters() if p.requires_grad] if torch.is_grad_enabled() else []
         if not parameters:
-            return forward.run(first_saved=len(self.layout.layers))
+            return forward.run(first_saved=len(self.layout.layers), num_exact=num_exact)
+        assert num_exact == 0, "layers of another precision have no backward"
         return _Autograd.apply(forward, *parameters)
 
     @property
@@ -147,23 +154,29 @@ class _Forward:
     # ---- forward --------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
-    def run(self, *, first_saved: int) -> torch.Tensor:
+    def run(self, *, first_saved: int, num_exact: int = 0) -> torch.Tensor:
         """Compute the hidden states; layers from `first_saved` on keep what backward needs."""
         model = self.decoder.model
-        dtype = model.dtype
         x = model.embed_tokens(self.packed.input_ids[0]).float() * self.layout.embedding_multiplier
         pending: tuple[torch.Tensor, ...] = ()  # what the next norm adds to the stream
         last = len(self.layout.layers) - 1
         for index, layer in enumerate(self.layout.layers):
             rows = self.ends if index == last else None
+            dtype = torch.float32 if index < num_exact else model.dtype
+            if any(update.dtype != dtype for update in pending):
+                self._add(pending, to=x)
+                pending = ()
             x, pending, saved = self._layer(layer, x, pending, dtype=dtype, rows=rows, keep=index >= first_saved)
             self.saved.append(saved)
-        for update in pending:
-            x.add_(update, alpha=self.layout.residual_multiplier)
+        self._add(pending, to=x)
         hidden, state = normalize(x, norm=self.layout.final_norm, dtype=torch.float32)
         if first_saved <= last:
             self.final = state
         return hidden
+
+    def _add(self, updates: tuple[torch.Tensor, ...], *, to: torch.Tensor) -> None:
+        for update in updates:
+            to.add_(update, alpha=self.layout.residual_multiplier)
 
     def _layer(
         self,
@@ -184,21 +197,19 @@ class _Forward:
         if layer.head_norms:
             head_states = (self._norm_heads(q, layer.head_norms[0]), self._norm_heads(k, layer.head_norms[1]))
         attended = kernels.attention(q, k, v, shape=self._shape(layer, rows))
-        attention_update, updates["out"] = layer.out(attended, rows=rows)
         if rows is not None:
             x, h = x[rows], h[rows]
+        pending, updates["out"] = layer.out.onto(x, attended, alpha=alpha, rows=rows)
         mlp_state = None
         if layer.mlp_norm:
-            h, mlp_state = kernels.add_norm(
-                x, (attention_update,), alpha=alpha, norm=layer.mlp_norm, dtype=dtype, keep=keep
-            )
-        inner, updates["up"] = layer.up(h, rows=rows)
-        activated = kernels.activate(inner, activation=self.layout.activation)
-        mlp_update, updates["down"] = layer.down(activated, rows=rows)
-        pending = (mlp_update,) if layer.mlp_norm else (attention_update, mlp_update)
+            h, mlp_state = kernels.add_norm(x, pending, alpha=alpha, norm=layer.mlp_norm, dtype=dtype, keep=keep)
+            pending = ()
+        inner, activated, updates["up"] = layer.up.activate(h, activation=self.layout.activation, rows=rows, keep=keep)
+        mlp_pending, updates["down"] = layer.down.onto(x, activated, alpha=alpha, rows=rows)
+        pending = (*pending, *mlp_pending)
         if not keep:
             return x, pending, None
-        assert norm_state is not None
+        assert norm_state is not None and inner is not None
         return (
             x,
             pending,
@@ -278,10 +289,9 @@ class _Forward:
         """dx (n, H) float32: gradient of the residual stream; dy: the same times its multiplier, as rows."""
         kernels, alpha, updates = self.kernels, self.layout.residual_multiplier, saved.updates
         inner = saved.inner
-        activated = kernels.activate(inner, activation=self.layout.activation) if updates["down"] else None
-        dinner = layer.down.backward(dy, x=activated, updates=updates["down"], gradients=gradients)
-        assert dinner is not None
-        kernels.activate_backward(inner, dinner, activation=self.layout.activation)
+        layer.down.backward_activation(
+            dy, x=inner, activation=self.layout.activation, updates=updates["down"], gradients=gradients
+        )
         mlp_norm, mlp_state = (layer.mlp_norm, saved.mlp_norm) if layer.mlp_norm else (layer.norm, saved.norm)
         assert mlp_state is not None
         mlp_input = _scaled(mlp_state, mlp_norm) if updates["up"] else None

@@ -301,3 +301,4 @@ INLINE void put16_bf16(uint16_t *p, vf v) { /* to the nearest, ties to even */
 INLINE vf get16_f32(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
 INLINE void put16_f32(float *p, vf v) { memcpy(p, &v, sizeof v); }
 #include "kernels_body.h"
+#include "products.h"

@@ -77,6 +77,8 @@ class Kernels(Protocol):
     """The operations. Rows are (N, width) in the backbone's precision; the residual stream `x` is float32."""
 
     name: str
+    products: "ProductKernels | None"
+    """None where torch's own products serve better."""
 
     def add_norm(
         self,
@@ -130,6 +132,30 @@ class Kernels(Protocol):
         into: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
     ) -> None:
         """Write the gradients of q, k and v, laid out as they are, `into` three views."""
+
+
+class ProductKernels(Protocol):
+    """Products of bfloat16 rows (n, in) with a weight laid out by `panels.py`, and what follows each."""
+
+    def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
+        """into (n, out) float32 += alpha * x W^T, in place."""
+
+    def activate(
+        self,
+        x: torch.Tensor,
+        panels: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        num_out: int,
+        activation: Activation,
+        keep: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """y = x W^T + b, (n, num_out), if `keep`, and its activation; a gated W has its halves side by side."""
+
+    def activate_backward(
+        self, dy: torch.Tensor, panels: torch.Tensor, *, x: torch.Tensor, activation: Activation
+    ) -> None:
+        """Overwrite the activation's input `x` with its gradient, that of its output being dy W^T."""
 
 
 def choose_kernels(device: torch.device, *, widths: Sequence[int]) -> Kernels:

@@ -96,13 +96,14 @@ def read_layout(model: PreTrainedModel, *, kernels: Kernels) -> Layout:
     config = model.config
     attention = model.layers[0].self_attn
     num_layers = len(model.layers)
+    activation = Activation(_ACTIVATIONS[config.hidden_act], is_gated=hasattr(model.layers[0].mlp, "gate_proj"))
     return Layout(
         layers=[
-            _read_layer(layer, config, kernels, is_last=index == num_layers - 1)
+            _read_layer(layer, config, kernels, activation, is_last=index == num_layers - 1)
             for index, layer in enumerate(model.layers)
         ],
         final_norm=_read_norm(model.norm if hasattr(model, "norm") else model.final_layernorm, config),
-        activation=Activation(_ACTIVATIONS[config.hidden_act], is_gated=hasattr(model.layers[0].mlp, "gate_proj")),
+        activation=activation,
         num_heads=config.num_attention_heads,
         num_kv_heads=config.num_key_value_heads,
         head_dim=attention.head_dim,
@@ -120,14 +121,14 @@ def rotary_tables(model: PreTrainedModel, num_positions: int) -> tuple[torch.Ten
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
-def _read_layer(layer: Any, config: Any, kernels: Kernels, *, is_last: bool) -> Layer:
+def _read_layer(layer: Any, config: Any, kernels: Kernels, activation: Activation, *, is_last: bool) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     is_parallel = not hasattr(layer, "post_attention_layernorm")
 
-    def group(parent: Any, *names: str) -> LinearGroup:
-        return LinearGroup(parent, names, kernels=kernels)
+    def group(parent: Any, *names: str, into_stream: bool = False, activation: Activation | None = None) -> LinearGroup:
+        return LinearGroup(parent, names, kernels=kernels, into_stream=into_stream, activation=activation)
 
-    is_gated = hasattr(mlp, "gate_proj")
+    is_gated = activation.is_gated
     window = getattr(attention, "sliding_window", None)
     if config.model_type == "mistral":
         window = config.sliding_window
@@ -142,9 +143,9 @@ def _read_layer(layer: Any, config: Any, kernels: Kernels, *, is_last: bool) -> 
             if hasattr(attention, "q_norm")
             else None
         ),
-        out=group(attention, "o_proj" if hasattr(attention, "o_proj") else "dense"),
-        up=group(mlp, "gate_proj", "up_proj") if is_gated else group(mlp, "fc1"),
-        down=group(mlp, "down_proj" if is_gated else "fc2"),
+        out=group(attention, "o_proj" if hasattr(attention, "o_proj") else "dense", into_stream=True),
+        up=group(mlp, *(("gate_proj", "up_proj") if is_gated else ("fc1",)), activation=activation),
+        down=group(mlp, "down_proj" if is_gated else "fc2", into_stream=True),
         window=window,
     )
 

@@ -21,7 +21,7 @@ import torch
 from embedsmith import files
 
 FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
-_SOURCES = ("kernels.c", "kernels_body.h")
+_SOURCES = ("kernels.c", "kernels_body.h", "products.h")
 _TIMEOUT_S = 120
 
 

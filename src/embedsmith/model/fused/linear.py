@@ -2,9 +2,7 @@
 
     y = x W^T + b,   y[:, columns] += scaling * (dropout(x) A^T) B^T     for every adapted layer of the group
 
-Backward gives gradients of x, A and B, and never of W. On a CPU the weight is packed for oneDNN once instead of at
-every product: with the 135M model's shapes bf16 products of 100 to 1,500 rows run 15 to 25 % faster, float32 ones
-more than twice as fast (`python -m benchmarks.products`).
+Backward gives gradients of x, A and B, and never of W.
 """
 
 from collections.abc import Sequence
@@ -13,47 +11,14 @@ from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
-from torch.nn.functional import linear
 
 from embedsmith.errors import ModelError
 from embedsmith.model.dropout import DropoutMask, draw_mask
-from embedsmith.model.fused.kernels import Kernels
+from embedsmith.model.fused.kernels import Activation, Kernels
+from embedsmith.model.fused.products import ActivatedProduct, FrozenProduct, Product, StreamProduct
 
 Gradients = dict[torch.nn.Parameter, torch.Tensor]
 _NO_DROPOUT = DropoutMask()
-
-
-class Product:
-    """x -> x W^T + b for a frozen weight (out, in); `backward` is the gradient of x.
-
-    Attributes:
-        owns_weight: whether the weight was copied into oneDNN's layout, so that the caller's can go.
-    """
-
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None) -> None:
-        self._bias = bias
-        self.owns_weight = weight.device.type == "cpu" and _can_pack(weight.dtype)
-        self._weight = _pack(weight) if self.owns_weight else weight
-        self._transposed: torch.Tensor | None = None
-
-    @property
-    def weight(self) -> torch.Tensor:
-        """(out, in)."""
-        return self._weight.to_dense() if self.owns_weight else self._weight
-
-    def __call__(self, x: torch.Tensor) -> torch.Tensor:
-        """(n, in) -> (n, out)."""
-        if self.owns_weight:
-            return _multiply(x, self._weight, self._bias)
-        return linear(x, self._weight, self._bias)
-
-    def backward(self, dy: torch.Tensor) -> torch.Tensor:
-        """(n, out) -> (n, in)."""
-        if not self.owns_weight:
-            return dy @ self._weight
-        if self._transposed is None:
-            self._transposed = _pack(self.weight.t().contiguous())
-        return _multiply(dy, self._transposed, None)
 
 
 @dataclass(frozen=True)
@@ -79,11 +44,26 @@ class Update:
 class LinearGroup:
     """Linear layers `names` of `parent`, merged into one product.
 
-    The layers' own weights become views of the merged one, or, where oneDNN holds it, NaN of the same shape: a weight
-    is kept once, and whoever runs the layers themselves finds out.
+    The layers' own weights become views of the merged one, or, where it lies in another layout, NaN of the same shape:
+    a weight is kept once, and whoever runs the layers themselves finds out.
+
+    Args:
+        parent: holds the layers.
+        names: of the layers.
+        kernels: that the decoder works with.
+        into_stream: whether the output is for `onto`.
+        activation: what follows, if the output is for `activate`.
     """
 
-    def __init__(self, parent: torch.nn.Module, names: Sequence[str], *, kernels: Kernels) -> None:
+    def __init__(
+        self,
+        parent: torch.nn.Module,
+        names: Sequence[str],
+        *,
+        kernels: Kernels,
+        into_stream: bool = False,
+        activation: Activation | None = None,
+    ) -> None:
         self._parent = parent
         self._kernels = kernels
         layers = [_base_layer(getattr(parent, name)) for name in names]
@@ -94,7 +74,14 @@ class LinearGroup:
             weight = torch.cat([layer.weight.data for layer in layers])
             if bias is not None:
                 bias = torch.cat([layer.bias.data for layer in layers])
-        self._product = Product(weight, bias)
+        self._product: FrozenProduct
+        products = kernels.products if weight.dtype is torch.bfloat16 else None
+        if products and into_stream:
+            self._product = StreamProduct(weight, bias, kernels=products)
+        elif products and activation and ActivatedProduct.fits(weight):
+            self._product = ActivatedProduct(weight, bias, activation=activation, kernels=products)
+        else:
+            self._product = Product(weight, bias)
         self._base_layers = layers
         ends = torch.tensor(sizes).cumsum(0).tolist()
         self._columns = {name: slice(end - size, end) for name, size, end in zip(names, sizes, ends, strict=True)}
@@ -122,8 +109,52 @@ class LinearGroup:
                 layer.weight.data = layer.weight.new_full((), torch.nan).expand(layer.weight.shape)
 
     def __call__(self, x: torch.Tensor, *, rows: torch.Tensor | None = None) -> tuple[torch.Tensor, list[Update]]:
-        """(n, in) -> (n, out), and the updates that went into it. `rows`: where x's rows lie in the packed row."""
-        y = self._product(x)
+        """(n, in) -> (n, out), and the updates that went into it. `rows`: where x's rows lie in the packed row.
+
+        float32 rows are multiplied in float32 whatever the weight's precision.
+        """
+        product = self._product if x.dtype is self._product.dtype else self._product.exact
+        y = product(x)
+        return y, self._update(x, into=y, alpha=1.0, rows=rows)
+
+    def onto(
+        self, stream: torch.Tensor, x: torch.Tensor, *, alpha: float, rows: torch.Tensor | None = None
+    ) -> tuple[tuple[torch.Tensor, ...], list[Update]]:
+        """stream (n, out) float32 += alpha times the output, now if the product can; else what remains to be added."""
+        if not isinstance(self._product, StreamProduct) or x.dtype is not self._product.dtype:
+            y, updates = self(x, rows=rows)
+            return (y,), updates
+        self._product.add(x, into=stream, alpha=alpha)
+        return (), self._update(x, into=stream, alpha=alpha, rows=rows)
+
+    def activate(
+        self, x: torch.Tensor, *, activation: Activation, rows: torch.Tensor | None, keep: bool
+    ) -> tuple[torch.Tensor | None, torch.Tensor, list[Update]]:
+        """The output before the activation if `keep`, and after it; and the updates."""
+        if isinstance(self._product, ActivatedProduct) and x.dtype is self._product.dtype and not self.is_adapted:
+            return *self._product.activate(x, keep=keep), []
+        y, updates = self(x, rows=rows)
+        return y if keep else None, self._kernels.activate(y, activation=activation), updates
+
+    def backward_activation(
+        self,
+        dy: torch.Tensor,
+        *,
+        x: torch.Tensor,
+        activation: Activation,
+        updates: Sequence[Update],
+        gradients: Gradients,
+    ) -> None:
+        """As `backward`, and on through the activation that made the input: `x`, before it, becomes its gradient."""
+        if isinstance(self._product, StreamProduct) and not updates:
+            self._product.backward_activation(dy, x=x, activation=activation)
+            return
+        activated = self._kernels.activate(x, activation=activation) if updates else None
+        dactivated = self.backward(dy, x=activated, updates=updates, gradients=gradients)
+        assert dactivated is not None
+        self._kernels.activate_backward(x, dactivated, activation=activation)
+
+    def _update(self, x: torch.Tensor, *, into: torch.Tensor, alpha: float, rows: torch.Tensor | None) -> list[Update]:
         updates = []
         for columns, layer in self._adapted():
             for name in layer.active_adapters:
@@ -136,10 +167,10 @@ class LinearGroup:
                 scaling = float(layer.scaling[name])
                 projected = self._kernels.project(x, a.data, mask=mask, scale=1.0)
                 self._kernels.expand_add(
-                    projected, b.data.t().contiguous(), y=y[:, columns], mask=_NO_DROPOUT, scale=scaling
+                    projected, b.data.t().contiguous(), y=into[:, columns], mask=_NO_DROPOUT, scale=scaling * alpha
                 )
                 updates.append(Update(columns, a, b, scaling, mask, projected))
-        return y, updates
+        return updates
 
     def backward(
         self,
@@ -187,19 +218,3 @@ class LinearGroup:
 
 def _base_layer(layer: Any) -> Any:
     return layer.get_base_layer() if isinstance(layer, LoraLayer) else layer
-
-
-def _can_pack(dtype: torch.dtype) -> bool:
-    if not torch.backends.mkldnn.is_available():
-        return False
-    return dtype is torch.float32 or (
-        dtype is torch.bfloat16 and torch.ops.mkldnn._is_mkldnn_bf16_supported()  # the processor's own instructions
-    )
-
-
-def _pack(weight: torch.Tensor) -> torch.Tensor:
-    return torch.ops.mkldnn._reorder_linear_weight(weight)
-
-
-def _multiply(x: torch.Tensor, pack: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, pack, bias, "none", [], "")
