@@ -104,43 +104,35 @@ def _measure(options: argparse.Namespace, *, folder: Path) -> None:
 def _run_all(plans: dict[str, list[Plan]], *, folder: Path, keep: Callable[[dict[str, Any]], None]) -> None:
     """Measure every part and keep what is there after each, so that a run cut short is not lost.
 
-    Fractions are of the mean of the peaks measured before and after all parts; until then, of the one before.
+    Fractions are of the mean of the peaks measured before and after the part.
     """
     before = measure_limits_apart()
     console.print(_limits_line("the machine before", before))
     clock = Clock([plan for group in plans.values() for plan in group], bf16_gflops=before["bf16_gflops"])
     console.print(f"this will take about {clock.total_s / 60:.0f} minutes")
-    rows: dict[str, list[Row]] = {}
     for part, group in plans.items():
-        rows[part] = []
+        rows: list[Row] = []
         for plan in group:
             console.print(f"{plan.part}: {', '.join(work.name for work in plan.works)}")
             started = time.perf_counter()
-            rows[part] += run_plan(plan, folder=folder, say=console.print)
+            rows += run_plan(plan, folder=folder, say=console.print)
             console.print(f"  {clock.tick(plan, spent_s=time.perf_counter() - started)}")
-        keep(_with_limits(rows, before=before, after=before))
-    after = measure_limits_apart()
-    console.print(_limits_line("the machine after", after))
-    keep(_with_limits(rows, before=before, after=after))
+        after = measure_limits_apart()
+        console.print(_limits_line("the machine after", after))
+        keep({part: _with_limits(rows, before=before, after=after)})
+        before = after
 
 
-def _with_limits(
-    rows: dict[str, list[Row]], *, before: dict[str, float], after: dict[str, float]
-) -> dict[str, dict[str, Any]]:
-    limits = {key: (before[key] + after[key]) / 2 for key in before}
-    peak_flops = limits["bf16_gflops"] * 1e9
-    return {
-        part: {
-            "limits": {"before": before, "after": after, "used": limits},
-            "rows": [asdict(row) for row in with_fractions(own, peak_flops=peak_flops)],
-        }
-        for part, own in rows.items()
-    }
+def _with_limits(rows: Sequence[Row], *, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
+    used = {key: (before[key] + after[key]) / 2 for key in before}
+    own = with_fractions(rows, peak_flops=used["bf16_gflops"] * 1e9, mm_flops=used["bf16_mm_gflops"] * 1e9)
+    return {"limits": {"before": before, "after": after, "used": used}, "rows": [asdict(row) for row in own]}
 
 
 def _limits_line(title: str, limits: dict[str, float]) -> str:
     return (
-        f"{title}: {limits['bf16_gflops']:.0f} GFLOPS in bf16, {limits['fp32_gflops']:.0f} in fp32, "
+        f"{title}: {limits['bf16_gflops']:.0f} GFLOPS in bf16 (torch.mm {limits['bf16_mm_gflops']:.0f}), "
+        f"{limits['fp32_gflops']:.0f} in fp32, "
         f"{limits['copy_gb_s']:.0f} GB/s copying"
     )
 

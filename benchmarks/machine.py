@@ -28,11 +28,12 @@ def measure_limits() -> dict[str, float]:
     """Best median over shapes of `torch.mm` and of products with weights packed once, and of a large copy.
 
     Returns:
-        bf16_gflops, fp32_gflops, copy_gb_s (bytes read and written).
+        bf16_gflops, fp32_gflops: of any product; bf16_mm_gflops: of `torch.mm` alone; copy_gb_s: read and written.
     """
     with torch.no_grad():
         return {
             "bf16_gflops": _matrix_peak(torch.bfloat16) / 1e9,
+            "bf16_mm_gflops": _matrix_peak(torch.bfloat16, packed=False) / 1e9,
             "fp32_gflops": _matrix_peak(torch.float32) / 1e9,
             "copy_gb_s": _copy_rate() / 1e9,
         }
@@ -72,24 +73,24 @@ def available_bytes() -> int:
     raise RuntimeError("/proc/meminfo has no MemAvailable: the benchmarks run on Linux only")
 
 
-def _matrix_peak(dtype: torch.dtype) -> float:
+def _matrix_peak(dtype: torch.dtype, *, packed: bool = True) -> float:
     best = 0.0
     for num_rows in ROWS:
         for num_in, num_out in SHAPES:
             x = torch.randn(num_rows, num_in).to(dtype)
             weight = torch.randn(num_out, num_in).to(dtype)
             operations = 2 * num_rows * num_in * num_out
-            for product in _products(x, weight):
+            for product in _products(x, weight, packed=packed):
                 best = max(best, operations / _median_seconds(product))
     return best
 
 
-def _products(x: torch.Tensor, weight: torch.Tensor) -> list[Callable[[], torch.Tensor]]:
+def _products(x: torch.Tensor, weight: torch.Tensor, *, packed: bool) -> list[Callable[[], torch.Tensor]]:
     transposed = weight.T.contiguous()
     products: list[Callable[[], torch.Tensor]] = [lambda: torch.mm(x, transposed), lambda: torch.mm(x, weight.T)]
-    if torch.backends.mkldnn.is_available():
-        packed = torch.ops.mkldnn._reorder_linear_weight(weight)
-        products.append(lambda: torch.ops.mkldnn._linear_pointwise(x, packed, None, "none", [], ""))
+    if packed and torch.backends.mkldnn.is_available():
+        layout = torch.ops.mkldnn._reorder_linear_weight(weight)
+        products.append(lambda: torch.ops.mkldnn._linear_pointwise(x, layout, None, "none", [], ""))
     return products
 
 

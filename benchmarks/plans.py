@@ -1,7 +1,7 @@
 """What is compared: each part as plans (who does which works), built before anything runs, so that time can be told.
 
 step        a training step of 32 and of 64 triplets, everybody
-gradcache   512 triplets within the default bound on memory, against one forward of 64
+gradcache   512 triplets within a bound on memory, against one forward of 64
 encode      sentences, and one short text
 growth      time and memory against batch, text length, model size
 families    random models of other families
@@ -18,12 +18,11 @@ from benchmarks.protocol import Batch, Message, WorkerSpec, write_batches, write
 from benchmarks.rows import ENCODING_FACTOR, TRAINING_FACTOR
 from benchmarks.scale import Scale
 from benchmarks.texts import TextSource
-from benchmarks.variants import REFERENCE, VARIANTS, Tool, Variant
+from benchmarks.variants import REFERENCE, VARIANTS, Variant
 
 ONE_TEXT_REPEATS = 20
-LARGEST_PEER_BATCH = 128
+LARGEST_PEER_BATCH = 64
 """Of sentence-transformers in `growth`; larger ones take minutes a step where they fit at all."""
-UNBOUNDED_TOKENS = 10**9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,8 +92,9 @@ class Planner:
     def _gradcache(self) -> list[Plan]:
         direct, cached = self.scale.direct_batch, self.scale.cached_batch
         batches = {f"{direct} triplets": self._batches(direct), f"{cached} triplets": self._batches(cached)}
-        plan = self._training_plan("gradcache", batches, variants=[VARIANTS["embedsmith-default"]])
-        only = [frozenset({"embedsmith-default"}), frozenset({REFERENCE})]
+        bounded = ("embedsmith-default", "embedsmith-bounded")
+        plan = self._training_plan("gradcache", batches, variants=[VARIANTS[name] for name in bounded])
+        only = [frozenset(bounded), frozenset({REFERENCE})]
         works = tuple(replace(work, skip=skip) for work, skip in zip(plan.works, only, strict=True))
         return [replace(plan, works=works)]
 
@@ -277,14 +277,13 @@ class Planner:
         )
 
     def _member(self, variant: Variant, spec: WorkerSpec, *, model: Path, plain_model: Path) -> Member:
-        is_direct = variant.tool is Tool.EMBEDSMITH and not variant.uses_default_max_tokens
         own = replace(
             spec,
             variant=variant.name,
             model=str(plain_model if variant.wants_plain_tokenizer else model),
             precision=variant.precision,
             keep_freed_memory=variant.keep_freed_memory,
-            max_tokens=UNBOUNDED_TOKENS if is_direct else None,
+            max_tokens=variant.max_tokens,
         )
         return Member(variant, own)
 

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from benchmarks.protocol import Message, WorkerSpec
-from benchmarks.variants import Variant
+from benchmarks.variants import UNBOUNDED_TOKENS, Variant
 
 Say = Callable[[str], None]
 ROOT = Path(__file__).parent.parent
@@ -270,7 +270,7 @@ def _too_large(work: Work, worker: Worker, results: Results) -> str | None:
         for (_, name), series in results.items()
         if name == variant.name and series.peak_bytes
     ]
-    if limit is None or not finished or variant.uses_default_max_tokens or "step" not in work.requests[0]:
+    if limit is None or not finished or variant.max_tokens != UNBOUNDED_TOKENS or "step" not in work.requests[0]:
         return None
     peak, num_tokens = max(finished)
     needed = BASE_BYTES + max(0, peak - BASE_BYTES) * work.tokens[0] / num_tokens

@@ -83,15 +83,15 @@ def _machine(results: dict[str, Any]) -> str:
         cells = [f"{used[key]:.0f} ({before[key]:.0f}, {after[key]:.0f})" for key in used]
         lines.append([part, str(values["scale"]["repetitions"]), values["texts"], *cells])
     limits = table(
-        ["part", "rounds", "texts", "bf16 GFLOPS (before, after)", "fp32 GFLOPS", "copying GB/s"],
+        ["part", "rounds", "texts", "bf16 GFLOPS (before, after)", "of `torch.mm`", "fp32 GFLOPS", "copying GB/s"],
         lines,
     )
     return (
         "## The machine\n\n"
         + table(["", "value"], [[name, str(value)] for name, value in facts.items()])
-        + "\nThe limit is the best median over the shapes a step consists of, with weights packed once or not. A step\n"
-        "on a frozen base needs 4 operations per parameter and token, encoding 2; fractions below are of the bf16\n"
-        "peak.\n\n" + limits
+        + "\nA peak is the best median over the shapes a step consists of: of `torch.mm`, and of any product, weights\n"
+        "laid out beforehand included. A step on a frozen base needs 4 operations per parameter outside the embedding\n"
+        "and token, encoding 2; fractions below are of the two bf16 peaks.\n\n" + limits
     )
 
 

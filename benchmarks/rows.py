@@ -3,7 +3,7 @@
 import json
 import statistics
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +34,10 @@ class Row:
         spread: interquartile range of the seconds.
         ratio: median over rounds of its seconds over the reference's; how many times the reference's time it took.
         ratio_low, ratio_high: quartiles of the same.
-        fraction: of the machine's bf16 matrix peak that the work's necessary operations make.
+        fraction: of the machine's bf16 matrix peak that the work's necessary operations make, by any product.
+        fraction_of_mm: the same of `torch.mm`'s peak, whose weights are not laid out beforehand.
         peak_bytes: most memory of its process, once loaded.
-        cosine: smallest cosine of an embedding to the float32 one, or None.
+        cosine, mean_cosine: smallest and mean cosine of an embedding to the float32 one, or None.
         failure: why there are no figures, or None.
     """
 
@@ -55,8 +56,10 @@ class Row:
     ratio_low: float | None = None
     ratio_high: float | None = None
     fraction: float | None = None
+    fraction_of_mm: float | None = None
     peak_bytes: int | None = None
     cosine: float | None = None
+    mean_cosine: float | None = None
     failure: str | None = None
 
 
@@ -68,7 +71,7 @@ def summarize(
     variants: Sequence[Variant],
     reference: str,
     operations_per_token: float,
-    cosines: dict[str, float],
+    cosines: dict[str, tuple[float, float]],
 ) -> list[Row]:
     """Rows of one group, without the reference's where `variants` leaves it out.
 
@@ -81,6 +84,7 @@ def summarize(
             if series is None:
                 continue
             base = results.get((work.name, reference), Series())
+            cosine, mean_cosine = cosines.get(variant.name, (None, None))
             row = Row(
                 part=part,
                 work=work.name,
@@ -91,7 +95,8 @@ def summarize(
                 tokens=statistics.median(work.tokens[1:]),
                 failure=series.failure,
                 peak_bytes=series.peak_bytes,
-                cosine=cosines.get(variant.name),
+                cosine=cosine,
+                mean_cosine=mean_cosine,
                 **_figures(series, base, work=work, operations_per_token=operations_per_token),
             )
             rows.append(row)
@@ -120,17 +125,23 @@ def _figures(series: Series, base: Series, *, work: Work, operations_per_token: 
     return figures
 
 
-def with_fractions(rows: Sequence[Row], *, peak_flops: float) -> list[Row]:
-    """Rows whose `fraction` is of the peak given, in operations per second."""
-    return [Row(**{**asdict(row), "fraction": row.fraction / peak_flops if row.fraction else None}) for row in rows]
+def with_fractions(rows: Sequence[Row], *, peak_flops: float, mm_flops: float) -> list[Row]:
+    """Rows whose fractions are of the peaks given, in operations per second."""
+    return [
+        replace(row, fraction=row.fraction / peak_flops, fraction_of_mm=row.fraction / mm_flops)
+        if row.fraction
+        else row
+        for row in rows
+    ]
 
 
-def smallest_cosines(vectors: dict[str, Path], *, exact: str) -> dict[str, float]:
-    """For each variant's file of embeddings, the smallest cosine of a row to the same row of `exact`."""
+def cosines_to(exact: str, vectors: dict[str, Path]) -> dict[str, tuple[float, float]]:
+    """For each variant's file of embeddings, the smallest and the mean cosine of a row to the same row of `exact`."""
     if exact not in vectors:
         return {}
     truth = _unit_rows(vectors[exact])
-    return {name: float((_unit_rows(path) * truth).sum(axis=1).min()) for name, path in vectors.items()}
+    cosines = {name: (_unit_rows(path) * truth).sum(axis=1) for name, path in vectors.items()}
+    return {name: (float(values.min()), float(values.mean())) for name, values in cosines.items()}
 
 
 def _unit_rows(path: Path) -> np.ndarray:

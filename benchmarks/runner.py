@@ -9,8 +9,8 @@ from pathlib import Path
 from benchmarks.machine import available_bytes
 from benchmarks.plans import ONE_TEXT_REPEATS, Plan
 from benchmarks.pool import BASE_BYTES, Member, Results, Say, Series, Worker, WorkerDiedError, measure
-from benchmarks.rows import ENCODING_FACTOR, TRAINING_FACTOR, Row, smallest_cosines, summarize
-from benchmarks.variants import Tool, Variant
+from benchmarks.rows import ENCODING_FACTOR, TRAINING_FACTOR, Row, cosines_to, summarize
+from benchmarks.variants import UNBOUNDED_TOKENS, Tool, Variant
 
 RESERVE_BYTES = 1_000_000_000
 USUAL_TOKENS = 1_500
@@ -130,7 +130,7 @@ def _need(variant: Variant, plan: Plan, budget_bytes: int) -> int:
     needs = []
     for work in plan.works:
         tokens = max(work.tokens)
-        if variant.uses_default_max_tokens:
+        if variant.max_tokens != UNBOUNDED_TOKENS:
             tokens = min(tokens, BOUND_TOKENS)
         if variant.tool is Tool.PUBLISHED:  # pads every text to the same length
             tokens = USUAL_TOKENS * work.items // 32
@@ -193,5 +193,5 @@ def _rows(plan: Plan, results: Results, *, variants: Sequence[Variant]) -> list[
         variants=variants,
         reference=plan.reference,
         operations_per_token=plan.factor * plan.parameters,
-        cosines=smallest_cosines(files, exact=EXACT),
+        cosines=cosines_to(EXACT, files),
     )

@@ -6,32 +6,34 @@ import numpy as np
 
 from benchmarks.rows import Row
 
+LIMIT_COLUMN = "of the bf16 peak of `torch.mm` (of any product)"
+
 
 def comparison_table(rows: Sequence[Row], *, with_fraction: bool = True) -> str:
     """One work, a line a variant: seconds, ratio to embedsmith, fraction of the limit, peak memory."""
     header = ["variant", "seconds (IQR)", "times embedsmith (quartiles)", "real tokens computed", "peak memory"]
     if with_fraction:
-        header.insert(3, "of the bf16 limit")
+        header.insert(3, LIMIT_COLUMN)
     lines = []
     for row in rows:
         computed = row.tokens if row.computed_tokens is None else row.computed_tokens
         cells = [row.label, seconds_cell(row), ratio_cell(row), f"{computed:,.0f}", memory_cell(row)]
         if with_fraction:
-            cells.insert(3, percent_cell(row.fraction))
+            cells.insert(3, limit_cell(row))
         lines.append(cells)
     return table(header, lines)
 
 
 def per_item_table(rows: Sequence[Row]) -> str:
     """Seconds for each triplet, for steps of different size."""
-    header = ["step", "variant", "seconds (IQR)", "milliseconds a triplet", "of the bf16 limit", "peak memory"]
+    header = ["step", "variant", "seconds (IQR)", "milliseconds a triplet", LIMIT_COLUMN, "peak memory"]
     lines = [
         [
             row.work,
             row.label,
             seconds_cell(row),
             "-" if row.seconds is None else f"{1000 * row.seconds / row.items:.1f}",
-            percent_cell(row.fraction),
+            limit_cell(row),
             memory_cell(row),
         ]
         for row in rows
@@ -42,14 +44,14 @@ def per_item_table(rows: Sequence[Row]) -> str:
 def encoding_table(rows: Sequence[Row]) -> str:
     """Texts a second, and how near the embeddings are to the float32 ones."""
     has_cosine = any(row.cosine is not None for row in rows)
-    header = ["variant", "seconds (IQR)", "texts a second", "times embedsmith (quartiles)", "of the bf16 limit"]
-    header += ["peak memory", *(["smallest cosine to fp32"] if has_cosine else [])]
+    header = ["variant", "seconds (IQR)", "texts a second", "times embedsmith (quartiles)", LIMIT_COLUMN]
+    header += ["peak memory", *(["smallest cosine to fp32 (mean)"] if has_cosine else [])]
     lines = []
     for row in rows:
         rate = "-" if row.seconds is None else f"{row.items / row.seconds:,.0f}"
-        cells = [row.label, seconds_cell(row), rate, ratio_cell(row), percent_cell(row.fraction), memory_cell(row)]
+        cells = [row.label, seconds_cell(row), rate, ratio_cell(row), limit_cell(row), memory_cell(row)]
         if has_cosine:
-            cells.append("-" if row.cosine is None else f"{row.cosine:.5f}")
+            cells.append("-" if row.cosine is None else f"{row.cosine:.5f} ({row.mean_cosine:.5f})")
         lines.append(cells)
     return table(header, lines)
 
@@ -106,6 +108,11 @@ def ratio_cell(row: Row) -> str:
 def memory_cell(row: Row) -> str:
     """Gigabytes."""
     return "-" if row.peak_bytes is None else f"{row.peak_bytes / 1e9:.1f} GB"
+
+
+def limit_cell(row: Row) -> str:
+    """Share of `torch.mm`'s peak, and of any product's."""
+    return f"{percent_cell(row.fraction_of_mm)} ({percent_cell(row.fraction)})" if row.fraction else "-"
 
 
 def percent_cell(fraction: float | None) -> str:

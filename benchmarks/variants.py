@@ -9,6 +9,8 @@ from enum import StrEnum
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
+UNBOUNDED_TOKENS = 10**9
+BOUNDED_TOKENS = 6_144
 
 
 class Tool(StrEnum):
@@ -34,7 +36,8 @@ class Variant:
         precision: of the frozen weights.
         chat_template: sentence-transformers only, whether the tokenizer's template is left where it is.
         keep_freed_memory: whether the allocator keeps what was freed.
-        uses_default_max_tokens: embedsmith only; False: one forward however large the batch, as the others do it.
+        max_tokens: embedsmith only, tokens that keep their graph; None: as installed; UNBOUNDED_TOKENS: all of them,
+            as the others do it.
         command: how its worker is started.
         missing: why it cannot run here, or None.
     """
@@ -47,7 +50,7 @@ class Variant:
     precision: str = "bf16"
     chat_template: bool = False
     keep_freed_memory: bool = True
-    uses_default_max_tokens: bool = False
+    max_tokens: int | None = UNBOUNDED_TOKENS
     command: tuple[str, ...] = (sys.executable, "-m", "benchmarks.worker")
     missing: str | None = None
 
@@ -68,7 +71,15 @@ _TABLE = (
         tool=Tool.EMBEDSMITH,
         fused=True,
         memory_gb=2.6,
-        uses_default_max_tokens=True,
+        max_tokens=None,
+    ),
+    Variant(
+        name="embedsmith-bounded",
+        label=f"embedsmith, graph of {BOUNDED_TOKENS:,} tokens at most",
+        tool=Tool.EMBEDSMITH,
+        fused=True,
+        memory_gb=2.6,
+        max_tokens=BOUNDED_TOKENS,
     ),
     Variant(name="embedsmith-plain", label="embedsmith, blocks not fused", tool=Tool.EMBEDSMITH, memory_gb=3.4),
     Variant(

@@ -7,7 +7,7 @@ import pytest
 
 from benchmarks.pool import Series, Work
 from benchmarks.render import render
-from benchmarks.rows import Row, read_results, smallest_cosines, summarize, with_fractions, write_results
+from benchmarks.rows import Row, cosines_to, read_results, summarize, with_fractions, write_results
 from benchmarks.tables import slope
 from benchmarks.variants import VARIANTS
 
@@ -42,8 +42,9 @@ def test_ratios_are_taken_within_rounds() -> None:
 
 
 def test_fractions_count_real_tokens_against_the_peak() -> None:
-    ours = with_fractions(_rows(), peak_flops=200e9)[0]
+    ours = with_fractions(_rows(), peak_flops=200e9, mm_flops=125e9)[0]
     assert ours.fraction == pytest.approx(100e9 / 200e9)  # of 100, 55 and 120 GFLOPS
+    assert ours.fraction_of_mm == pytest.approx(100e9 / 125e9)
 
 
 def test_slopes_are_exponents() -> None:
@@ -54,18 +55,18 @@ def test_smallest_cosine(tmp_path: Path) -> None:
     files = {name: tmp_path / f"{name}.npy" for name in ("exact", "near")}
     np.save(files["exact"], np.array([[1.0, 0.0], [0.0, 2.0]]))
     np.save(files["near"], np.array([[3.0, 0.0], [1.0, 1.0]]))
-    assert smallest_cosines(files, exact="exact")["near"] == pytest.approx(0.5**0.5)
+    assert cosines_to("exact", files)["near"] == pytest.approx((0.5**0.5, (1 + 0.5**0.5) / 2))
 
 
 def test_a_page_is_made_of_the_results_alone(tmp_path: Path) -> None:
-    limits = {"bf16_gflops": 200.0, "fp32_gflops": 100.0, "copy_gb_s": 50.0}
+    limits = {"bf16_gflops": 200.0, "bf16_mm_gflops": 125.0, "fp32_gflops": 100.0, "copy_gb_s": 50.0}
     part = {
         "command": "python -m benchmarks --parts step",
         "scale": {"repetitions": 3},
         "texts": "20 triplets",
         "missing": [],
         "limits": {"before": limits, "after": limits, "used": limits},
-        "rows": [vars(row) for row in with_fractions(_rows(), peak_flops=200e9)],
+        "rows": [vars(row) for row in with_fractions(_rows(), peak_flops=200e9, mm_flops=125e9)],
     }
     machine = {
         "processor": "a processor",
