@@ -6,7 +6,7 @@ dropout stays off while training; only the adapter's is switched.
 
 import json
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,19 @@ def set_adapter_weights(model: PeftModel, *, folder: Path) -> None:
 
 def _seed_dropout(model: PeftModel) -> None:
     """Put dropout that is a function of a seed in the place of peft's, switched off."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            for name, dropout in module.lora_dropout.items():
-                module.lora_dropout[name] = AdapterDropout(getattr(dropout, "p", 0.0))
-    set_adapter_dropout(model, is_on=False)
+    layers = lora_layers(model)
+    for layer in layers:
+        for name, dropout in layer.lora_dropout.items():
+            layer.lora_dropout[name] = AdapterDropout(getattr(dropout, "p", 0.0))
+    set_adapter_dropout(layers, is_on=False)
 
 
-def set_adapter_dropout(model: torch.nn.Module, *, is_on: bool) -> None:
+def lora_layers(model: torch.nn.Module) -> list[LoraLayer]:
+    """The layers with an adapter; finding them takes a walk through all modules, milliseconds."""
+    return [module for module in model.modules() if isinstance(module, LoraLayer)]
+
+
+def set_adapter_dropout(layers: Iterable[LoraLayer], *, is_on: bool) -> None:
     """Switch the adapter's dropout, and nothing else."""
-    for module in model.modules():
-        if isinstance(module, LoraLayer):
-            module.lora_dropout.train(is_on)
+    for layer in layers:
+        layer.lora_dropout.train(is_on)

@@ -16,13 +16,21 @@ from typing import TypeVar
 import numpy as np
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 from torch.nn.functional import normalize as unit_length
 from transformers import PreTrainedModel
 
 from embedsmith import files
 from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision
 from embedsmith.errors import ConfigError, ModelError
-from embedsmith.model.adapter import add_adapter, load_adapter, save_adapter, set_adapter_dropout, set_adapter_weights
+from embedsmith.model.adapter import (
+    add_adapter,
+    load_adapter,
+    lora_layers,
+    save_adapter,
+    set_adapter_dropout,
+    set_adapter_weights,
+)
 from embedsmith.model.backbone import SETTINGS_FILE, Backbone, choose_device, find_adapter, load_backbone
 from embedsmith.model.dropout import rows_from
 from embedsmith.model.fused.decoder import FusedDecoder
@@ -84,6 +92,7 @@ class Embedder:
         self.settings = settings
         self.tokenizer = TextTokenizer(backbone.tokenizer, max_length=settings.max_length, prompt=settings.prompt)
         self.adapter: PeftModel | None = None
+        self._lora_layers: list[LoraLayer] = []
         self.why_not_fused = why_not_fused(backbone.model) if fused else "switched off"
         self.decoder = FusedDecoder(backbone.model) if self.why_not_fused is None else None
 
@@ -130,7 +139,7 @@ class Embedder:
         )
         embedder = cls(backbone, settings=settings, fused=fused)
         if adapter_folder:
-            embedder.adapter = load_adapter(backbone, folder=adapter_folder)
+            embedder._take(load_adapter(backbone, folder=adapter_folder))
         return embedder
 
     @property
@@ -257,7 +266,11 @@ class Embedder:
     def add_adapter(self, settings: AdapterSection) -> None:
         """Put a fresh LoRA adapter on the backbone; errors as `model.adapter.add_adapter`."""
         assert self.adapter is None, "there is an adapter already"
-        self.adapter = add_adapter(self.backbone, settings=settings)
+        self._take(add_adapter(self.backbone, settings=settings))
+
+    def _take(self, adapter: PeftModel) -> None:
+        self.adapter = adapter
+        self._lora_layers = lora_layers(self.backbone.model)
 
     def reload_adapter(self, folder: Path) -> None:
         """Set the adapter's weights to those saved in `folder`, which must be of the same shape."""
@@ -267,11 +280,11 @@ class Embedder:
     @contextmanager
     def dropout(self, *, is_on: bool) -> Iterator[None]:
         """Run a block with the adapter's dropout on or off; off is the state outside."""
-        set_adapter_dropout(self.backbone.model, is_on=is_on)
+        set_adapter_dropout(self._lora_layers, is_on=is_on)
         try:
             yield
         finally:
-            set_adapter_dropout(self.backbone.model, is_on=False)
+            set_adapter_dropout(self._lora_layers, is_on=False)
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:

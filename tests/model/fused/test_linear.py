@@ -8,7 +8,7 @@ from cases import distance
 from peft import LoraConfig, inject_adapter_in_model
 from torch.nn.functional import linear
 
-from embedsmith.model.adapter import set_adapter_dropout
+from embedsmith.model.adapter import lora_layers, set_adapter_dropout
 from embedsmith.model.dropout import AdapterDropout
 from embedsmith.model.fused.linear import Gradients, LinearGroup, Product
 from embedsmith.model.fused.torch_kernels import TorchKernels
@@ -109,7 +109,7 @@ def test_a_merged_group_equals_its_layers(
 
     def differentiate(make: Callable[[Parent, torch.Tensor], tuple]) -> tuple[torch.Tensor, torch.Tensor, Gradients]:
         parent = Parent(**settings)
-        set_adapter_dropout(parent, is_on=True)
+        set_adapter_dropout(lora_layers(parent), is_on=True)
         torch.manual_seed(1)
         y, dx, gradients = make(parent, x.clone())
         return y, dx, {name: gradients[weight] for name, weight in parent.named_parameters() if weight.requires_grad}
@@ -153,7 +153,7 @@ def test_the_inputs_gradient_only_where_needed() -> None:
 def test_rows_say_which_mask_a_row_gets() -> None:
     """Rows picked out of a longer row are dropped out as they are in the whole."""
     parent = Parent(targets=list(NAMES), has_bias=False, dtype=torch.float32, dropout=0.5)
-    set_adapter_dropout(parent, is_on=True)
+    set_adapter_dropout(lora_layers(parent), is_on=True)
     group = group_of(parent, *NAMES)
     x, rows = random(20, 64), torch.tensor([3, 4, 19])
     torch.manual_seed(1)

@@ -205,6 +205,16 @@ class LinearGroup:
         """Whether any of the layers has an active adapter."""
         return bool(self._adapted())
 
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Of the active adapters."""
+        return [
+            weight
+            for _, layer in self._adapted()
+            for name in layer.active_adapters
+            if name in layer.lora_A
+            for weight in (layer.lora_A[name].weight, layer.lora_B[name].weight)
+        ]
+
     def _adapted(self) -> list[tuple[slice, LoraLayer]]:
         return [
             (columns, layer)
