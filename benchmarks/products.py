@@ -1,6 +1,6 @@
 """How the fused blocks' parts were chosen: ways to multiply by a frozen weight, and ways to do what lies in between.
 
-python -m benchmarks.products     prints two Markdown tables: medians of interleaved rounds, the built-in shapes
+python -m benchmarks.products     prints three Markdown tables: medians of interleaved rounds, the built-in shapes
 
 Not in the table: numba, which has no bfloat16, and a C++ extension of torch, which would hold the same loops and take
 torch's headers and a minute to build where plain C takes seconds.
@@ -14,10 +14,10 @@ import torch
 
 from benchmarks.tables import table
 from embedsmith.model.dropout import DropoutMask
-from embedsmith.model.fused.c_kernels import CKernels
+from embedsmith.model.fused.c_kernels import CKernels, CProducts
 from embedsmith.model.fused.kernels import Activation, AttentionShape, Kernels, Norm
 from embedsmith.model.fused.library import load_library
-from embedsmith.model.fused.linear import Product
+from embedsmith.model.fused.products import ActivatedProduct, Product, StreamProduct
 from embedsmith.model.fused.torch_kernels import TorchKernels
 from embedsmith.model.packing import Segments
 
@@ -34,6 +34,7 @@ def main() -> None:
     """Measure and print."""
     with torch.no_grad():
         print(table(["product, GFLOPS", "rows", *_products("down", 8)], _product_lines()))
+        print(table(["product and what follows, microseconds", "oneDNN, then C", "one of ours"], _pair_lines()))
         print(table(["operation, microseconds", "C", "torch", "torch.compile"], _kernel_lines()))
 
 
@@ -66,10 +67,51 @@ def _products(name: str, rows: int) -> dict[str, Call]:
         x, weight = torch.randn(rows, num_in).to(dtype), torch.randn(num_out, num_in).to(dtype)
         product = Product(weight, None)
         calls[f"{label}, torch"] = lambda x=x, weight=weight: torch.nn.functional.linear(x, weight)
-        calls[f"{label}, weight packed"] = lambda x=x, product=product: product(x)
+        calls[f"{label}, oneDNN's layout"] = lambda x=x, product=product: product(x)
+    x, weight = torch.randn(rows, num_in).bfloat16(), torch.randn(num_out, num_in).bfloat16()
+    stream, ours = torch.zeros(rows, num_out), StreamProduct(weight, None, kernels=CProducts(load_library()))
+    calls["bf16, ours"] = lambda: ours.add(x, into=stream, alpha=1.0)
     x8, weight8 = (torch.randint(-9, 9, shape, dtype=torch.int8) for shape in ((rows, num_in), (num_in, num_out)))
     calls["int8"] = lambda: torch._int_mm(x8, weight8)
     return calls
+
+
+def _pair_lines() -> list[list[str]]:
+    kernels, products = CKernels(load_library()), CProducts(load_library())
+    activation, norm = Activation("silu", is_gated=True), Norm(torch.ones(HIDDEN), None, eps=1e-5, is_centered=False)
+    up_weight, down_weight = torch.randn(2 * INNER, HIDDEN).bfloat16() / 24, torch.randn(HIDDEN, INNER).bfloat16() / 39
+    up, down = Product(up_weight, None), Product(down_weight, None)
+    our_up = ActivatedProduct(up_weight, None, activation=activation, kernels=products)
+    our_down = StreamProduct(down_weight, None, kernels=products)
+    x, stream = torch.randn(NUM_TOKENS, HIDDEN).bfloat16(), torch.zeros(NUM_TOKENS, HIDDEN)
+    inner, outer = up(x), our_up.activate(x, keep=False)[1]
+
+    def add_norm(*updates: torch.Tensor) -> object:
+        return kernels.add_norm(stream, updates, alpha=1e-3, norm=norm, dtype=x.dtype, keep=True)
+
+    pairs: dict[str, tuple[Call, Call]] = {
+        "gate and up, activation": (
+            lambda: kernels.activate(up(x), activation=activation),
+            lambda: our_up.activate(x, keep=True),
+        ),
+        "the same, nothing kept": (
+            lambda: kernels.activate(up(x), activation=activation),
+            lambda: our_up.activate(x, keep=False),
+        ),
+        "gradient of down, of the activation": (
+            lambda: kernels.activate_backward(inner.clone(), down.backward(x), activation=activation),
+            lambda: our_down.backward_activation(x, x=inner.clone(), activation=activation),
+        ),
+        "down, residual, norm": (
+            lambda: add_norm(down(outer)),
+            lambda: (our_down.add(outer, into=stream, alpha=1e-3), add_norm()),
+        ),
+    }
+    lines = []
+    for name, (apart, together) in pairs.items():
+        seconds = medians({"apart": apart, "together": together})
+        lines.append([name, *(f"{1e6 * value:,.0f}" for value in seconds.values())])
+    return lines
 
 
 def _kernel_lines() -> list[list[str]]:
