@@ -92,10 +92,12 @@ def table(header: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
 
 def seconds_cell(row: Row) -> str:
     """Median and interquartile range, or why there is none."""
+    # The allocator's own words are long and say nothing more.
+    failure = "out of memory" if row.failure and "can't allocate memory" in row.failure else row.failure
     if row.seconds is None or row.spread is None:
-        return row.failure or "-"
+        return failure or "-"
     text = f"{_short(row.seconds)} ({_short(row.spread)})"
-    return f"{text}; then {row.failure}" if row.failure else text
+    return f"{text}; then {failure}" if failure else text
 
 
 def ratio_cell(row: Row) -> str:
