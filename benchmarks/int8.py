@@ -2,8 +2,8 @@
 
 python -m benchmarks.int8 --model runs/demo --sts sts/STSBenchmark-test.tsv.gz     prints a Markdown table
 
-The simulation is the best that plain rounding gives: weights in 8 bits with a scale a row, inputs in 8 bits with a scale
-a token, sums and everything else in float32.
+The simulation is the best that plain rounding gives: weights in 8 bits with a scale a row, inputs in 8 bits with a
+scale a token, sums and everything else in float32.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from torch import nn
 
 from benchmarks.tables import table
 from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.evaluation.sts import cosine_similarities, pair_similarities, score_task
+from embedsmith.evaluation.sts import cosine_similarities, score_task
 from embedsmith.model.embedder import Embedder
 
 LARGEST = 127  # of a signed byte
