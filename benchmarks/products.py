@@ -14,9 +14,9 @@ import torch
 
 from benchmarks.tables import table
 from embedsmith.model.dropout import DropoutMask
+from embedsmith.model.fused.build import load_library
 from embedsmith.model.fused.c_kernels import CKernels, CProducts
 from embedsmith.model.fused.kernels import Activation, AttentionShape, Kernels, Norm
-from embedsmith.model.fused.library import load_library
 from embedsmith.model.fused.products import ActivatedProduct, Product, StreamProduct
 from embedsmith.model.fused.torch_kernels import TorchKernels
 from embedsmith.model.packing import Segments

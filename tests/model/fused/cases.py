@@ -12,10 +12,10 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from embedsmith.config import AdapterSection
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.fused.build import load_library
 from embedsmith.model.fused.c_kernels import CKernels
 from embedsmith.model.fused.decoder import FusedDecoder
 from embedsmith.model.fused.kernels import Kernels
-from embedsmith.model.fused.library import load_library
 from embedsmith.model.fused.torch_kernels import TorchKernels
 
 HAS_COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))

@@ -7,9 +7,9 @@ from reference import activate, assert_close
 from tiny import TEXTS, save_model
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.fused.build import load_library
 from embedsmith.model.fused.c_kernels import CProducts
 from embedsmith.model.fused.kernels import Activation
-from embedsmith.model.fused.library import load_library
 from embedsmith.model.fused.panels import from_panels, gate_beside_up, gate_then_up, to_panels
 from embedsmith.model.fused.products import ActivatedProduct, FrozenProduct, Product, StreamProduct
 

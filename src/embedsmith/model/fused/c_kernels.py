@@ -1,4 +1,4 @@
-"""The kernels of kernels.c under the `Kernels` interface; tensors go by address. See `library.py` for the build."""
+"""The kernels of kernels.c under the `Kernels` interface; tensors go by address. `build.py` builds them."""
 
 import ctypes
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from embedsmith.model.dropout import DropoutMask
-from embedsmith.model.fused.kernels import Activation, AttentionShape, Norm, NormState, ProductKernels
+from embedsmith.model.fused.kernels import Activation, AttentionShape, Norm, NormState
 
 _KINDS = {"silu": 0, "gelu": 1}
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
@@ -48,7 +48,7 @@ class CKernels:
         self._library = library
         # Where there are tile instructions (AMX), oneDNN's products are several times faster than plain vectors.
         has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
-        self.products: ProductKernels | None = CProducts(library) if library.has_products() and not has_tiles else None
+        self.products = CProducts(library) if library.has_products() and not has_tiles else None
 
     def add_norm(
         self, x: torch.Tensor, updates: tuple[torch.Tensor, ...], *, alpha: float, norm: Norm, dtype: torch.dtype,
@@ -172,13 +172,16 @@ class CKernels:
 
 
 class CProducts:
-    """`products.h`, for processors that multiply bfloat16 and have no tile instructions."""
+    """Products of bfloat16 rows (n, in) with a weight laid out by `panels.py`, and what follows each (`products.h`).
+
+    For processors that multiply bfloat16 and have no tile instructions.
+    """
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
 
     def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
-        """As `ProductKernels.add`."""
+        """into (n, out) float32 += alpha * x W^T, in place."""
         assert x.dtype is torch.bfloat16 and x.is_contiguous() and into.is_contiguous()
         _call(self._library, "add_product", None, x, panels, into, ctypes.c_float(alpha), *x.shape, into.shape[1])
 
@@ -192,7 +195,7 @@ class CProducts:
         activation: Activation,
         keep: bool,
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """As `ProductKernels.activate`."""
+        """y = x W^T + b, (n, num_out), if `keep`, and its activation; a gated W has its halves side by side."""
         assert x.dtype is torch.bfloat16 and x.is_contiguous()
         before = torch.empty(len(x), num_out, dtype=x.dtype) if keep else None
         after = torch.empty(len(x), num_out // (2 if activation.is_gated else 1), dtype=x.dtype)
@@ -205,7 +208,7 @@ class CProducts:
     def activate_backward(
         self, dy: torch.Tensor, panels: torch.Tensor, *, x: torch.Tensor, activation: Activation
     ) -> None:
-        """As `ProductKernels.activate_backward`."""
+        """Overwrite the activation's input `x` with its gradient, that of its output being dy W^T."""
         assert dy.dtype is x.dtype is torch.bfloat16 and dy.is_contiguous() and x.is_contiguous()
         width = x.shape[1] // (2 if activation.is_gated else 1)
         _call(

@@ -6,12 +6,15 @@ Two implementations, equal within rounding: `c_kernels` (CPU, built at first use
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from embedsmith.model.dropout import DropoutMask
 from embedsmith.model.packing import Segments
+
+if TYPE_CHECKING:
+    from embedsmith.model.fused.c_kernels import CProducts
 
 log = logging.getLogger(__name__)
 
@@ -77,8 +80,10 @@ class Kernels(Protocol):
     """The operations. Rows are (N, width) in the backbone's precision; the residual stream `x` is float32."""
 
     name: str
-    products: "ProductKernels | None"
-    """None where torch's own products serve better."""
+
+    @property
+    def products(self) -> "CProducts | None":
+        """None where torch's own products serve better."""
 
     def add_norm(
         self,
@@ -134,30 +139,6 @@ class Kernels(Protocol):
         """Write the gradients of q, k and v, laid out as they are, `into` three views."""
 
 
-class ProductKernels(Protocol):
-    """Products of bfloat16 rows (n, in) with a weight laid out by `panels.py`, and what follows each."""
-
-    def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
-        """into (n, out) float32 += alpha * x W^T, in place."""
-
-    def activate(
-        self,
-        x: torch.Tensor,
-        panels: torch.Tensor,
-        bias: torch.Tensor | None,
-        *,
-        num_out: int,
-        activation: Activation,
-        keep: bool,
-    ) -> tuple[torch.Tensor | None, torch.Tensor]:
-        """y = x W^T + b, (n, num_out), if `keep`, and its activation; a gated W has its halves side by side."""
-
-    def activate_backward(
-        self, dy: torch.Tensor, panels: torch.Tensor, *, x: torch.Tensor, activation: Activation
-    ) -> None:
-        """Overwrite the activation's input `x` with its gradient, that of its output being dy W^T."""
-
-
 def choose_kernels(device: torch.device, *, widths: Sequence[int]) -> Kernels:
     """The fastest kernels that work here: C on a CPU with a compiler at hand, else torch operations.
 
@@ -165,8 +146,8 @@ def choose_kernels(device: torch.device, *, widths: Sequence[int]) -> Kernels:
         device: the model's.
         widths: of rows and heads; the C kernels take multiples of 16.
     """
+    from embedsmith.model.fused.build import KernelBuildError, load_library
     from embedsmith.model.fused.c_kernels import CKernels
-    from embedsmith.model.fused.library import KernelBuildError, load_library
     from embedsmith.model.fused.torch_kernels import TorchKernels
 
     if device.type != "cpu":

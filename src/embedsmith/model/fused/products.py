@@ -11,7 +11,8 @@ from functools import cached_property
 import torch
 from torch.nn.functional import linear
 
-from embedsmith.model.fused.kernels import Activation, ProductKernels
+from embedsmith.model.fused.c_kernels import CProducts
+from embedsmith.model.fused.kernels import Activation
 from embedsmith.model.fused.panels import from_panels, gate_beside_up, gate_then_up, to_panels
 
 
@@ -81,7 +82,7 @@ class Product(FrozenProduct):
 class StreamProduct(FrozenProduct):
     """A product that is added to the float32 residual stream as it is computed, and never rounded to bfloat16."""
 
-    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, kernels: ProductKernels) -> None:
+    def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, kernels: CProducts) -> None:
         super().__init__(weight, bias)
         self._kernels = kernels
         self._panels = to_panels(weight)
@@ -116,7 +117,7 @@ class ActivatedProduct(FrozenProduct):
     """A product and the activation that follows it; `fits` tells for which widths."""
 
     def __init__(
-        self, weight: torch.Tensor, bias: torch.Tensor | None, *, activation: Activation, kernels: ProductKernels
+        self, weight: torch.Tensor, bias: torch.Tensor | None, *, activation: Activation, kernels: CProducts
     ) -> None:
         super().__init__(weight, bias)
         self._kernels = kernels

@@ -12,14 +12,14 @@ from torch.nn.functional import gelu, silu
 
 from embedsmith.model.attention import segment_attention
 from embedsmith.model.dropout import DropoutMask
-from embedsmith.model.fused.kernels import Activation, AttentionShape, Norm, NormState, ProductKernels
+from embedsmith.model.fused.kernels import Activation, AttentionShape, Norm, NormState
 
 
 class TorchKernels:
     """Torch operations under the `Kernels` interface; `is_compiled` sends the pointwise ones through torch.compile."""
 
     name = "torch"
-    products: ProductKernels | None = None
+    products: None = None
 
     def __init__(self, *, is_compiled: bool = False) -> None:
         def prepare(function: Callable) -> Callable:

@@ -11,8 +11,8 @@ from cases import load, needs_compiler, run
 from tiny import TEXTS
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.fused.build import KernelBuildError, load_library
 from embedsmith.model.fused.kernels import choose_kernels
-from embedsmith.model.fused.library import KernelBuildError, load_library
 
 
 @pytest.fixture
