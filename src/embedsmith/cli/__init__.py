@@ -1,0 +1,76 @@
+"""The command line: parses, calls a verb, prints. Errors a user can fix end in a short message and exit code 2."""
+
+import errno
+import logging
+import os
+import sys
+
+import typer
+
+from embedsmith.allocator import keep_freed_memory
+from embedsmith.cli import data_commands, model_commands  # noqa: F401 (each adds its commands to the application)
+from embedsmith.cli.app import app
+from embedsmith.errors import EmbedsmithError
+
+_INTERRUPTED = 130
+
+
+def main() -> None:
+    """Entry point of the `embedsmith` command."""
+    logging.basicConfig(format="%(message)s")
+    logging.getLogger("embedsmith").setLevel(logging.INFO)
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    keep_freed_memory()
+    sys.exit(run_command(sys.argv[1:]))
+
+
+def run_command(arguments: list[str]) -> int:
+    """Run one command; returns its exit code: 0, 2 for what the user can fix, 130 for Ctrl-C."""
+    _quiet_libraries()
+    try:
+        # typer answers Ctrl-C with this exit code, and with None when all went well
+        if app(_spread_lists(arguments), standalone_mode=False) == _INTERRUPTED:
+            raise KeyboardInterrupt
+    except EmbedsmithError as error:
+        return _fail(str(error))
+    except (typer.Abort, KeyboardInterrupt):
+        _fail("Stopped. A run that has checkpoints goes on with: embedsmith train --resume RUN")
+        return _INTERRUPTED
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return _fail(f"The disk is full: {error.filename or error}.\nFree some space and start again.")
+        if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
+            return _fail(f"Not allowed to write {error.filename or error}.\nChoose another place.")
+        raise
+    except Exception as error:
+        # click's own errors (a missing argument, an unknown option) know how to show themselves.
+        if hasattr(error, "format_message"):
+            return _fail(f"{error.format_message()}\nSee embedsmith --help.")
+        raise
+    return 0
+
+
+def _spread_lists(arguments: list[str]) -> list[str]:
+    """`--tasks A B` -> `--tasks A --tasks B`: several names may stand behind one --tasks."""
+    spread: list[str] = []
+    is_list = False
+    for argument in arguments:
+        if argument.startswith("-"):
+            is_list = argument == "--tasks"
+            spread += [] if is_list else [argument]
+        else:
+            spread += ["--tasks", argument] if is_list else [argument]
+    return spread
+
+
+def _quiet_libraries() -> None:
+    """Progress is shown by us; the libraries' bars for loading weights would only come between."""
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
+
+
+def _fail(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2

@@ -1,0 +1,113 @@
+"""train, evaluate, doctor, demo."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+from rich.table import Table
+
+from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, Model, app, escape, make_console, read_overrides
+from embedsmith.errors import ConfigError
+
+
+@app.command(
+    "train",
+    context_settings=TAKES_SETTINGS,
+    epilog=SETTINGS_EPILOG,
+)
+def train_command(
+    context: typer.Context,
+    config: Annotated[Optional[Path], typer.Option(help="Recipe (YAML).")] = None,  # noqa: UP045 (typer reads it)
+    resume: Annotated[Optional[Path], typer.Option(help="Go on with this stopped run.")] = None,  # noqa: UP045
+    settings: Annotated[bool, typer.Option("--settings", help="List every setting of a recipe, and stop.")] = False,
+) -> None:
+    """Train an adapter into a run folder."""
+    from embedsmith import verbs
+    from embedsmith.config import describe_settings, load_config
+    from embedsmith.reporting.tables import results_table
+
+    console = make_console()
+    if settings:
+        table = Table("setting", "default", "meaning")
+        for row in describe_settings():
+            table.add_row(*(escape(cell) for cell in row))
+        console.print(table)
+        return
+    if resume is not None:
+        if config is not None or context.args:
+            raise ConfigError("--resume takes no other setting: a run goes on as it was begun.")
+        run = verbs.resume(resume, console=console)
+    else:
+        run = verbs.train(load_config(config, overrides=read_overrides(context.args)), console=console)
+    if run.dev:
+        console.print(results_table([(f"step {run.outcome.best_step}", run.dev)]))
+    console.print(f"{run.outcome.num_steps} steps in {run.outcome.elapsed_s:.0f} s. The run: {run.config.output_dir}")
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Model,
+    tasks: Annotated[
+        Optional[list[str]], typer.Option(help="Task names; repeat, or list several behind one --tasks.")  # noqa: UP045
+    ] = None,
+    data: Annotated[Optional[Path], typer.Option(help="Folder of <TASK>.tsv.gz files.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Write the results here (JSON).")] = None,  # noqa: UP045
+    pooling: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="last, mean, weighted_mean, or `all` to score the three; default: as trained."),
+    ] = None,
+) -> None:
+    """Score a model on STS tasks, with bootstrap intervals."""
+    from embedsmith import files, verbs
+    from embedsmith.config import Pooling
+    from embedsmith.reporting.tables import results_table
+
+    console = make_console()
+    if pooling is not None and pooling not in ("all", *Pooling):
+        raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
+    poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
+    results = verbs.evaluate(model, tasks=tasks, data=data, poolings=poolings, console=console)
+    console.print(results_table(list(results.items()), with_gain=False))
+    if out is not None:
+        values = {label: result.to_json() for label, result in results.items()}
+        files.write_json(out, values if len(values) > 1 else next(iter(values.values())))
+
+
+@app.command("doctor")
+def doctor_command(
+    model: Model = "smollm2-135m",
+    text: Annotated[Optional[str], typer.Option(help="Show this text's tokens.")] = None,  # noqa: UP045
+    prompt: Annotated[Optional[str], typer.Option(help="Template with one {text}.")] = None,  # noqa: UP045
+    max_length: Annotated[Optional[int], typer.Option(help="Most tokens per text.")] = None,  # noqa: UP045
+) -> None:
+    """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""
+    from embedsmith import verbs
+
+    console = make_console()
+    diagnosis = verbs.diagnose(model, text=text, prompt=prompt, max_length=max_length)
+    console.print(f"{diagnosis.text!r}", markup=False, highlight=False)
+    console.print(
+        "  " + " ".join(f"{token}:{token_id}" for token_id, token in diagnosis.tokens), markup=False, highlight=False
+    )
+    table = Table(show_header=False)
+    for finding in diagnosis.findings:
+        mark = "[green]ok[/green]" if finding.is_ok else "[red]WRONG[/red]"
+        detail = finding.detail if finding.is_ok else f"{finding.detail}\n-> {finding.advice}"
+        table.add_row(mark, finding.check, escape(detail))
+    console.print(table)
+    diagnosis.raise_if_wrong()
+
+
+@app.command("demo")
+def demo_command(
+    output_dir: Annotated[Path, typer.Option(help="The run folder to make.")] = Path("runs/demo"),
+) -> None:
+    """The whole story on a CPU: built-in model and sample, train, before and after, report."""
+    from embedsmith import demo
+    from embedsmith.reporting.tables import results_table
+
+    console = make_console()
+    result = demo.run_demo(output_dir, console=console)
+    console.print(results_table(result.rows))
+    console.print(escape(result.headline))
+    console.print(f"Report: {output_dir / 'report.html'}   Scores: {output_dir / 'results.json'}")
