@@ -59,7 +59,7 @@ def test_train_evaluate_and_load(work: list[str], capsys: pytest.CaptureFixture[
     assert result["tasks"]["dev"]["num_pairs"] == 24
     assert run_command(["evaluate", "runs/r", "--data", "sts", "--pooling", "all", "--out", "all.json"]) == 0
     assert list(json.loads(Path("all.json").read_text())) == [
-        f"runs/r ({p})" for p in ("last", "mean", "weighted_mean")
+        f"runs/r ({p})" for p in ("last", "mean", "weighted_mean", "concat")
     ]
 
 
@@ -82,7 +82,7 @@ def test_the_same_command_gives_the_same_adapter(work: list[str]) -> None:
         (["--model.model", "who/nobody"], "There is no model 'who/nobody'"),
         (["--batch_size", "41"], "only 40 triplets without a common text"),
         (["--target_modules", "[w_pack]"], "the model has no layer w_pack"),
-        (["--prompt", "'no field'"], "exactly once"),
+        (["--prompt", "'no field'"], "model.prompt: must hold {text} once"),
         (["--seed"], "--seed has no value"),
         (["stray"], "'stray' stands where a setting was expected"),
         (["--warmup_steps", "6"], "would never reach its peak"),

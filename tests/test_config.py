@@ -73,3 +73,18 @@ def test_a_missing_file() -> None:
 def test_unknown_tracker() -> None:
     with pytest.raises(ConfigError, match="unknown tracker 'mlflow'"):
         load_config(overrides={"output_dir": "x", "report_to": "mlflow"})
+
+
+def test_instructions_need_a_place_in_a_prompt() -> None:
+    with pytest.raises(ConfigError, match=r"model\.instruction has an instruction, but no prompt holds"):
+        load_config(overrides={"output_dir": "x", "instruction": "find it"})
+    with pytest.raises(ConfigError, match=r"data\.train has an instruction, but no prompt holds"):
+        load_config(overrides={"output_dir": "x", "data.train": "{files: sample, instruction: find it}"})
+    with pytest.raises(ConfigError, match=r"changes nothing without model\.query_prompt"):
+        load_config(overrides={"output_dir": "x", "data.train": "{files: sample, symmetric: true}"})
+
+
+def test_a_prompt_s_name_is_resolved() -> None:
+    config = load_config(overrides={"output_dir": "x", "prompt": "prompteol"})
+    assert config.model.prompt == 'This sentence : "{text}" means in one word:"'
+    assert load_config(overrides={"output_dir": "x", "prompt": repr(config.model.prompt)}) == config

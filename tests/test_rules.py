@@ -12,7 +12,7 @@ from embedsmith.config import known_keys, load_config
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "embedsmith"
-BASE = {"errors", "files", "config", "families", "results"}
+BASE = {"errors", "files", "config", "families", "prompts", "results"}
 MAY_IMPORT = {
     "data": {"data"},
     "model": {"model"},

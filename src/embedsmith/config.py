@@ -11,22 +11,33 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 from pydantic.fields import FieldInfo
 
 from embedsmith.errors import ConfigError, list_faults
+from embedsmith.prompts import INSTRUCTION_FIELD, resolve_template
 
 
 class Pooling(StrEnum):
     """How a text's hidden states become one vector.
 
-    `last`: the state at the end token (the paper). `mean`: the average over all tokens. `weighted_mean`: the average
-    weighted by position 1, 2, 3 ... (SGPT, Muennighoff 2022: later tokens of a causal model saw more).
+    `last`: the state at the last token, the end token (the paper). `mean`: the average over all tokens.
+    `weighted_mean`: the average weighted by position 1, 2, 3 ... (SGPT, Muennighoff 2022: later tokens of a causal
+    model saw more). `concat`: last and mean side by side, twice as wide (Roth et al. 2025). Where a prompt gives the
+    text twice, averages are over the second copy and what follows it.
     """
 
     LAST = "last"
     MEAN = "mean"
     WEIGHTED_MEAN = "weighted_mean"
+    CONCAT = "concat"
+
+
+class Side(StrEnum):
+    """Which prompt a text gets: queries ask, documents are found. Both are alike where there is no `query_prompt`."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
 
 
 class Precision(StrEnum):
@@ -48,12 +59,17 @@ def _no_bool(value: Any) -> Any:
 
 
 def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, str) else value
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+def _as_template(value: str | None) -> str | None:
+    return None if value is None else resolve_template(value)
 
 
 Int = Annotated[int, BeforeValidator(_no_bool)]
 Float = Annotated[float, BeforeValidator(_no_bool)]
 Names = Annotated[list[str], BeforeValidator(_as_list)]
+Template = Annotated[str | None, AfterValidator(_as_template)]
 
 
 class Section(BaseModel):
@@ -68,9 +84,16 @@ class ModelSection(Section):
     model: str = "smollm2-135m"
     """Built-in name, hub id or local folder of a decoder."""
     pooling: Pooling = Pooling.LAST
-    """last, mean or weighted_mean."""
-    prompt: str | None = None
-    """Template around every text, with one {text}; none: the bare text."""
+    """last, mean, weighted_mean or concat (last and mean side by side)."""
+    prompt: Template = None
+    """Template around every text, with {text} once (twice: echo embeddings), or the name of a known one; none: the bare
+    text."""
+    query_prompt: Template = None
+    """Template around queries: anchors, and both sentences of scored pairs; none: as prompt."""
+    instruction: str | None = None
+    """Fills {instruction} in a prompt, where a row of data has none of its own."""
+    end_token: bool = True
+    """Whether the end token is put behind every text; false: a prompt's last token is the last one (PromptEOL)."""
     max_length: Int = Field(default=150, ge=2)
     """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token."""
     precision: Precision = Precision.AUTO
@@ -78,16 +101,37 @@ class ModelSection(Section):
     fused: bool = True
     """Whether families that have fused blocks run through them; false: transformers' own layers, slower and equal."""
 
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt has a place for an instruction."""
+        return any(INSTRUCTION_FIELD in (template or "") for template in (self.prompt, self.query_prompt))
+
+
+class TrainSource(Section):
+    """A source of triplets with an instruction of its own."""
+
+    files: str
+    """File, glob, hub dataset id, or `sample`."""
+    instruction: str | None = None
+    """Fills {instruction} in the prompts of its rows; a column `instruction` in the file goes before it."""
+    symmetric: bool = False
+    """Whether positives and negatives are queries too, as in NLI and STS data."""
+
 
 class DataSection(Section):
     """The triplets to learn from."""
 
-    train: Names = Field(default=["sample"], min_length=1)
-    """Files, globs, hub dataset ids, or `sample`."""
+    train: Annotated[list[str | TrainSource], BeforeValidator(_as_list)] = Field(default=["sample"], min_length=1)
+    """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
     columns: dict[str, str] = {}
-    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ...}."""
+    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}."""
     max_triplets: Int | None = Field(default=None, ge=1)
     """Use only this many, from the start; none: all."""
+
+    @property
+    def source_names(self) -> list[str]:
+        """The sources without what is said of them."""
+        return [source if isinstance(source, str) else source.files for source in self.train]
 
 
 class AdapterSection(Section):
@@ -165,6 +209,20 @@ class RunConfig(Section):
         unknown = [name for name in self.training.report_to if name not in known]
         if unknown:
             raise ValueError(f"training.report_to: unknown tracker {unknown[0]!r}, known are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_instructions(self) -> "RunConfig":
+        given = [
+            "model.instruction" if self.model.instruction is not None else "",
+            *("data.train" for source in self.data.train if isinstance(source, TrainSource) and source.instruction),
+        ]
+        named = next(filter(None, given), None)
+        if named and not self.model.takes_instruction:
+            raise ValueError(f"{named} has an instruction, but no prompt holds {INSTRUCTION_FIELD} to put it in")
+        is_symmetric = any(isinstance(source, TrainSource) and source.symmetric for source in self.data.train)
+        if is_symmetric and self.model.query_prompt is None:
+            raise ValueError("data.train names a symmetric source, which changes nothing without model.query_prompt")
         return self
 
     def to_yaml(self) -> str:

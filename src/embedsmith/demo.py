@@ -30,6 +30,7 @@ TITLES = {
     Pooling.LAST: "untrained, end token",
     Pooling.MEAN: "untrained, mean",
     Pooling.WEIGHTED_MEAN: "untrained, weighted mean",
+    Pooling.CONCAT: "untrained, end token and mean",
 }
 TUNED = "tuned"
 
@@ -118,7 +119,7 @@ def _facts(run: verbs.Run) -> dict[str, str]:
     return {
         "model": f"{run.config.model.model}, {str(model.dtype).removeprefix('torch.')} on {run.embedder.device.type}",
         "trained": f"{trained:,} parameters (LoRA), of {sum(p.numel() for p in model.parameters()):,}",
-        "data": f"{run.num_triplets} triplets: {', '.join(run.config.data.train)}",
+        "data": f"{run.num_triplets} triplets: {', '.join(run.config.data.source_names)}",
         "kept": f"the adapter of step {outcome.best_step} of {outcome.num_steps}, best on the development pairs",
         "time": f"{outcome.elapsed_s:.0f} s, evaluations included; {outcome.num_tokens:,} tokens",
         "software": f"embedsmith {embedsmith.__version__}, torch {torch.__version__}, "

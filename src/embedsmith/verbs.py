@@ -1,6 +1,7 @@
 """The verbs: each composes the folders below into one thing a user wants done. The command line and the Python API call
 these; nothing here parses arguments."""
 
+import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -13,7 +14,7 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from embedsmith import files
-from embedsmith.config import Pooling, Precision, RunConfig, load_config
+from embedsmith.config import Pooling, Precision, RunConfig, Side, load_config
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.display import TrainingDisplay, encoding_progress
@@ -22,9 +23,12 @@ from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
+from embedsmith.prompts import INSTRUCTION_FIELD
 from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
 from embedsmith.training.loop import Outcome, planned_steps, train_adapter
+
+log = logging.getLogger(__name__)
 
 CONFIG_FILE = "run.yaml"
 DEV_TASK = "dev"
@@ -84,6 +88,8 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
         triplets = triplets.take_first(config.data.max_triplets)
+    if triplets.has_instructions and not config.model.takes_instruction:
+        log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
     max_steps = planned_steps(config, num_triplets=len(triplets))
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
     embedder, accelerator = _prepare(config)
@@ -142,15 +148,21 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     data: Path | str | None = None,
     poolings: Sequence[Pooling] = (),
+    prompt: str | None = None,
+    instruction: str | None = None,
+    end_token: bool | None = None,
     console: Console | None = None,
 ) -> dict[str, EvaluationResult]:
-    """Score MODEL on STS tasks.
+    """Score MODEL on STS tasks. Both sentences of a pair are queries, as the tasks are symmetric.
 
     Args:
         model: built-in name, hub id, folder or run.
         tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
         data: folder of `<TASK>.tsv.gz` files; None: tasks are mteb's, from the hub.
         poolings: score these instead of the model's own; one forward serves all.
+        prompt: template or known name, in the place of the model's own for either side.
+        instruction: fills `{instruction}` in the prompt, in the place of the model's own.
+        end_token: whether texts end with the end token; None: as trained.
         console: where progress goes; None: nowhere.
 
     Returns:
@@ -163,12 +175,14 @@ def evaluate(
         loaded = load_local_tasks(Path(data), tasks)
     else:
         loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
-    embedder = Embedder.load(model)
+    embedder = Embedder.load(model, prompt=prompt, query_prompt=prompt, instruction=instruction, end_token=end_token)
     labels = {pooling: f"{model} ({pooling})" for pooling in poolings} or {embedder.settings.pooling: model}
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 
         def embed(texts: list[str]) -> dict[str, np.ndarray]:
-            vectors = embedder.encode_poolings(texts, poolings=list(labels), on_progress=advance)
+            vectors = embedder.encode_poolings(
+                texts, poolings=list(labels), side=Side.QUERY, instruction=instruction, on_progress=advance
+            )
             return {labels[pooling]: rows for pooling, rows in vectors.items()}
 
         return evaluate_tasks(embed, tasks=loaded, on_task=start)
@@ -185,6 +199,9 @@ def _prepare(config: RunConfig) -> tuple[Embedder, Accelerator]:
         config.model.model,
         pooling=config.model.pooling,
         prompt=config.model.prompt,
+        query_prompt=config.model.query_prompt,
+        instruction=config.model.instruction,
+        end_token=config.model.end_token,
         max_length=config.model.max_length,
         precision=config.model.precision,
         device=str(accelerator.device),
@@ -218,7 +235,7 @@ def _run_folder(folder: Path) -> Iterator[None]:
 
 
 def _score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
-    similarities = pair_similarities(lambda texts: {DEV_TASK: embedder.encode(texts)}, dev)
+    similarities = pair_similarities(lambda texts: {DEV_TASK: embedder.encode(texts, side=Side.QUERY)}, dev)
     return score_task(similarities[DEV_TASK], dev.scores, task="the development set")
 
 

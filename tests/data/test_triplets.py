@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from embedsmith.config import TrainSource
 from embedsmith.data import triplets as module
 from embedsmith.data.readers import Faults
 from embedsmith.data.triplets import load_triplets
@@ -65,7 +66,7 @@ def test_all_faults_of_all_files_come_at_once(tmp_path: Path, cache: Path) -> No
         f"{first}, line 2: positive is empty",
         f"{first}, line 3: negative must be a text, but is 3",
         f"{first}, line 4: has no 'positive'",
-        f"{second}, line 1: no usable columns: it has text; looked for anchor/positive/negative or sent0",
+        f"{second}, line 1: no usable columns: it has text; looked for anchor/positive(/negative)(/instruction) or ",
         f"{third}: is named .gz but is not gzip",
         f"{fourth}, line 1: anchor holds half of a surrogate pair",
     ):
@@ -90,9 +91,9 @@ def test_a_negative_that_only_later_rows_have_is_a_fault(tmp_path: Path, cache: 
 def test_two_processes_may_convert_at_once(tmp_path: Path) -> None:
     target = tmp_path / "out.arrow"
 
-    def rows_with_another_conversion_in_the_middle() -> Iterator[tuple[str, ...]]:
-        yield ("a", "p", "n")
-        module._convert(iter([("a", "p", "n")]), target, faults=Faults())
+    def rows_with_another_conversion_in_the_middle() -> Iterator[module._Row]:
+        yield module._Row(("a", "p", "n"), None, False)
+        module._convert(iter([module._Row(("a", "p", "n"), None, False)]), target, faults=Faults())
 
     module._convert(rows_with_another_conversion_in_the_middle(), target, faults=Faults())
     assert pa.ipc.open_file(pa.memory_map(str(target))).read_all().num_rows == 1
@@ -157,3 +158,26 @@ def test_hub_ids_are_told_from_files(tmp_path: Path, cache: Path, monkeypatch: p
 def test_unknown_roles_in_columns(cache: Path) -> None:
     with pytest.raises(DataError, match="names query; it may name anchor, positive, negative"):
         load_triplets(["sample"], columns={"query": "x"})
+
+
+def test_instructions_come_from_the_row_or_else_from_the_source(tmp_path: Path, cache: Path) -> None:
+    plain = _jsonl(tmp_path / "1.jsonl", LAYOUTS["ours"])
+    own = _jsonl(tmp_path / "2.jsonl", {**LAYOUTS["ours"], "instruction": "find it"})
+    table = load_triplets(
+        [
+            plain,
+            TrainSource(files=own, instruction="not this"),
+            TrainSource(files=plain, instruction="x", symmetric=True),
+        ]
+    )
+    rows = table.rows(np.arange(3))
+    assert rows.instructions == [None, "find it", "x"]
+    assert rows.are_symmetric == [False, False, True]
+    assert table.has_instructions
+    assert not load_triplets([plain]).has_instructions
+
+
+def test_an_instruction_must_be_a_text(tmp_path: Path, cache: Path) -> None:
+    source = _jsonl(tmp_path / "1.jsonl", {**LAYOUTS["ours"], "instruction": 3})
+    with pytest.raises(DataError, match="line 1: instruction must be a text, but is 3"):
+        load_triplets([source])

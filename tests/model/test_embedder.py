@@ -97,7 +97,7 @@ def test_encode_takes_lists_of_strings(llama: Embedder, texts: object) -> None:
 
 def test_faulty_settings(model_folders: dict[str, str]) -> None:
     folder = model_folders["llama"]
-    with pytest.raises(ConfigError, match="pooling is 'cls'; it must be one of last, mean, weighted_mean"):
+    with pytest.raises(ConfigError, match="pooling is 'cls'; it must be one of last, mean, weighted_mean, concat"):
         Embedder.load(folder, pooling="cls")
     with pytest.raises(ConfigError, match=r"max_length is 500, but .* takes 128"):
         Embedder.load(folder, max_length=500)
@@ -134,3 +134,60 @@ def test_many_texts_are_tokenized_ahead_and_equal_ones_computed_once(
     assert sum(done) == len(texts)
     assert sum(computed) == len(set(texts))
     assert len(computed) == -(-len(set(texts)) // 64)
+
+
+def test_queries_and_documents_get_their_prompts(model_folders: dict[str, str]) -> None:
+    def load(prompt: str | None = None, **settings: str) -> Embedder:
+        return Embedder.load(model_folders["llama"], precision="fp32", max_length=64, prompt=prompt, **settings)
+
+    both = load("the {text}", query_prompt="{instruction} runs {text}", instruction="rain")
+    np.testing.assert_allclose(both.encode(TEXTS), load("the {text}").encode(TEXTS), atol=1e-6)
+    for instruction in (None, "a cat"):
+        expected = load(f"{instruction or 'rain'} runs {{text}}").encode(TEXTS)
+        np.testing.assert_allclose(both.encode(TEXTS, side="query", instruction=instruction), expected, atol=1e-6)
+    assert np.abs(both.encode(TEXTS, side="query") - both.encode(TEXTS)).max() > 0.01
+    np.testing.assert_array_equal(load("the {text}").encode(TEXTS, side="query"), load("the {text}").encode(TEXTS))
+    with pytest.raises(ConfigError, match="needs an instruction"):
+        load(query_prompt="{instruction} runs {text}")
+
+
+@pytest.mark.parametrize("pooling", ["mean", "weighted_mean", "concat"])
+def test_an_echo_is_pooled_over_the_second_copy(model_folders: dict[str, str], pooling: str) -> None:
+    def load(prompt: str | None, pooling: str) -> Embedder:
+        return Embedder.load(model_folders["llama"], precision="fp32", max_length=64, prompt=prompt, pooling=pooling)
+
+    echo = load("the {text} cat {text}", pooling)
+    packed = echo.pack(TEXTS, prompts=[echo.prompt_of()] * len(TEXTS))
+    hidden = echo.hidden_states(packed)
+    expected = []
+    for text in TEXTS:
+        num_words = len(text.split())
+        tokens = echo.tokenizer.tokenize([text], prompts=echo.prompt_of()).ids[0]
+        assert len(tokens) == 4 + 2 * num_words  # start, the, text, cat, text, end
+        alone = echo.hidden_states(echo.pack([text]))[3 + num_words :]  # (num_words + 1, H)
+        weights = torch.arange(1.0, len(alone) + 1) if pooling == "weighted_mean" else torch.ones(len(alone))
+        mean = (alone * weights[:, None]).sum(dim=0) / weights.sum()
+        expected.append(torch.cat([alone[-1], mean]) if pooling == "concat" else mean)
+    vectors = torch.nn.functional.normalize(torch.stack(expected), dim=1)
+    np.testing.assert_allclose(echo.encode(TEXTS), vectors.numpy(), atol=1e-5)
+    assert echo.dim == vectors.shape[1]
+    assert len(hidden) == packed.num_tokens
+
+
+def test_prompts_are_saved_with_the_adapter(model_folders: dict[str, str], tmp_path: Path) -> None:
+    embedder = Embedder.load(
+        model_folders["llama"],
+        precision="fp32",
+        max_length=64,
+        prompt="prompteol",
+        query_prompt="{instruction} {text}",
+        instruction="rain",
+        end_token=False,
+        pooling="concat",
+    )
+    _disturb(embedder)
+    embedder.save(tmp_path)
+    loaded = Embedder.load(str(tmp_path), precision="fp32")
+    assert loaded.settings == embedder.settings
+    for side in ("query", "document"):
+        np.testing.assert_array_equal(loaded.encode(TEXTS, side=side), embedder.encode(TEXTS, side=side))

@@ -16,14 +16,27 @@ def test_pooling_equals_plain_loops(pooling: Pooling) -> None:
     hidden = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
     pooled = pool(hidden, segments=SEGMENTS, pooling=pooling)
     for row, part in zip(pooled, hidden.detach().split(LENGTHS), strict=True):
-        if pooling is Pooling.LAST:
-            expected = part[-1]
-        else:
-            weights = [1.0] * len(part) if pooling is Pooling.MEAN else [float(n + 1) for n in range(len(part))]
-            expected = sum(w * state for w, state in zip(weights, part, strict=True)) / sum(weights)
-        torch.testing.assert_close(row.detach(), expected)
+        torch.testing.assert_close(row.detach(), _expected(part, pooling))
     pooled.sum().backward()
     assert hidden.grad is not None
+
+
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_means_look_at_the_second_copy_alone(pooling: Pooling) -> None:
+    hidden = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    pool_from = (0, 1, 2, 3)
+    pooled = pool(hidden, segments=Segments(LENGTHS, SEGMENTS.cu_seqlens, pool_from), pooling=pooling)
+    for row, part, start in zip(pooled, hidden.split(LENGTHS), pool_from, strict=True):
+        torch.testing.assert_close(row, _expected(part[start:], pooling))
+
+
+def _expected(part: torch.Tensor, pooling: Pooling) -> torch.Tensor:
+    if pooling is Pooling.LAST:
+        return part[-1]
+    if pooling is Pooling.CONCAT:
+        return torch.cat([part[-1], _expected(part, Pooling.MEAN)])
+    weights = [1.0] * len(part) if pooling is Pooling.MEAN else [float(n + 1) for n in range(len(part))]
+    return sum(w * state for w, state in zip(weights, part, strict=True)) / sum(weights)
 
 
 def test_the_result_is_float32() -> None:

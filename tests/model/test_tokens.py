@@ -5,6 +5,7 @@ from tiny import make_tokenizer
 
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.tokens import TextTokenizer
+from embedsmith.prompts import read_prompt
 
 START, END = 1, 2
 
@@ -49,10 +50,51 @@ def test_no_text_gives_no_tokens() -> None:
     assert TextTokenizer(make_tokenizer(), max_length=4)([]) == []
 
 
-@pytest.mark.parametrize("prompt", ["no field", "{text} {text}"])
-def test_a_prompt_needs_one_field(prompt: str) -> None:
-    with pytest.raises(ConfigError, match="exactly once"):
+@pytest.mark.parametrize("prompt", ["no field", "{text} {text} {text}"])
+def test_a_prompt_needs_one_field_or_two(prompt: str) -> None:
+    with pytest.raises(ConfigError, match=r"must hold \{text\} once"):
         TextTokenizer(make_tokenizer(), max_length=20, prompt=prompt)
+
+
+@pytest.mark.parametrize("with_end", [True, False])
+def test_without_an_end_token_the_prompts_last_token_is_last(with_end: bool) -> None:
+    tokenizer = make_tokenizer(with_end_token=with_end)
+    tokenize = TextTokenizer(tokenizer, max_length=6, prompt="{text} runs away", end_token=False)
+    short, long = tokenize(["w1", "w1 w2 w3 w4 w5"])
+    assert tokenizer.convert_ids_to_tokens(short.tolist()) == ["<s>", "w1", "runs", "away"]
+    assert tokenizer.convert_ids_to_tokens(long.tolist()) == ["<s>", "w1", "w2", "w3", "runs", "away"]
+
+
+def test_a_text_without_any_token_still_gets_the_end_token() -> None:
+    tokenize = TextTokenizer(make_tokenizer(with_start_token=False), max_length=6, end_token=False)
+    assert [row.tolist() for row in tokenize([""])] == [[END]]
+
+
+@pytest.mark.parametrize("num_words", [0, 1, 2, 3, 4, 9])
+def test_an_echo_gives_the_text_twice_and_cuts_both_copies_alike(num_words: int) -> None:
+    tokenizer = make_tokenizer()
+    tokenize = TextTokenizer(tokenizer, max_length=11, prompt="the {text} cat {text} roof")
+    tokenized = tokenize.tokenize([" ".join(f"w{n}" for n in range(num_words))])
+    kept = [f"w{n}" for n in range(min(num_words, 3))]  # 11 less start, three words and end leaves six for two copies
+    words = tokenizer.convert_ids_to_tokens(tokenized.ids[0].tolist())
+    assert words == ["<s>", "the", *kept, "cat", *kept, "roof", "</s>"]
+    assert tokenized.pool_from == [3 + len(kept)]
+
+
+def test_an_echo_whose_second_copy_is_empty_pools_its_last_token() -> None:
+    tokenize = TextTokenizer(make_tokenizer(), max_length=11, prompt="the {text} cat {text}", end_token=False)
+    tokenized = tokenize.tokenize([""])
+    assert tokenized.pool_from == [len(tokenized.ids[0]) - 1]
+
+
+def test_every_text_may_have_a_prompt_of_its_own() -> None:
+    tokenize = TextTokenizer(make_tokenizer(), max_length=12)
+    prompts = [read_prompt(template) for template in ("the {text}", None, "{text} cat {text}")]
+    mixed = tokenize.tokenize(["w1", "w2", "w3"], prompts=prompts)
+    for text, prompt, ids, start in zip(["w1", "w2", "w3"], prompts, mixed.ids, mixed.pool_from, strict=True):
+        alone = tokenize.tokenize([text], prompts=prompt)
+        assert (ids.tolist(), start) == (alone.ids[0].tolist(), alone.pool_from[0])
+    assert mixed.pool_from == [0, 0, 3]
 
 
 def test_a_prompt_must_leave_room() -> None:

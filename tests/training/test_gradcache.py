@@ -29,7 +29,7 @@ def _gradients(
         for weight in weights:
             weight.normal_(std=0.2)
     loss, num_tokens = contrastive_step(
-        embedder, texts=BATCH, loss_of=_loss, max_tokens=max_tokens, backward=torch.Tensor.backward
+        embedder.pack(BATCH), embedder=embedder, loss_of=_loss, max_tokens=max_tokens, backward=torch.Tensor.backward
     )
     assert num_tokens == sum(len(tokens) for tokens in embedder.tokenizer(BATCH))
     return loss.item(), [weight.grad for weight in weights]

@@ -12,7 +12,7 @@ from tiny import write_triplets
 from transformers import get_cosine_schedule_with_warmup
 
 from embedsmith.config import RunConfig, load_config
-from embedsmith.data.triplets import TripletTable, load_triplets
+from embedsmith.data.triplets import Triplets, TripletTable, load_triplets
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
 from embedsmith.results import TaskResult
@@ -172,3 +172,32 @@ def test_a_metrics_file_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
     path.write_text(json.dumps({"step": 1, "loss": 1.0}) + '\n{"step": 2, "lo')
     assert read_metrics(path) == [{"step": 1, "loss": 1.0}]
     assert read_metrics(tmp_path / "none.jsonl") == []
+
+
+def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, str], tmp_path: Path) -> None:
+    """The step's loss equals that of texts written out by hand."""
+    batch = Triplets(
+        anchors=["a cat", "rain falls"],
+        positives=["an animal", "wind"],
+        negatives=["the roof", "chess"],
+        instructions=["w1", None],
+        are_symmetric=[False, True],
+    )
+    settings = {"query_prompt": "{instruction} w9 {text}", "prompt": "the {text}", "instruction": "w2"}
+
+    def loss(batch: Triplets, **prompts: str) -> float:
+        embedder = Embedder.load(model_folders["llama"], precision="fp32", max_length=64, **prompts)
+        torch.manual_seed(0)
+        embedder.add_adapter(load_config(overrides={"output_dir": "x", "lora_dropout": "0"}).adapter)
+        config = _config(tmp_path)
+        return loop.step_on(embedder, batch=batch, config=config, backward=torch.Tensor.backward)[0].item()
+
+    written_out = Triplets(
+        anchors=["w1 w9 a cat", "w2 w9 rain falls"],
+        positives=["the an animal", "w2 w9 wind"],
+        negatives=["the the roof", "w2 w9 chess"],
+        instructions=[None, None],
+        are_symmetric=[False, False],
+    )
+    assert loss(batch, **settings) == pytest.approx(loss(written_out), rel=1e-5)
+    assert loss(batch, **settings) != pytest.approx(loss(batch), rel=1e-3)

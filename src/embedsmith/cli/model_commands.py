@@ -9,6 +9,8 @@ from rich.table import Table
 from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, Model, app, escape, make_console, read_overrides
 from embedsmith.errors import ConfigError
 
+_PROMPT_HELP = "Template with {text}, or a known name such as prompteol; default: as trained."
+
 
 @app.command(
     "train",
@@ -54,7 +56,13 @@ def evaluate_command(
     out: Annotated[Optional[Path], typer.Option(help="Write the results here (JSON).")] = None,  # noqa: UP045
     pooling: Annotated[
         Optional[str],  # noqa: UP045
-        typer.Option(help="last, mean, weighted_mean, or `all` to score the three; default: as trained."),
+        typer.Option(help="last, mean, weighted_mean, concat, or `all` to score each; default: as trained."),
+    ] = None,
+    prompt: Annotated[Optional[str], typer.Option(help=_PROMPT_HELP)] = None,  # noqa: UP045
+    instruction: Annotated[Optional[str], typer.Option(help="Fills {instruction} in the prompt.")] = None,  # noqa: UP045
+    end_token: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--end-token/--no-end-token", help="Whether texts end with the end token; default: as trained."),
     ] = None,
 ) -> None:
     """Score a model on STS tasks, with bootstrap intervals."""
@@ -66,7 +74,16 @@ def evaluate_command(
     if pooling is not None and pooling not in ("all", *Pooling):
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
-    results = verbs.evaluate(model, tasks=tasks, data=data, poolings=poolings, console=console)
+    results = verbs.evaluate(
+        model,
+        tasks=tasks,
+        data=data,
+        poolings=poolings,
+        prompt=prompt,
+        instruction=instruction,
+        end_token=end_token,
+        console=console,
+    )
     console.print(results_table(list(results.items()), with_gain=False))
     if out is not None:
         values = {label: result.to_json() for label, result in results.items()}
@@ -77,7 +94,7 @@ def evaluate_command(
 def doctor_command(
     model: Model = "smollm2-135m",
     text: Annotated[Optional[str], typer.Option(help="Show this text's tokens.")] = None,  # noqa: UP045
-    prompt: Annotated[Optional[str], typer.Option(help="Template with one {text}.")] = None,  # noqa: UP045
+    prompt: Annotated[Optional[str], typer.Option(help=_PROMPT_HELP)] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="Most tokens per text.")] = None,  # noqa: UP045
 ) -> None:
     """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""

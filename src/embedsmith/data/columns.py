@@ -10,10 +10,10 @@ from embedsmith.data.readers import Faults, Row, read_rows
 
 # Each layout maps our names to a file's. The first one whose required columns are all there is taken.
 TRIPLET_LAYOUTS: tuple[dict[str, str], ...] = (
-    {"anchor": "anchor", "positive": "positive", "negative": "negative"},
+    {"anchor": "anchor", "positive": "positive", "negative": "negative", "instruction": "instruction"},
     {"anchor": "sent0", "positive": "sent1", "negative": "hard_neg"},  # SimCSE
-    {"anchor": "query", "positive": "pos", "negative": "neg"},  # FlagEmbedding, lists
-    {"anchor": "query", "positive": "positive", "negative": "negative"},
+    {"anchor": "query", "positive": "pos", "negative": "neg", "instruction": "prompt"},  # FlagEmbedding, lists
+    {"anchor": "query", "positive": "positive", "negative": "negative", "instruction": "instruction"},
 )
 PAIR_LAYOUTS: tuple[dict[str, str], ...] = ({"sentence1": "sentence1", "sentence2": "sentence2", "score": "score"},)
 NLI_LAYOUTS: tuple[dict[str, str], ...] = (
@@ -38,7 +38,7 @@ class Fields:
     config_key: str = "data.columns"
 
 
-TRIPLET_FIELDS = Fields(TRIPLET_LAYOUTS, optional=("negative",))
+TRIPLET_FIELDS = Fields(TRIPLET_LAYOUTS, optional=("negative", "instruction"))
 PAIR_FIELDS = Fields(PAIR_LAYOUTS, config_key="evaluation.dev_columns")
 NLI_FIELDS = Fields(NLI_LAYOUTS, config_key="--columns")
 
@@ -120,10 +120,16 @@ def _missing(names: Sequence[str], *, fields: Fields, columns: Mapping[str, str]
     wanted = (
         ", ".join(_named(fields, columns).values())
         if columns
-        else " or ".join("/".join(layout.values()) for layout in fields.layouts)
+        else " or ".join(_spell(layout, fields) for layout in fields.layouts)
     )
     first = next(iter(fields.layouts[0]))
     return (
         f"no usable columns: it has {', '.join(names) or 'none'}; looked for {wanted} "
         f"(name them with {fields.config_key}, for example {{{first}: {names[0] if names else '...'}, ...}})"
     )
+
+
+def _spell(layout: Mapping[str, str], fields: Fields) -> str:
+    """`anchor/positive(/negative)`: what may be absent stands in brackets."""
+    names = [f"(/{theirs})" if ours in fields.optional else f"/{theirs}" for ours, theirs in layout.items()]
+    return "".join(names).removeprefix("/")

@@ -17,31 +17,43 @@ import numpy as np
 import pyarrow as pa
 
 from embedsmith import files
+from embedsmith.config import TrainSource
 from embedsmith.data.columns import TRIPLET_FIELDS, read_fields, select_fields, text_fault
 from embedsmith.data.readers import Faults, Row, expand_sources, is_data_file
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
 from embedsmith.errors import DataError, MissingExtraError
 
-_FORMAT_VERSION = 1
+_FORMAT_VERSION = 2
 _BATCH_ROWS = 8192
 _NAMES = ("anchor", "positive", "negative")
+_INSTRUCTION, _SYMMETRIC = "instruction", "is_symmetric"
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Texts of some rows; lists of one length. `negatives` is None when the data has none."""
+    """Some rows; lists of one length.
+
+    Attributes:
+        anchors, positives: texts.
+        negatives: texts, or None when the data has none.
+        instructions: what each row's queries are for; None: the model's own instruction.
+        are_symmetric: whether a row's positive and negative are queries as its anchor is.
+    """
 
     anchors: list[str]
     positives: list[str]
     negatives: list[str] | None
+    instructions: list[str | None]
+    are_symmetric: list[bool]
 
 
 class TripletTable:
     """Memory-mapped triplets (or pairs without a negative).
 
     Args:
-        table: columns anchor, positive, maybe negative (string), and for each NAME_id (uint64).
+        table: columns anchor, positive, maybe negative (string), for each NAME_id (uint64), and the rows' instruction
+            (string or null) and is_symmetric (bool).
     """
 
     def __init__(self, table: pa.Table) -> None:
@@ -55,6 +67,11 @@ class TripletTable:
         return self._table.num_rows
 
     @property
+    def has_instructions(self) -> bool:
+        """Whether some row has an instruction of its own."""
+        return bool(self._table[_INSTRUCTION].null_count < len(self))
+
+    @property
     def has_negatives(self) -> bool:
         """Whether every row has a hard negative."""
         return "negative" in self._names
@@ -62,8 +79,10 @@ class TripletTable:
     def rows(self, indices: np.ndarray) -> Triplets:
         """Texts of the rows numbered by `indices`."""
         # Not `Table.take`: on a column of many batches it first copies the whole column into memory.
-        columns = [[column[row].as_py() for row in indices.tolist()] for column in self._table.select(self._names)]
-        return Triplets(columns[0], columns[1], columns[2] if self.has_negatives else None)
+        names = [*self._names, _INSTRUCTION, _SYMMETRIC]
+        columns = [[self._table[name][row].as_py() for row in indices.tolist()] for name in names]
+        texts, (instructions, are_symmetric) = columns[:-2], columns[-2:]
+        return Triplets(texts[0], texts[1], texts[2] if self.has_negatives else None, instructions, are_symmetric)
 
     def take_first(self, num_triplets: int) -> "TripletTable":
         """A view of the first rows."""
@@ -71,7 +90,7 @@ class TripletTable:
 
 
 def load_triplets(
-    sources: Sequence[str],
+    sources: Sequence[str | TrainSource],
     *,
     columns: Mapping[str, str] | None = None,
     cache_folder: Path | None = None,
@@ -80,7 +99,7 @@ def load_triplets(
 
     Args:
         sources: see the file's docstring.
-        columns: {"anchor": ..., "positive": ..., "negative": ...} where the names are unusual.
+        columns: {"anchor": ..., "positive": ..., "negative": ..., "instruction": ...} where the names are unusual.
         cache_folder: where the Arrow file is kept; None: in the user's cache.
 
     Raises:
@@ -88,21 +107,44 @@ def load_triplets(
         MissingExtraError: a hub dataset is asked for without the `datasets` package.
     """
     faults = Faults()
-    unknown = sorted(set(columns or {}) - set(_NAMES))
+    unknown = sorted(set(columns or {}) - {*_NAMES, _INSTRUCTION})
     if unknown:
-        faults.add("data.columns", None, f"names {', '.join(unknown)}; it may name {', '.join(_NAMES)}")
-    hub_ids = [source for source in sources if _is_hub_id(source)]
-    names = [str(sample_triplets_path()) if source == SAMPLE else source for source in sources]
-    paths = expand_sources([name for name in names if name not in hub_ids], faults=faults)
+        known = ", ".join((*_NAMES, _INSTRUCTION))
+        faults.add("data.columns", None, f"names {', '.join(unknown)}; it may name {known}")
+    origins = [origin for source in sources for origin in _origins(source, faults=faults)]
     faults.raise_if_any(what="training data")
 
     folder = cache_folder or files.cache_root() / "triplets"
-    target = folder / f"{_fingerprint(paths, hub_ids, columns)}.arrow"
+    target = folder / f"{_fingerprint(origins, columns)}.arrow"
     # A hub dataset may change under its name: it is read anew each time (its own cache makes that cheap).
-    if hub_ids or not target.exists():
-        rows = _all_rows(paths, hub_ids, columns=columns, faults=faults)
-        _convert(rows, target, faults=faults)
+    if any(isinstance(origin.place, str) for origin in origins) or not target.exists():
+        _convert(_all_rows(origins, columns=columns, faults=faults), target, faults=faults)
     return TripletTable(pa.ipc.open_file(pa.memory_map(str(target))).read_all())
+
+
+@dataclass(frozen=True)
+class _Origin:
+    """A file, or a hub dataset by its id, and what its source says of all its rows."""
+
+    place: Path | str
+    instruction: str | None
+    is_symmetric: bool
+
+
+@dataclass(frozen=True)
+class _Row:
+    """One triplet on its way into the table."""
+
+    texts: tuple[str, ...]
+    instruction: str | None
+    is_symmetric: bool
+
+
+def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
+    source = TrainSource(files=source) if isinstance(source, str) else source
+    name = str(sample_triplets_path()) if source.files == SAMPLE else source.files
+    places: Sequence[Path | str] = [name] if _is_hub_id(name) else expand_sources([name], faults=faults)
+    return [_Origin(place, source.instruction, source.symmetric) for place in places]
 
 
 def _is_hub_id(source: str) -> bool:
@@ -110,44 +152,40 @@ def _is_hub_id(source: str) -> bool:
     return not is_local and _HUB_ID.fullmatch(source) is not None
 
 
-def _fingerprint(paths: Sequence[Path], hub_ids: Sequence[str], columns: Mapping[str, str] | None) -> str:
-    facts: list[Any] = [_FORMAT_VERSION, sorted((columns or {}).items()), list(hub_ids)]
-    for path in paths:
-        status = path.stat()
-        facts.append([str(path.resolve()), status.st_size, status.st_mtime_ns])
+def _fingerprint(origins: Sequence[_Origin], columns: Mapping[str, str] | None) -> str:
+    facts: list[Any] = [_FORMAT_VERSION, sorted((columns or {}).items())]
+    for origin in origins:
+        place = origin.place
+        if isinstance(place, Path):
+            status = place.stat()
+            facts.append([str(place.resolve()), status.st_size, status.st_mtime_ns])
+        facts.append([str(place), origin.instruction, origin.is_symmetric])
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def _all_rows(
-    paths: Sequence[Path], hub_ids: Sequence[str], *, columns: Mapping[str, str] | None, faults: Faults
-) -> Iterator[tuple[str, ...]]:
+def _all_rows(origins: Sequence[_Origin], *, columns: Mapping[str, str] | None, faults: Faults) -> Iterator[_Row]:
     width: int | None = None
-    sources: list[tuple[str, Iterator[tuple[int, Row]]]] = [
-        (str(path), read_fields(path, fields=TRIPLET_FIELDS, columns=columns, faults=faults)) for path in paths
-    ]
-    sources += [
-        (name, select_fields(name, _hub_rows(name), fields=TRIPLET_FIELDS, columns=columns, faults=faults))
-        for name in hub_ids
-    ]
-    for source, rows in sources:
-        is_first = True
-        for line, row in rows:
-            if is_first:
-                width = width or len(row)
-                is_first = False
-                if len(row) != width:
-                    faults.add(
-                        source,
-                        None,
-                        "has " + ("no " if len(row) < width else "") + "negatives, unlike the files before it",
-                    )
-                    break
+    for origin in origins:
+        for line, row in _rows_of(origin.place, columns=columns, faults=faults):
+            instruction = row.pop(_INSTRUCTION, None) or origin.instruction
+            width = width or len(row)
+            if len(row) != width:
+                which = "no " if len(row) < width else ""
+                faults.add(origin.place, None, f"has {which}negatives, unlike the files before it")
+                break
             for texts in _triplets_of(row):
-                bad = [(name, fault) for name, text in texts.items() if (fault := text_fault(text))]
+                named = {**texts, _INSTRUCTION: instruction} if instruction is not None else texts
+                bad = [(name, fault) for name, text in named.items() if (fault := text_fault(text))]
                 for name, fault in bad:
-                    faults.add(source, line, f"{name} {fault}")
+                    faults.add(origin.place, line, f"{name} {fault}")
                 if not bad:
-                    yield tuple(texts.values())
+                    yield _Row(tuple(texts.values()), instruction, origin.is_symmetric)
+
+
+def _rows_of(place: Path | str, *, columns: Mapping[str, str] | None, faults: Faults) -> Iterator[tuple[int, Row]]:
+    if isinstance(place, Path):
+        return read_fields(place, fields=TRIPLET_FIELDS, columns=columns, faults=faults)
+    return select_fields(place, _hub_rows(place), fields=TRIPLET_FIELDS, columns=columns, faults=faults)
 
 
 def _triplets_of(row: Row) -> Iterator[Row]:
@@ -164,7 +202,7 @@ def _triplets_of(row: Row) -> Iterator[Row]:
         yield triplet
 
 
-def _convert(rows: Iterator[tuple[str, ...]], target: Path, *, faults: Faults) -> None:
+def _convert(rows: Iterator[_Row], target: Path, *, faults: Faults) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: the processes of one run may all convert at once; the last to finish stays.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
@@ -184,8 +222,8 @@ def _convert(rows: Iterator[tuple[str, ...]], target: Path, *, faults: Faults) -
         temporary.unlink(missing_ok=True)
 
 
-def _record_batches(rows: Iterator[tuple[str, ...]]) -> Iterator[pa.RecordBatch]:
-    chunk: list[tuple[str, ...]] = []
+def _record_batches(rows: Iterator[_Row]) -> Iterator[pa.RecordBatch]:
+    chunk: list[_Row] = []
     for row in rows:
         chunk.append(row)
         if len(chunk) == _BATCH_ROWS:
@@ -195,9 +233,12 @@ def _record_batches(rows: Iterator[tuple[str, ...]]) -> Iterator[pa.RecordBatch]
         yield _record_batch(chunk)
 
 
-def _record_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
-    columns: dict[str, pa.Array] = {}
-    for name, texts in zip(_NAMES, zip(*rows, strict=True), strict=False):
+def _record_batch(rows: Sequence[_Row]) -> pa.RecordBatch:
+    columns: dict[str, pa.Array] = {
+        _INSTRUCTION: pa.array([row.instruction for row in rows], pa.string()),
+        _SYMMETRIC: pa.array([row.is_symmetric for row in rows], pa.bool_()),
+    }
+    for name, texts in zip(_NAMES, zip(*(row.texts for row in rows), strict=True), strict=False):
         columns[name] = pa.array(texts, pa.string())
         columns[f"{name}_id"] = pa.array([_text_id(text) for text in texts], pa.uint64())
     return pa.RecordBatch.from_pydict(columns)

@@ -12,11 +12,11 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize as unit_length
 
-from embedsmith.config import Pooling
+from embedsmith.config import Pooling, Side
 from embedsmith.errors import EmbedsmithError, ModelError
 from embedsmith.model.attention import PACKED_ATTENTION
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.tokens import TEXT_FIELD
+from embedsmith.model.tokens import TokenizedTexts
 
 EXAMPLE = "The library on Mill Street opens at nine."
 _OTHERS = ("Rain.", "Two dogs ran along the beach while the tide came in.", "Is the 7:40 train on time today?")
@@ -67,7 +67,7 @@ class Diagnosis:
 def examine(embedder: Embedder, *, text: str | None = None) -> Diagnosis:
     """Run every check on an embedder; `text` is the example to show, a short sentence by default."""
     text = text or EXAMPLE
-    ids = embedder.tokenizer([text])[0]
+    ids = _tokenize(embedder, [text]).ids[0]
     tokenizer = embedder.backbone.tokenizer
     return Diagnosis(
         model=embedder.backbone.name,
@@ -77,12 +77,24 @@ def examine(embedder: Embedder, *, text: str | None = None) -> Diagnosis:
             _start_token(embedder, ids),
             _end_token(embedder, ids),
             _pad_token(embedder),
-            _prompt(embedder, ids),
+            *(_prompt(embedder, text, side) for side in _sides(embedder)),
             _truncation(embedder),
             _chat_template(embedder, text, ids),
             *_vectors(embedder, text),
         ],
     )
+
+
+def _tokenize(embedder: Embedder, texts: list[str], side: Side = Side.DOCUMENT) -> TokenizedTexts:
+    return embedder.tokenizer.tokenize(texts, prompts=embedder.prompt_of(side))
+
+
+def _sides(embedder: Embedder) -> list[Side]:
+    return list(Side) if embedder.settings.query_prompt else [Side.DOCUMENT]
+
+
+def _without_end(embedder: Embedder, ids: np.ndarray) -> list[int]:
+    return (ids[:-1] if embedder.settings.end_token else ids).tolist()
 
 
 def _start_token(embedder: Embedder, ids: np.ndarray) -> Finding:
@@ -100,13 +112,16 @@ def _start_token(embedder: Embedder, ids: np.ndarray) -> Finding:
 
 def _end_token(embedder: Embedder, ids: np.ndarray) -> Finding:
     end = embedder.tokenizer.eos_id
+    name = f"{embedder.backbone.tokenizer.eos_token!r} (id {end})"
     count = int((ids[1:] == end).sum()) if len(ids) > 1 else 1
+    if not embedder.settings.end_token:
+        advice = "" if count == 0 else "Remove the end token from model.prompt and from the text."
+        return Finding("end token", count == 0, f"{name} is switched off, and stands {count} time(s)", advice)
     is_ok = bool(ids[-1] == end) and count == 1
     return Finding(
         "end token",
         is_ok,
-        f"{embedder.backbone.tokenizer.eos_token!r} (id {end}) stands {count} time(s), "
-        + ("last" if ids[-1] == end else "not last"),
+        f"{name} stands {count} time(s), " + ("last" if ids[-1] == end else "not last"),
         "" if is_ok else "Remove the end token from model.prompt and from the text: embedsmith adds it.",
     )
 
@@ -117,28 +132,33 @@ def _pad_token(embedder: Embedder) -> Finding:
     return Finding("pad token", True, f"id {tokenizer.pad_token_id}{same}; never used, texts are packed")
 
 
-def _prompt(embedder: Embedder, ids: np.ndarray) -> Finding:
-    prompt = embedder.tokenizer.prompt
-    if prompt == TEXT_FIELD:
-        return Finding("prompt", True, "none")
-    decoded = embedder.backbone.tokenizer.decode(ids[:-1].tolist())
-    prefix, suffix = prompt.split(TEXT_FIELD)
-    is_ok = prefix.strip() in decoded and decoded.rstrip().endswith(suffix.strip())
+def _prompt(embedder: Embedder, text: str, side: Side) -> Finding:
+    check = "prompt of queries" if side is Side.QUERY else "prompt"
+    prompt = embedder.prompt_of(side)
+    if prompt.is_empty:
+        return Finding(check, True, "none")
+    ids = _tokenize(embedder, [text], side).ids[0]
+    decoded = embedder.backbone.tokenizer.decode(_without_end(embedder, ids))
+    is_ok = all(part.strip() in decoded for part in prompt.parts) and _ends_with_prompt(embedder, ids, side)
     advice = "" if is_ok else "The tokenizer changes the prompt's text; write it as it is decoded here."
-    return Finding("prompt", is_ok, f"{prompt!r} becomes {decoded!r}", advice)
+    return Finding(check, is_ok, f"{prompt.template!r} becomes {decoded!r}", advice)
+
+
+def _ends_with_prompt(embedder: Embedder, ids: np.ndarray, side: Side = Side.DOCUMENT) -> bool:
+    decoded = embedder.backbone.tokenizer.decode(_without_end(embedder, ids)).rstrip()
+    return bool(decoded.endswith(embedder.prompt_of(side).parts[-1].strip()))
 
 
 def _truncation(embedder: Embedder) -> Finding:
-    tokenizer = embedder.tokenizer
-    whole = tokenizer(["word"])[0]
-    long = tokenizer([" ".join(["word"] * 2 * tokenizer.max_length)])[0]
-    suffix = tokenizer.prompt.split(TEXT_FIELD)[1].strip()
-    decoded = embedder.backbone.tokenizer.decode(long[:-1].tolist()).rstrip()
+    limit = embedder.tokenizer.max_length
+    short, long = _tokenize(embedder, ["word", " ".join(["word"] * 2 * limit)]).ids
+    # Both copies of an echo prompt are cut alike, so a token or two may be left over.
+    num_spare = 2 if embedder.prompt_of().is_echo else 0
     is_ok = (
-        len(long) == tokenizer.max_length
-        and bool(long[-1] == tokenizer.eos_id)
-        and bool(long[0] == whole[0])
-        and decoded.endswith(suffix)
+        limit - num_spare <= len(long) <= limit
+        and bool(long[-1] == short[-1])
+        and bool(long[0] == short[0])
+        and _ends_with_prompt(embedder, long)
     )
     detail = f"a long text is cut to {len(long)} tokens" + (", start, prompt and end kept" if is_ok else "")
     return Finding("truncation", is_ok, detail, "" if is_ok else "Shorten model.prompt or report this tokenizer.")
@@ -186,7 +206,8 @@ def _vectors(embedder: Embedder, text: str) -> list[Finding]:
 @torch.no_grad()
 def _reference(embedder: Embedder, texts: list[str]) -> np.ndarray:
     """The same embeddings through transformers' own attention on a right-padded batch, pooled by plain loops."""
-    token_lists = embedder.tokenizer(texts)
+    tokenized = _tokenize(embedder, texts)
+    token_lists = tokenized.ids
     longest = max(len(tokens) for tokens in token_lists)
     ids = np.zeros((len(texts), longest), dtype=np.int64)
     mask = np.zeros_like(ids)
@@ -206,13 +227,14 @@ def _reference(embedder: Embedder, texts: list[str]) -> np.ndarray:
             model.set_attn_implementation(PACKED_ATTENTION)
     vectors = []
     for row, tokens in enumerate(token_lists):
-        own = states[row, : len(tokens)]  # (length, H)
-        weights = torch.arange(1, len(tokens) + 1, device=own.device, dtype=own.dtype)
+        own = states[row, tokenized.pool_from[row] : len(tokens)]  # (pooled length, H)
+        weights = torch.arange(1, len(own) + 1, device=own.device, dtype=own.dtype)
         vectors.append(
             {
                 Pooling.LAST: own[-1],
                 Pooling.MEAN: own.mean(dim=0),
                 Pooling.WEIGHTED_MEAN: (own * weights[:, None]).sum(dim=0) / weights.sum(),
+                Pooling.CONCAT: torch.cat([own[-1], own.mean(dim=0)]),
             }[embedder.settings.pooling]
         )
     return unit_length(torch.stack(vectors), dim=-1).cpu().numpy()

@@ -21,7 +21,7 @@ from torch.nn.functional import normalize as unit_length
 from transformers import PreTrainedModel
 
 from embedsmith import files
-from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision
+from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision, Side
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import (
     add_adapter,
@@ -36,8 +36,9 @@ from embedsmith.model.dropout import rows_from
 from embedsmith.model.fused.decoder import FusedDecoder
 from embedsmith.model.fused.layout import why_not_fused
 from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
-from embedsmith.model.pooling import pool
+from embedsmith.model.pooling import pool, pooled_width
 from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
+from embedsmith.prompts import Prompt, read_prompt, resolve_template
 
 # More gains nothing on a CPU (measured).
 ENCODE_MAX_TOKENS = 4096
@@ -56,6 +57,9 @@ class EmbeddingSettings:
     pooling: Pooling
     prompt: str | None
     max_length: int
+    query_prompt: str | None = None
+    instruction: str | None = None
+    end_token: bool = True
 
     @classmethod
     def read(cls, folder: Path) -> "EmbeddingSettings":
@@ -68,6 +72,9 @@ class EmbeddingSettings:
                 pooling=Pooling(values["pooling"]),
                 prompt=values["prompt"],
                 max_length=int(values["max_length"]),
+                query_prompt=values.get("query_prompt"),
+                instruction=values.get("instruction"),
+                end_token=bool(values.get("end_token", True)),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} is damaged: {error!r}") from error
@@ -90,7 +97,9 @@ class Embedder:
             raise ConfigError(f"model.max_length is {settings.max_length}, but '{backbone.name}' takes {limit}.")
         self.backbone = backbone
         self.settings = settings
-        self.tokenizer = TextTokenizer(backbone.tokenizer, max_length=settings.max_length, prompt=settings.prompt)
+        self.tokenizer = TextTokenizer(backbone.tokenizer, max_length=settings.max_length, end_token=settings.end_token)
+        for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
+            self.tokenizer.tokenize([""], prompts=self.prompt_of(side))
         self.adapter: PeftModel | None = None
         self._lora_layers: list[LoraLayer] = []
         self.why_not_fused = why_not_fused(backbone.model) if fused else "switched off"
@@ -103,6 +112,9 @@ class Embedder:
         *,
         pooling: Pooling | str | None = None,
         prompt: str | None = None,
+        query_prompt: str | None = None,
+        instruction: str | None = None,
+        end_token: bool | None = None,
         max_length: int | None = None,
         precision: Precision | str = Precision.AUTO,
         device: str | None = None,
@@ -112,8 +124,11 @@ class Embedder:
 
         Args:
             model: see above.
-            pooling: `last`, `mean` or `weighted_mean`; None: as trained, else `last`.
-            prompt: template with one `{text}`; None: as trained, else the bare text.
+            pooling: `last`, `mean`, `weighted_mean` or `concat`; None: as trained, else `last`.
+            prompt: template with one or two `{text}`, or a known name; None: as trained, else the bare text.
+            query_prompt: the same for queries; None: as trained, else as `prompt`.
+            instruction: fills `{instruction}` in a prompt; None: as trained.
+            end_token: whether texts end with the end token; None: as trained, else yes.
             max_length: most tokens per text; None: as trained, else 150.
             precision: `auto`, `bf16` or `fp32`.
             device: a torch device; None: CUDA where there is one, else the CPU.
@@ -129,8 +144,11 @@ class Embedder:
         settings = EmbeddingSettings(
             base_model=saved.base_model if saved else _portable_name(model),
             pooling=_as_choice(Pooling, pooling, "pooling") or (saved.pooling if saved else defaults.pooling),
-            prompt=prompt if prompt is not None else (saved.prompt if saved else None),
+            prompt=_as_template(prompt) if prompt is not None else (saved.prompt if saved else None),
             max_length=max_length or (saved.max_length if saved else defaults.max_length),
+            query_prompt=_as_template(query_prompt) or (saved.query_prompt if saved else None),
+            instruction=instruction or (saved.instruction if saved else None),
+            end_token=end_token if end_token is not None else (saved.end_token if saved else defaults.end_token),
         )
         backbone = load_backbone(
             settings.base_model,
@@ -150,7 +168,7 @@ class Embedder:
     @property
     def dim(self) -> int:
         """Embedding width D."""
-        return int(self.backbone.model.config.hidden_size)
+        return pooled_width(self.backbone.model.config.hidden_size, pooling=self.settings.pooling)
 
     @property
     def path(self) -> str:
@@ -161,9 +179,20 @@ class Embedder:
 
     # ---- the path -------------------------------------------------------------------------------------------------
 
-    def pack(self, texts: Sequence[str]) -> PackedTexts:
-        """Tokenize K texts and pack them into one row on the model's device."""
-        return pack_tokens(self.tokenizer(texts), device=self.device)
+    def prompt_of(self, side: Side = Side.DOCUMENT, *, instruction: str | None = None) -> Prompt:
+        """The prompt of queries or documents, with this instruction or the model's own.
+
+        Raises:
+            ConfigError: the prompt needs an instruction, and there is none.
+        """
+        settings = self.settings
+        template = settings.query_prompt if side is Side.QUERY and settings.query_prompt else settings.prompt
+        return read_prompt(template, instruction=instruction or settings.instruction)
+
+    def pack(self, texts: Sequence[str], *, prompts: Sequence[Prompt] | None = None) -> PackedTexts:
+        """Tokenize K texts, each under its own prompt (None: a document's), and pack them on the model's device."""
+        tokenized = self.tokenizer.tokenize(texts, prompts=self.prompt_of() if prompts is None else prompts)
+        return pack_tokens(tokenized, device=self.device)
 
     def hidden_states(self, packed: PackedTexts, *, ends_only: bool = False, num_exact: int = 0) -> torch.Tensor:
         """Last hidden states after the final norm: (N, H), or with `ends_only` those of the S end tokens, (S, H).
@@ -206,6 +235,8 @@ class Embedder:
         self,
         texts: Sequence[str],
         *,
+        side: Side | str = Side.DOCUMENT,
+        instruction: str | None = None,
         max_tokens: int = ENCODE_MAX_TOKENS,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
@@ -213,14 +244,24 @@ class Embedder:
 
         Args:
             texts: any number of strings; equal ones are computed once.
+            side: `query` or `document`, which matters where the model has a prompt for queries.
+            instruction: fills `{instruction}` in the prompt; None: the model's own.
             max_tokens: tokens of one forward; a longer text goes alone.
             on_progress: called with the number of texts finished by each forward.
 
         Raises:
             TypeError: `texts` is one string, or holds something else than strings.
+            ConfigError: the prompt needs an instruction, or leaves no room for a text.
         """
         pooling = self.settings.pooling
-        return self.encode_poolings(texts, poolings=[pooling], max_tokens=max_tokens, on_progress=on_progress)[pooling]
+        return self.encode_poolings(
+            texts,
+            poolings=[pooling],
+            side=side,
+            instruction=instruction,
+            max_tokens=max_tokens,
+            on_progress=on_progress,
+        )[pooling]
 
     @torch.no_grad()
     def encode_poolings(
@@ -228,19 +269,26 @@ class Embedder:
         texts: Sequence[str],
         *,
         poolings: Sequence[Pooling],
+        side: Side | str = Side.DOCUMENT,
+        instruction: str | None = None,
         max_tokens: int = ENCODE_MAX_TOKENS,
         on_progress: Callable[[int], None] | None = None,
     ) -> Mapping[Pooling, np.ndarray]:
         """As `encode`, with several poolings of the same forward."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("encode takes a list of strings; for one text write encode([text])[0]")
+        prompt = self.prompt_of(Side(side), instruction=instruction)
         counts = Counter(texts)
         distinct = list(counts)
-        result = {Pooling(pooling): np.empty((len(distinct), self.dim), dtype=np.float32) for pooling in poolings}
+        hidden_size = self.backbone.model.config.hidden_size
+        result = {
+            Pooling(pooling): np.empty((len(distinct), pooled_width(hidden_size, pooling=pooling)), dtype=np.float32)
+            for pooling in poolings
+        }
         with self.dropout(is_on=False):
-            for first, token_lists in tokenize_ahead(self.tokenizer, distinct):
-                for group in split_by_tokens([len(tokens) for tokens in token_lists], max_tokens=max_tokens):
-                    packed = pack_tokens([token_lists[index] for index in group], device=self.device)
+            for first, tokenized in tokenize_ahead(self.tokenizer, distinct, prompt=prompt):
+                for group in split_by_tokens([len(tokens) for tokens in tokenized.ids], max_tokens=max_tokens):
+                    packed = pack_tokens(tokenized.select(group), device=self.device)
                     for pooling, vectors in self._embed_poolings(packed, list(result)).items():
                         result[pooling][first + group] = vectors.cpu().numpy()
                     if on_progress:
@@ -306,6 +354,13 @@ class Embedder:
 def _portable_name(model: str) -> str:
     """A folder by its full path, so that a run made from it loads from anywhere on this machine."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
+
+
+def _as_template(value: str | None) -> str | None:
+    try:
+        return None if value is None else resolve_template(value)
+    except ValueError as error:
+        raise ConfigError(f"The prompt {value!r} {error}.") from None
 
 
 def _as_choice(kind: type[Choice], value: Choice | str | None, name: str) -> Choice | None:

@@ -17,6 +17,8 @@ from itertools import accumulate, groupby, pairwise
 import numpy as np
 import torch
 
+from embedsmith.model.tokens import TokenizedTexts
+
 
 @dataclass(frozen=True)
 class Segments:
@@ -25,10 +27,18 @@ class Segments:
     Attributes:
         lengths: tokens of each segment, ascending.
         cu_seqlens: (S + 1,) int32, start of each segment and the total, on the model's device.
+        pool_from: the first token of each segment that mean poolings look at.
     """
 
     lengths: tuple[int, ...]
     cu_seqlens: torch.Tensor
+    pool_from: tuple[int, ...] = ()
+
+    @property
+    def pooled(self) -> list[tuple[int, int]]:
+        """(tokens left out, tokens looked at) by mean poolings, of each segment."""
+        starts = self.pool_from or (0,) * len(self.lengths)
+        return [(start, length - start) for start, length in zip(starts, self.lengths, strict=True)]
 
     @property
     def ends(self) -> torch.Tensor:
@@ -96,35 +106,35 @@ class PackedTexts:
         return PackedTexts(
             input_ids=self.input_ids[:, start:end],
             position_ids=self.position_ids[:, start:end],
-            segments=Segments(lengths=lengths, cu_seqlens=cu_seqlens - start),
+            segments=Segments(lengths, cu_seqlens - start, self.segments.pool_from[segments]),
             segment_of_text=torch.arange(len(lengths), device=self.input_ids.device),
             first_row=self.first_row + start,
         )
 
 
-def pack_tokens(token_lists: Sequence[np.ndarray], *, device: torch.device | str = "cpu") -> PackedTexts:
-    """Pack K token arrays, each non-empty, into one row."""
-    assert token_lists, "nothing to pack"
-    index_of: dict[bytes, int] = {}
-    distinct: list[np.ndarray] = []
-    text_to_distinct = np.empty(len(token_lists), dtype=np.int64)
-    for text, tokens in enumerate(token_lists):
-        index = index_of.setdefault(tokens.tobytes(), len(distinct))
-        if index == len(distinct):
-            distinct.append(tokens)
+def pack_tokens(tokenized: TokenizedTexts, *, device: torch.device | str = "cpu") -> PackedTexts:
+    """Pack K texts, none without a token, into one row."""
+    assert tokenized.ids, "nothing to pack"
+    index_of: dict[tuple[bytes, int], int] = {}
+    first_texts: list[int] = []  # of each distinct one
+    text_to_distinct = np.empty(len(tokenized.ids), dtype=np.int64)
+    for text, (tokens, start) in enumerate(zip(tokenized.ids, tokenized.pool_from, strict=True)):
+        index = index_of.setdefault((tokens.tobytes(), start), len(first_texts))
+        if index == len(first_texts):
+            first_texts.append(text)
         text_to_distinct[text] = index
 
-    order = np.argsort([len(tokens) for tokens in distinct], kind="stable")
+    order = np.argsort([len(tokenized.ids[text]) for text in first_texts], kind="stable")
     rank = np.empty_like(order)
     rank[order] = np.arange(len(order))
-    ordered = [distinct[index] for index in order]
-    lengths = tuple(len(tokens) for tokens in ordered)
+    ordered = tokenized.select([first_texts[index] for index in order])
+    lengths = tuple(len(tokens) for tokens in ordered.ids)
     cu_seqlens = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int32)
     positions = np.concatenate([np.arange(length) for length in lengths])
     return PackedTexts(
-        input_ids=torch.from_numpy(np.concatenate(ordered))[None].to(device),
+        input_ids=torch.from_numpy(np.concatenate(ordered.ids))[None].to(device),
         position_ids=torch.from_numpy(positions)[None].to(device),
-        segments=Segments(lengths=lengths, cu_seqlens=torch.from_numpy(cu_seqlens).to(device)),
+        segments=Segments(lengths, torch.from_numpy(cu_seqlens).to(device), tuple(ordered.pool_from)),
         segment_of_text=torch.from_numpy(rank[text_to_distinct]).to(device),
     )
 

@@ -10,16 +10,26 @@ from embedsmith.model.packing import Segments
 
 
 def pool(hidden: torch.Tensor, *, segments: Segments, pooling: Pooling) -> torch.Tensor:
-    """Pool hidden states (N, H) by segment; returns (S, H) float32."""
+    """Pool hidden states (N, H) by segment; returns (S, H) float32, or (S, 2H) side by side for `concat`."""
     if pooling is Pooling.LAST:
         return hidden.index_select(0, segments.ends).float()
-    hidden = hidden.float()
-    lengths = segments.cu_seqlens.long().diff()
-    if pooling is Pooling.WEIGHTED_MEAN:
-        weights = torch.cat([torch.arange(1, n + 1) / (n * (n + 1) / 2) for n in segments.lengths])
-        return _segment_sum(hidden * weights.to(hidden.device)[:, None], lengths)
-    return _segment_sum(hidden, lengths) / lengths[:, None]
+    if pooling is Pooling.CONCAT:
+        parts = [pool(hidden, segments=segments, pooling=part) for part in (Pooling.LAST, Pooling.MEAN)]
+        return torch.cat(parts, dim=1)
+    weigh = _rising if pooling is Pooling.WEIGHTED_MEAN else _equal
+    weights = torch.cat([part for skipped, count in segments.pooled for part in (torch.zeros(skipped), weigh(count))])
+    weighted = hidden.float() * weights.to(hidden.device)[:, None]
+    return torch.segment_reduce(weighted, "sum", lengths=segments.cu_seqlens.long().diff(), axis=0)
 
 
-def _segment_sum(values: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
-    return torch.segment_reduce(values, "sum", lengths=lengths, axis=0)
+def pooled_width(hidden_size: int, *, pooling: Pooling) -> int:
+    """Width of a pooled vector."""
+    return 2 * hidden_size if pooling is Pooling.CONCAT else hidden_size
+
+
+def _equal(count: int) -> torch.Tensor:
+    return torch.full((count,), 1 / count)
+
+
+def _rising(count: int) -> torch.Tensor:
+    return torch.arange(1, count + 1) / (count * (count + 1) / 2)

@@ -1,36 +1,57 @@
 """Text -> token ids: [start token] prompt text [end token].
 
-Invariant: every list ends with exactly one end token of ours, whatever the tokenizer adds by itself, and truncation
-shortens the text only: it never cuts the start token, the prompt or the end token. Chat templates are not applied.
+Invariant: every list ends with exactly one end token of ours, whatever the tokenizer adds by itself (none, where end
+tokens are switched off), and truncation shortens the text only: it never cuts the start token, the prompt or the end
+token. Chat templates are not applied.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from embedsmith.errors import ConfigError, ModelError
+from embedsmith.prompts import Prompt, read_prompt
 
-TEXT_FIELD = "{text}"
 _PROBE = "a"
 _TEXTS_AHEAD = 4096
 
 
+@dataclass(frozen=True)
+class TokenizedTexts:
+    """K texts as tokens.
+
+    Attributes:
+        ids: one int64 array (length,) a text.
+        pool_from: (K,) the first token that mean poolings look at: the second copy's of an echo prompt, else 0.
+    """
+
+    ids: list[np.ndarray]
+    pool_from: list[int]
+
+    def select(self, indices: Sequence[int] | np.ndarray) -> "TokenizedTexts":
+        """Some of them, in this order."""
+        return TokenizedTexts([self.ids[index] for index in indices], [self.pool_from[index] for index in indices])
+
+
 class TextTokenizer:
-    """Turns texts into token ids for one model, prompt and length limit.
+    """Turns texts into token ids for one model and length limit.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
         max_length: most tokens per text, start token, prompt and end token included.
-        prompt: template with one `{text}`, or None for the bare text.
+        prompt: template of texts that come without one; None: the bare text.
+        end_token: whether an end token is put behind every text. Without one, a text that has no token at all still
+            gets it.
 
     Raises:
         ModelError: the tokenizer has no end token, or is a slow one without character offsets.
-        ConfigError: the prompt has no or several `{text}`, or leaves no room for a text.
+        ConfigError: the prompt holds no `{text}`, or leaves no room for a text.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int, prompt: str | None = None) -> None:
+    def __init__(self, tokenizer: Any, *, max_length: int, prompt: str | None = None, end_token: bool = True) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
                 f"{type(tokenizer).__name__} is a slow tokenizer and cannot tell where a text may be cut.\n"
@@ -41,37 +62,57 @@ class TextTokenizer:
                 "The tokenizer has no end token (eos_token), so there is no position to embed a text at.\n"
                 "Set eos_token in the model's tokenizer_config.json."
             )
-        prompt = TEXT_FIELD if prompt is None else prompt
-        if prompt.count(TEXT_FIELD) != 1:
-            raise ConfigError(
-                f"model.prompt must hold {TEXT_FIELD} exactly once, it is: {prompt!r}\n"
-                "For example: 'This sentence: \"{text}\" means in one word:'"
-            )
         self.tokenizer = tokenizer
-        self.prompt = prompt
         self.max_length = max_length
+        self.end_token = end_token
         self.eos_id: int = tokenizer.eos_token_id
-        self._prefix, self._suffix = prompt.split(TEXT_FIELD)
-        num_fixed = len(self([_PROBE], truncate=False)[0]) - 1
-        if max_length <= num_fixed:
+        self._roomy: set[Prompt] = set()
+        self.prompt = read_prompt(prompt)
+        self._check_room(self.prompt)
+
+    def __call__(self, texts: Sequence[str]) -> list[np.ndarray]:
+        """Token ids of each text under the prompt given at first, one int64 array (length,) a text."""
+        return self.tokenize(texts).ids
+
+    def tokenize(self, texts: Sequence[str], *, prompts: Sequence[Prompt] | Prompt | None = None) -> TokenizedTexts:
+        """Token ids of K texts, each under a prompt of its own, all under one, or (None) under the one given at first.
+
+        Raises:
+            ConfigError: a prompt leaves no room for a text.
+        """
+        if not texts:
+            return TokenizedTexts([], [])
+        each = [prompts or self.prompt] * len(texts) if prompts is None or isinstance(prompts, Prompt) else prompts
+        for prompt in set(each) - self._roomy:
+            self._check_room(prompt)
+        formatted = [prompt.around(text) for text, prompt in zip(texts, each, strict=True)]
+        has_echo = any(prompt.is_echo for prompt in each)
+        encoded = self.tokenizer(formatted, return_attention_mask=False, return_offsets_mapping=has_echo, verbose=False)
+        ids, pool_from = [], []
+        for index, (text, prompt) in enumerate(zip(texts, each, strict=True)):
+            tokens = self._without_end(encoded["input_ids"][index])
+            offsets = encoded["offset_mapping"][index] if prompt.is_echo else []
+            if len(tokens) + self.end_token > self.max_length:
+                shorten = self._shorten_echo if prompt.is_echo else self._shorten
+                tokens, text, offsets = shorten(text, prompt)
+            ids.append(np.array([*tokens, self.eos_id] if self.end_token or not tokens else tokens, dtype=np.int64))
+            start = _first_of_second_copy(text, prompt, offsets) if prompt.is_echo else 0
+            pool_from.append(min(start, len(ids[-1]) - 1))
+        return TokenizedTexts(ids, pool_from)
+
+    def _check_room(self, prompt: Prompt) -> None:
+        """A prompt is looked at once."""
+        num_fixed = len(self._encode(prompt.around(_PROBE))) - 1 - prompt.is_echo + self.end_token
+        if self.max_length <= num_fixed + prompt.is_echo:
             raise ConfigError(
-                f"model.max_length is {max_length}, but start token, prompt and end token alone take {num_fixed}.\n"
+                f"model.max_length is {self.max_length}, but start token, prompt and end token alone take "
+                f"{num_fixed}.\n"
                 "Raise model.max_length or shorten model.prompt."
             )
+        self._roomy.add(prompt)
 
-    def __call__(self, texts: Sequence[str], *, truncate: bool = True) -> list[np.ndarray]:
-        """Token ids of each text, one int64 array (length,) per text, each ending with the end token."""
-        if not texts:
-            return []
-        formatted = [f"{self._prefix}{text}{self._suffix}" for text in texts]
-        lists = self.tokenizer(formatted, return_attention_mask=False, verbose=False)["input_ids"]
-        result = []
-        for text, string, ids in zip(texts, formatted, lists, strict=True):
-            ids = self._without_end(ids)
-            if truncate and len(ids) >= self.max_length:
-                ids = self._shorten(text, string)
-            result.append(np.array([*ids, self.eos_id], dtype=np.int64))
-        return result
+    def _encode(self, string: str) -> list[int]:
+        return self._without_end(self.tokenizer(string, verbose=False)["input_ids"])
 
     def _without_end(self, ids: list[int]) -> list[int]:
         end = len(ids)
@@ -80,31 +121,57 @@ class TextTokenizer:
         # A lone id may be the start token of a tokenizer whose start and end tokens are the same.
         return [] if ids == [self.eos_id] and self.tokenizer.bos_token_id != self.eos_id else ids[:end]
 
-    def _shorten(self, text: str, formatted: str) -> list[int]:
-        """Drop tokens from the end of the text part, so that what stands around it stays whole."""
-        encoded = self.tokenizer(formatted, return_offsets_mapping=True, verbose=False)
+    def _with_offsets(self, string: str) -> tuple[list[int], list[tuple[int, int]]]:
+        encoded = self.tokenizer(string, return_offsets_mapping=True, verbose=False)
         ids = self._without_end(encoded["input_ids"])
-        offsets = encoded["offset_mapping"][: len(ids)]
-        text_end = len(self._prefix) + len(text)
-        # The suffix starts at the first token that begins at or after the end of the text.
-        num_suffix = sum(1 for start, _ in offsets if start >= text_end) if self._suffix else 0
-        cut = self.max_length - 1 - num_suffix
-        return ids[:cut] + ids[len(ids) - num_suffix :]
+        return ids, encoded["offset_mapping"][: len(ids)]
+
+    def _shorten(self, text: str, prompt: Prompt) -> tuple[list[int], str, list[tuple[int, int]]]:
+        """Drop tokens from the end of the text part, so that what stands around it stays whole."""
+        before, behind = prompt.parts
+        ids, offsets = self._with_offsets(prompt.around(text))
+        text_end = len(before) + len(text)
+        # What stands behind starts at the first token that begins at or after the end of the text.
+        num_behind = sum(1 for start, _ in offsets if start >= text_end) if behind else 0
+        cut = self.max_length - self.end_token - num_behind
+        return ids[:cut] + ids[len(ids) - num_behind :], text, offsets
+
+    def _shorten_echo(self, text: str, prompt: Prompt) -> tuple[list[int], str, list[tuple[int, int]]]:
+        """Cut the text itself, the same in both copies, until they fit."""
+        ids, offsets = self._with_offsets(prompt.around(text))
+        first = len(prompt.parts[0])
+        ends = [end - first for start, end in offsets if start >= first and end <= first + len(text) and end > start]
+        num_kept = len(ends)
+        while len(ids) + self.end_token > self.max_length:
+            # Half of what is too much falls on each copy.
+            num_kept -= max(1, (len(ids) + self.end_token - self.max_length) // 2)
+            text = text[: ends[num_kept - 1]] if num_kept > 0 else ""
+            ids, offsets = self._with_offsets(prompt.around(text))
+        return ids, text, offsets
 
 
-def tokenize_ahead(tokenizer: TextTokenizer, texts: Sequence[str]) -> Iterator[tuple[int, list[np.ndarray]]]:
+def _first_of_second_copy(text: str, prompt: Prompt, offsets: list[tuple[int, int]]) -> int:
+    """The first token that reaches into the second copy; a text without tokens leaves what stands behind it."""
+    before, between, _ = prompt.parts
+    begin = len(before) + len(text) + len(between)
+    return next((index for index, (start, end) in enumerate(offsets) if end > begin and end > start), len(offsets))
+
+
+def tokenize_ahead(
+    tokenizer: TextTokenizer, texts: Sequence[str], *, prompt: Prompt | None = None
+) -> Iterator[tuple[int, TokenizedTexts]]:
     """Tokenize a few thousand texts at a time, the next ones on a thread of their own while the caller is at work.
 
     Yields the position of the first text, and the token ids of it and those that follow.
     """
     starts = range(0, len(texts), _TEXTS_AHEAD)
     if len(starts) <= 1:
-        yield 0, tokenizer(texts)
+        yield 0, tokenizer.tokenize(texts, prompts=prompt)
         return
     with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(tokenizer, texts[:_TEXTS_AHEAD])
+        coming = thread.submit(tokenizer.tokenize, texts[:_TEXTS_AHEAD], prompts=prompt)
         for start in starts:
-            token_lists = coming.result()
+            tokenized = coming.result()
             end = start + _TEXTS_AHEAD
-            coming = thread.submit(tokenizer, texts[end : end + _TEXTS_AHEAD])
-            yield start, token_lists
+            coming = thread.submit(tokenizer.tokenize, texts[end : end + _TEXTS_AHEAD], prompts=prompt)
+            yield start, tokenized

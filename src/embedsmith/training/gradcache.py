@@ -13,7 +13,7 @@ Reference: Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under M
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import torch
 
@@ -28,13 +28,13 @@ Backward = Callable[[torch.Tensor], None]
 
 
 def contrastive_step(
-    embedder: Embedder, *, texts: Sequence[str], loss_of: LossFunction, max_tokens: int, backward: Backward
+    packed: PackedTexts, *, embedder: Embedder, loss_of: LossFunction, max_tokens: int, backward: Backward
 ) -> tuple[torch.Tensor, int]:
     """Compute the loss of a batch and add its gradients to the adapter.
 
     Args:
+        packed: all K texts of the batch.
         embedder: the adapter's dropout is on while its texts are embedded.
-        texts: all texts of the batch, (K,).
         loss_of: embeddings (K, D) -> scalar loss.
         max_tokens: tokens that keep what backward needs at one time.
         backward: `accelerator.backward`, or `torch.Tensor.backward`.
@@ -42,7 +42,6 @@ def contrastive_step(
     Returns:
         The loss, detached, and the number of tokens the batch holds, equal texts counted once.
     """
-    packed = embedder.pack(texts)
     pieces = packed.pieces(max_tokens=min(PIECE_TOKENS[embedder.device.type], max_tokens))
     with embedder.dropout(is_on=True):
         if len(pieces) == 1:

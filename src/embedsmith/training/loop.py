@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from embedsmith.config import RunConfig
+from embedsmith.config import RunConfig, Side
 from embedsmith.data.triplets import Triplets, TripletTable
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
@@ -168,17 +168,23 @@ def train_adapter(
 def step_on(embedder: Embedder, *, batch: Triplets, config: RunConfig, backward: Backward) -> tuple[torch.Tensor, int]:
     """Add the gradients of one batch to the adapter; returns its loss and the tokens it took."""
     settings = config.training
-    groups = [batch.anchors, batch.positives]
+    queries = [embedder.prompt_of(Side.QUERY, instruction=instruction) for instruction in batch.instructions]
+    found = [
+        query if is_symmetric else embedder.prompt_of(Side.DOCUMENT, instruction=instruction)
+        for query, is_symmetric, instruction in zip(queries, batch.are_symmetric, batch.instructions, strict=True)
+    ]
+    groups, prompts = [batch.anchors, batch.positives], [queries, found]
     if settings.use_hard_negatives and batch.negatives is not None:
         groups.append(batch.negatives)
+        prompts.append(found)
 
     def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
         anchor, positive, *rest = embeddings.chunk(len(groups))  # (B, D) each
         return info_nce(anchor, positive, rest[0] if rest else None, temperature=settings.temperature)
 
     return contrastive_step(
-        embedder,
-        texts=[text for group in groups for text in group],
+        embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)]),
+        embedder=embedder,
         loss_of=loss_of,
         max_tokens=settings.max_tokens or tokens_that_fit(embedder),
         backward=backward,
