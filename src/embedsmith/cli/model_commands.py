@@ -90,6 +90,41 @@ def evaluate_command(
         files.write_json(out, values if len(values) > 1 else next(iter(values.values())))
 
 
+@app.command("baseline")
+def baseline_command(
+    model: Model = "smollm2-135m",
+    dev: Annotated[str, typer.Option(help="Scored pairs that decide: a file, or `sample`.")] = "sample",
+    prompts: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(
+            help="Known prompts to try, `none` for the bare text; default: all. Several behind one --prompts."
+        ),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write the ranking here (JSON).")] = None,  # noqa: UP045
+) -> None:
+    """Find the best a model does without training: over prompts, poolings and the end token."""
+    from embedsmith import files
+    from embedsmith.baseline import rank_untrained
+    from embedsmith.data.pairs import load_pairs
+    from embedsmith.reporting.tables import format_score
+
+    console = make_console()
+    ranking = rank_untrained(model, pairs=load_pairs(dev), prompts=prompts, console=console)
+    table = Table("prompt", "end token", "pooling", "Spearman")
+    for candidate in ranking:
+        end = "yes" if candidate.end_token else "no"
+        table.add_row(candidate.prompt, end, candidate.pooling, format_score(candidate.result))
+    console.print(table)
+    console.print(
+        f"The best of {len(ranking)} was chosen on these pairs, so its score here is a little high. Score it on others "
+        f"with:\n  embedsmith evaluate {model} {ranking[0].flags} --data DIR",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if out is not None:
+        files.write_json(out, {"model": model, "dev": dev, "ranking": [c.to_json() for c in ranking]})
+
+
 @app.command("doctor")
 def doctor_command(
     model: Model = "smollm2-135m",

@@ -6,10 +6,11 @@ Cost: one forward over the distinct texts' tokens, nothing padded.
 """
 
 import json
+import sys
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,14 +93,12 @@ class Embedder:
     """
 
     def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings, fused: bool = True) -> None:
-        limit = getattr(backbone.model.config, "max_position_embeddings", None) or settings.max_length
-        if settings.max_length > limit:
+        limit = _length_limit(backbone)
+        if limit and settings.max_length > limit:
             raise ConfigError(f"model.max_length is {settings.max_length}, but '{backbone.name}' takes {limit}.")
         self.backbone = backbone
         self.settings = settings
-        self.tokenizer = TextTokenizer(backbone.tokenizer, max_length=settings.max_length, end_token=settings.end_token)
-        for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
-            self.tokenizer.tokenize([""], prompts=self.prompt_of(side))
+        self.tokenizer = self._make_tokenizer()
         self.adapter: PeftModel | None = None
         self._lora_layers: list[LoraLayer] = []
         self.why_not_fused = why_not_fused(backbone.model) if fused else "switched off"
@@ -129,7 +128,7 @@ class Embedder:
             query_prompt: the same for queries; None: as trained, else as `prompt`.
             instruction: fills `{instruction}` in a prompt; None: as trained.
             end_token: whether texts end with the end token; None: as trained, else yes.
-            max_length: most tokens per text; None: as trained, else 150.
+            max_length: most tokens per text; None: as trained, else 150 or what the model takes.
             precision: `auto`, `bf16` or `fp32`.
             device: a torch device; None: CUDA where there is one, else the CPU.
             fused: run through fused blocks where the family has them; False: transformers' own layers.
@@ -145,7 +144,7 @@ class Embedder:
             base_model=saved.base_model if saved else _portable_name(model),
             pooling=_as_choice(Pooling, pooling, "pooling") or (saved.pooling if saved else defaults.pooling),
             prompt=_as_template(prompt) if prompt is not None else (saved.prompt if saved else None),
-            max_length=max_length or (saved.max_length if saved else defaults.max_length),
+            max_length=max_length or (saved.max_length if saved else 0),
             query_prompt=_as_template(query_prompt) or (saved.query_prompt if saved else None),
             instruction=instruction or (saved.instruction if saved else None),
             end_token=end_token if end_token is not None else (saved.end_token if saved else defaults.end_token),
@@ -155,10 +154,19 @@ class Embedder:
             precision=_as_choice(Precision, precision, "precision") or Precision.AUTO,
             device=choose_device(device),
         )
+        if not settings.max_length:
+            settings = replace(settings, max_length=min(defaults.max_length, _length_limit(backbone) or sys.maxsize))
         embedder = cls(backbone, settings=settings, fused=fused)
         if adapter_folder:
             embedder._take(load_adapter(backbone, folder=adapter_folder))
         return embedder
+
+    def _make_tokenizer(self) -> TextTokenizer:
+        settings = self.settings
+        tokenizer = TextTokenizer(self.backbone.tokenizer, max_length=settings.max_length, end_token=settings.end_token)
+        for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
+            tokenizer.tokenize([""], prompts=self.prompt_of(side))
+        return tokenizer
 
     @property
     def device(self) -> torch.device:
@@ -188,6 +196,15 @@ class Embedder:
         settings = self.settings
         template = settings.query_prompt if side is Side.QUERY and settings.query_prompt else settings.prompt
         return read_prompt(template, instruction=instruction or settings.instruction)
+
+    def change_prompt(self, prompt: str | None, *, end_token: bool) -> None:
+        """Embed queries and documents under another prompt from here on.
+
+        Raises:
+            ConfigError: the prompt leaves no room for a text.
+        """
+        self.settings = replace(self.settings, prompt=prompt, query_prompt=None, end_token=end_token)
+        self.tokenizer = self._make_tokenizer()
 
     def pack(self, texts: Sequence[str], *, prompts: Sequence[Prompt] | None = None) -> PackedTexts:
         """Tokenize K texts, each under its own prompt (None: a document's), and pack them on the model's device."""
@@ -349,6 +366,10 @@ class Embedder:
         with files.atomic_folder(folder) as temporary:
             save_adapter(self.adapter, folder=temporary)
             files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))
+
+
+def _length_limit(backbone: Backbone) -> int | None:
+    return getattr(backbone.model.config, "max_position_embeddings", None)
 
 
 def _portable_name(model: str) -> str:
