@@ -8,6 +8,7 @@ from benchmarks.protocol import Batch, WorkerSpec
 from embedsmith.config import load_config
 from embedsmith.data.triplets import Triplets
 from embedsmith.model.embedder import Embedder
+from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import step_on
 
 
@@ -49,9 +50,9 @@ class EmbedsmithSubject:
 
     def step(self, batch: Batch) -> tuple[float, int]:
         """As one turn of `embedsmith.training.loop.train_adapter`; equal texts count once in the tokens."""
-        triplets = Triplets(batch.anchors, batch.positives, batch.negatives)
+        triplets = Triplets.plain(batch.anchors, batch.positives, batch.negatives)
         loss, num_tokens = step_on(
-            self.embedder, batch=triplets, config=self.config, backward=self.accelerator.backward
+            self.embedder, batch=triplets, config=self.config, processes=Processes(self.accelerator)
         )
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
         assert torch.isfinite(loss) and torch.isfinite(grad_norm), "the loss is not finite"

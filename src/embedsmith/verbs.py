@@ -26,6 +26,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.prompts import INSTRUCTION_FIELD
 from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
+from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import Outcome, planned_steps, train_adapter
 
 log = logging.getLogger(__name__)
@@ -70,6 +71,7 @@ def diagnose(
 def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> Run:
     """Train an adapter into the run folder `config.output_dir`.
 
+    Started on several processes (by torchrun or accelerate), they share each batch, and the first one writes.
     Everything that can fail early does so before the folder is made: data, model, doctor, length of the run.
 
     Args:
@@ -83,7 +85,8 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     """
     console = console or Console(quiet=True)
     folder = Path(config.output_dir)
-    if not resume:
+    accelerator = _start(config)
+    if not resume and accelerator.is_main_process:
         check_run_folder(folder)
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
@@ -92,7 +95,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
     max_steps = planned_steps(config, num_triplets=len(triplets))
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
-    embedder, accelerator = _prepare(config)
+    embedder = _prepare(config, device=accelerator.device)
     console.print(
         f"{len(triplets)} triplets, {max_steps} steps of {config.training.batch_size}; model {config.model.model}"
         f" ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, {embedder.path})",
@@ -103,8 +106,10 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         assert dev is not None
         return _score_dev(embedder, dev)
 
+    accelerator.wait_for_everyone()  # nobody may find the folder made by another process before looking for it
     with _run_folder(folder):
-        files.write_text(folder / CONFIG_FILE, config.to_yaml())
+        if accelerator.is_main_process:
+            files.write_text(folder / CONFIG_FILE, config.to_yaml())
         if config.training.report_to:
             accelerator.init_trackers("embedsmith")
         with TrainingDisplay(console, max_steps=max_steps) as display:
@@ -117,13 +122,15 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
                 display=display,
                 resume=resume,
             )
+        accelerator.wait_for_everyone()  # for the main process to have written the adapter
         accelerator.end_training()
         if outcome.best_step != outcome.num_steps:
             embedder.reload_adapter(folder / "adapter")
         dev_result = None
         if dev:
             dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: _score_dev(embedder, dev)})
-        _write_card(config, triplets=triplets, outcome=outcome, dev=dev_result)
+        if accelerator.is_main_process:
+            _write_card(config, triplets=triplets, outcome=outcome, dev=dev_result)
     return Run(config, embedder, outcome, dev_result, len(triplets))
 
 
@@ -188,13 +195,18 @@ def evaluate(
         return evaluate_tasks(embed, tasks=loaded, on_task=start)
 
 
-def _prepare(config: RunConfig) -> tuple[Embedder, Accelerator]:
-    settings = config.training
-    for tracker in settings.report_to:
+def _start(config: RunConfig) -> Accelerator:
+    trackers = config.training.report_to
+    for tracker in trackers:
         _require(tracker)
-    accelerator = Accelerator(log_with=list(settings.report_to) or None, project_dir=config.output_dir)
-    if accelerator.num_processes > 1:
-        raise ConfigError("Training on several processes is not supported yet; start one process.")
+    # Without the flag accelerate takes no notice of other processes on a machine without an accelerator.
+    on_cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=on_cpu, log_with=list(trackers) or None, project_dir=config.output_dir)
+    Processes(accelerator).check_batch(config.training.batch_size)
+    return accelerator
+
+
+def _prepare(config: RunConfig, *, device: torch.device) -> Embedder:
     embedder = Embedder.load(
         config.model.model,
         pooling=config.model.pooling,
@@ -204,15 +216,15 @@ def _prepare(config: RunConfig) -> tuple[Embedder, Accelerator]:
         end_token=config.model.end_token,
         max_length=config.model.max_length,
         precision=config.model.precision,
-        device=str(accelerator.device),
+        device=str(device),
         fused=config.model.fused,
     )
     if embedder.adapter is not None:
         raise ConfigError(f"model.model is {config.model.model}, a finished run; name a base model to train.")
     examine(embedder).raise_if_wrong()
-    torch.manual_seed(settings.seed)
+    torch.manual_seed(config.training.seed)
     embedder.add_adapter(config.adapter)
-    return embedder, accelerator
+    return embedder
 
 
 def _require(tracker: str) -> None:

@@ -17,6 +17,7 @@ from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
 from embedsmith.results import TaskResult
 from embedsmith.training import loop
+from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import learning_rate_at, planned_steps, read_metrics, train_adapter
 
 
@@ -190,14 +191,10 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
         torch.manual_seed(0)
         embedder.add_adapter(load_config(overrides={"output_dir": "x", "lora_dropout": "0"}).adapter)
         config = _config(tmp_path)
-        return loop.step_on(embedder, batch=batch, config=config, backward=torch.Tensor.backward)[0].item()
+        return loop.step_on(embedder, batch=batch, config=config, processes=Processes(Accelerator()))[0].item()
 
-    written_out = Triplets(
-        anchors=["w1 w9 a cat", "w2 w9 rain falls"],
-        positives=["the an animal", "w2 w9 wind"],
-        negatives=["the the roof", "w2 w9 chess"],
-        instructions=[None, None],
-        are_symmetric=[False, False],
+    written_out = Triplets.plain(
+        ["w1 w9 a cat", "w2 w9 rain falls"], ["the an animal", "w2 w9 wind"], ["the the roof", "w2 w9 chess"]
     )
     assert loss(batch, **settings) == pytest.approx(loss(written_out), rel=1e-5)
     assert loss(batch, **settings) != pytest.approx(loss(batch), rel=1e-3)

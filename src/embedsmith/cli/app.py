@@ -1,5 +1,6 @@
 """What every command shares: the application, the model argument, overrides of a recipe, the console."""
 
+import os
 import sys
 from typing import Annotated
 
@@ -42,8 +43,8 @@ def read_overrides(arguments: list[str]) -> dict[str, str]:
 
 
 def make_console() -> Console:
-    """The terminal, or a wide page where output goes to a file."""
-    return Console(width=None if sys.stdout.isatty() else 140)
+    """The terminal, or a wide page where output goes to a file; of several processes only the first one talks."""
+    return Console(width=None if sys.stdout.isatty() else 140, quiet=os.environ.get("RANK", "0") != "0")
 
 
 def escape(text: str) -> str:

@@ -47,6 +47,11 @@ class Triplets:
     instructions: list[str | None]
     are_symmetric: list[bool]
 
+    @classmethod
+    def plain(cls, anchors: list[str], positives: list[str], negatives: list[str] | None = None) -> "Triplets":
+        """Rows without instructions."""
+        return cls(anchors, positives, negatives, [None] * len(anchors), [False] * len(anchors))
+
 
 class TripletTable:
     """Memory-mapped triplets (or pairs without a negative).

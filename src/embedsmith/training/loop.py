@@ -24,7 +24,8 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.results import TaskResult
 from embedsmith.training.batching import contrastive_batches, count_steps
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
-from embedsmith.training.gradcache import Backward, contrastive_step
+from embedsmith.training.distributed import Processes
+from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.loss import info_nce
 from embedsmith.training.memory import tokens_that_fit
 
@@ -82,6 +83,7 @@ def train_adapter(
         RunError: the loss is not finite, or the checkpoint is damaged.
     """
     settings = config.training
+    processes = Processes(accelerator)
     folder = Path(config.output_dir)
     max_steps = planned_steps(config, num_triplets=len(triplets))
     warmup_steps = max_steps // 10 if settings.warmup_steps is None else settings.warmup_steps
@@ -116,7 +118,7 @@ def train_adapter(
                 return
             progress.best_score = result.cosine_spearman
         progress.best_step = progress.step
-        if progress.step > 0:
+        if progress.step > 0 and processes.is_main:
             embedder.save(folder / "adapter")
 
     if not resume and evaluate is not None:
@@ -125,9 +127,10 @@ def train_adapter(
 
     for rows in islice(batches, progress.step, max_steps):
         step_started = time.perf_counter()
-        batch = triplets.rows(rows)
+        batch = triplets.rows(processes.share(rows))
         # ---- one step ---------------------------------------------------------------------------
-        loss, num_tokens = step_on(embedder, batch=batch, config=config, backward=accelerator.backward)
+        loss, num_tokens = step_on(embedder, batch=batch, config=config, processes=processes)
+        processes.add_up(parameters)
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
             raise RunError(_non_finite(loss, progress.step + 1, rows))
@@ -155,7 +158,8 @@ def train_adapter(
             evaluate_and_keep()
         if is_last or progress.step % save_steps == 0:
             progress.elapsed_s = time.perf_counter() - started
-            save_checkpoint(folder, model=embedder.adapter, optimizer=optimizer, progress=progress)
+            if processes.is_main:
+                save_checkpoint(folder, model=embedder.adapter, optimizer=optimizer, progress=progress)
 
     return Outcome(
         num_steps=progress.step,
@@ -165,8 +169,13 @@ def train_adapter(
     )
 
 
-def step_on(embedder: Embedder, *, batch: Triplets, config: RunConfig, backward: Backward) -> tuple[torch.Tensor, int]:
-    """Add the gradients of one batch to the adapter; returns its loss and the tokens it took."""
+def step_on(
+    embedder: Embedder, *, batch: Triplets, config: RunConfig, processes: Processes
+) -> tuple[torch.Tensor, int]:
+    """Add the gradients of one batch to the adapter; returns its loss and the tokens it took.
+
+    `batch` is this process's share; the loss is that of all shares together.
+    """
     settings = config.training
     queries = [embedder.prompt_of(Side.QUERY, instruction=instruction) for instruction in batch.instructions]
     found = [
@@ -179,16 +188,19 @@ def step_on(embedder: Embedder, *, batch: Triplets, config: RunConfig, backward:
         prompts.append(found)
 
     def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
-        anchor, positive, *rest = embeddings.chunk(len(groups))  # (B, D) each
+        everyone = processes.gather(embeddings, num_groups=len(groups))
+        anchor, positive, *rest = everyone.chunk(len(groups))  # (B, D) each
         return info_nce(anchor, positive, rest[0] if rest else None, temperature=settings.temperature)
 
-    return contrastive_step(
-        embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)]),
+    packed = embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)])
+    loss, num_tokens = contrastive_step(
+        processes.apart(packed),
         embedder=embedder,
         loss_of=loss_of,
         max_tokens=settings.max_tokens or tokens_that_fit(embedder),
-        backward=backward,
+        backward=processes.accelerator.backward,
     )
+    return loss, processes.sum(num_tokens)
 
 
 def planned_steps(config: RunConfig, *, num_triplets: int) -> int:
@@ -229,18 +241,23 @@ def _non_finite(loss: torch.Tensor, step: int, rows: np.ndarray) -> str:
 
 
 class _MetricsFile:
-    """`metrics.jsonl`: one JSON object a line, flushed at once; also handed to accelerate's trackers."""
+    """`metrics.jsonl`: one JSON object a line, flushed at once; also handed to accelerate's trackers.
+
+    Written by the main process alone.
+    """
 
     def __init__(self, path: Path, *, from_step: int, accelerator: Accelerator) -> None:
         self.path = path
         self.accelerator = accelerator
-        records = read_metrics(path) if from_step else []
-        kept = [json.dumps(record) + "\n" for record in records if record["step"] <= from_step]
-        path.write_text("".join(kept), encoding="utf-8")
+        if accelerator.is_main_process:
+            records = read_metrics(path) if from_step else []
+            kept = [json.dumps(record) + "\n" for record in records if record["step"] <= from_step]
+            path.write_text("".join(kept), encoding="utf-8")
 
     def append(self, record: Record) -> None:
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(record) + "\n")
+        if self.accelerator.is_main_process:
+            with self.path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(record) + "\n")
         numbers = {name: value for name, value in record.items() if isinstance(value, float)}
         self.accelerator.log(numbers, step=record["step"])
 

@@ -1,0 +1,104 @@
+"""Several processes as one: each embeds its share of a batch, all see every embedding, and gradients are added up.
+
+    process 0   rows 0 .. b-1      embed ─┐            ┌─ loss of the whole batch, gradient of its own rows ─┐
+    process 1   rows b .. 2b-1     embed ─┴─ gather ───┴─ loss of the whole batch, gradient of its own rows ─┴─ add up
+
+Embeddings cross between processes, models do not: R processes with B / R triplets each give the gradients of one with
+B. Every process computes the whole loss, which is cheap, so that backward needs no exchange. Cost: B embeddings and the
+adapter's gradients, once a step.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+
+from embedsmith.errors import ConfigError
+from embedsmith.model.packing import PackedTexts
+
+# No power of two: times a row's width it must not come round to the same dropout mask.
+_ROWS_APART = 1_000_003
+
+
+@dataclass(frozen=True)
+class Processes:
+    """The processes of a run, seen from one of them."""
+
+    accelerator: Accelerator
+
+    @property
+    def count(self) -> int:
+        """How many there are, R."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this one writes files and talks."""
+        return bool(self.accelerator.is_main_process)
+
+    def check_batch(self, batch_size: int) -> None:
+        """Raise ConfigError when a batch cannot be shared evenly."""
+        if batch_size % self.count:
+            raise ConfigError(
+                f"training.batch_size is {batch_size}, which {self.count} processes cannot share evenly.\n"
+                f"Make it a multiple of {self.count}; it counts the triplets of all processes together."
+            )
+
+    def share(self, rows: np.ndarray) -> np.ndarray:
+        """This process's part of a batch's rows, (B,) -> (B / R,)."""
+        return np.split(rows, self.count)[self.accelerator.process_index]
+
+    def apart(self, packed: PackedTexts) -> PackedTexts:
+        """The same row, with dropout masks that no other process has."""
+        return replace(packed, first_row=packed.first_row + self.accelerator.process_index * _ROWS_APART)
+
+    def gather(self, embeddings: torch.Tensor, *, num_groups: int) -> torch.Tensor:
+        """Embeddings of all processes, in the order one process would have them.
+
+        Args:
+            embeddings: (G * B / R, D): the anchors of this process's share, its positives, its negatives.
+            num_groups: G.
+
+        Returns:
+            (G * B, D): all anchors, all positives, all negatives. Its gradient flows into this process's own rows.
+        """
+        if self.count == 1:
+            return embeddings
+        gathered: torch.Tensor = _Gather.apply(embeddings, self.accelerator)  # (R, G * B / R, D)
+        return gathered.unflatten(1, (num_groups, -1)).transpose(0, 1).flatten(0, 2)
+
+    def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
+        """Replace gradients by their sum over processes; parameters without one have none anywhere."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.count == 1 or not gradients:
+            return
+        total = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
+        for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def sum(self, number: int) -> int:
+        """A number's sum over processes."""
+        if self.count == 1:
+            return number
+        return int(self.accelerator.reduce(torch.tensor(number, device=self.accelerator.device), "sum"))
+
+    def wait(self) -> None:
+        """Wait until every process is here."""
+        self.accelerator.wait_for_everyone()
+
+
+class _Gather(torch.autograd.Function):
+    """Stacks every process's tensor; backward takes this process's own slice, as each has the whole loss."""
+
+    @staticmethod
+    def forward(ctx: Any, own: torch.Tensor, accelerator: Accelerator) -> torch.Tensor:
+        ctx.index = accelerator.process_index
+        stacked: torch.Tensor = accelerator.gather(own.detach()[None].contiguous())
+        return stacked
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+        return gradient[ctx.index], None
