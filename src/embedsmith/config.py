@@ -190,6 +190,8 @@ class EvaluationSection(Section):
     """{sentence1: ..., sentence2: ..., score: ...} where they are named otherwise."""
     eval_steps: Int | None = Field(default=None, ge=1)
     """Steps between evaluations; none: eight times a run."""
+    eval_at_start: bool = True
+    """Whether the untrained state is scored too, before the first step."""
 
 
 class RunConfig(Section):

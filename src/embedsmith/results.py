@@ -22,6 +22,16 @@ class TaskResult:
     ci95: tuple[float, float]
     num_pairs: int
 
+    def to_json(self) -> dict[str, Any]:
+        """For files."""
+        return {"cosine_spearman": self.cosine_spearman, "ci95": list(self.ci95), "num_pairs": self.num_pairs}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "TaskResult":
+        """Inverse of `to_json`; raises KeyError or TypeError when `value` is not such a record."""
+        lower, upper = value["ci95"]
+        return cls(float(value["cosine_spearman"]), (float(lower), float(upper)), int(value["num_pairs"]))
+
 
 @dataclass(frozen=True)
 class EvaluationResult:
@@ -37,25 +47,12 @@ class EvaluationResult:
 
     def to_json(self) -> dict[str, Any]:
         """The `results.json` form; scores are fractions."""
-        tasks = {
-            name: {
-                "cosine_spearman": task.cosine_spearman,
-                "ci95": list(task.ci95),
-                "num_pairs": task.num_pairs,
-            }
-            for name, task in self.tasks.items()
-        }
+        tasks = {name: task.to_json() for name, task in self.tasks.items()}
         return {"model": self.model, "tasks": tasks, "average": self.average}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "EvaluationResult":
         """Inverse of `to_json`; raises KeyError or TypeError when `value` is not such a record."""
-        tasks = {
-            name: TaskResult(
-                cosine_spearman=float(task["cosine_spearman"]),
-                ci95=(float(task["ci95"][0]), float(task["ci95"][1])),
-                num_pairs=int(task["num_pairs"]),
-            )
-            for name, task in value["tasks"].items()
-        }
-        return cls(model=value["model"], tasks=tasks)
+        return cls(
+            model=value["model"], tasks={name: TaskResult.from_json(task) for name, task in value["tasks"].items()}
+        )

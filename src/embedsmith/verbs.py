@@ -126,9 +126,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         accelerator.end_training()
         if outcome.best_step != outcome.num_steps:
             embedder.reload_adapter(folder / "adapter")
-        dev_result = None
-        if dev:
-            dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: _score_dev(embedder, dev)})
+        dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
         if accelerator.is_main_process:
             _write_card(config, triplets=triplets, outcome=outcome, dev=dev_result)
     return Run(config, embedder, outcome, dev_result, len(triplets))

@@ -6,6 +6,7 @@ A checkpoint is a folder `checkpoints/step-000100`, written under a temporary na
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
@@ -25,14 +26,14 @@ class Progress:
 
     Attributes:
         step: optimizer steps done; also the number of batches drawn.
-        best_score: best development score so far, or None.
+        best: best development score so far, as `TaskResult.to_json` gives it, or None.
         best_step: the step it was reached at.
         num_tokens: tokens computed so far.
         elapsed_s: seconds of training so far.
     """
 
     step: int = 0
-    best_score: float | None = None
+    best: dict[str, Any] | None = None
     best_step: int = 0
     num_tokens: int = 0
     elapsed_s: float = 0.0

@@ -47,12 +47,14 @@ class Outcome:
     Attributes:
         num_steps: optimizer steps of the whole run.
         best_step: the step whose adapter was kept.
+        best: its development score, if it was scored.
         num_tokens: tokens computed, evaluations aside.
         elapsed_s: seconds, evaluations included.
     """
 
     num_steps: int
     best_step: int
+    best: TaskResult | None
     num_tokens: int
     elapsed_s: float
 
@@ -114,16 +116,16 @@ def train_adapter(
                     "dev_ci95": list(result.ci95),
                 }
             )
-            if progress.best_score is not None and result.cosine_spearman <= progress.best_score:
+            if progress.best and result.cosine_spearman <= progress.best["cosine_spearman"]:
                 return
-            progress.best_score = result.cosine_spearman
+            progress.best = result.to_json()
         progress.best_step = progress.step
         if progress.step > 0 and processes.is_main:
             embedder.save(folder / "adapter")
 
-    if not resume and evaluate is not None:
+    if not resume and evaluate is not None and config.evaluation.eval_at_start:
         evaluate_and_keep()  # the untrained state: where the learning curve starts, and a dry pass of the evaluation
-        progress.best_score = None  # some adapter is always kept, if only the least bad
+        progress.best = None  # some adapter is always kept, if only the least bad
 
     for rows in islice(batches, progress.step, max_steps):
         step_started = time.perf_counter()
@@ -164,6 +166,7 @@ def train_adapter(
     return Outcome(
         num_steps=progress.step,
         best_step=progress.best_step,
+        best=TaskResult.from_json(progress.best) if progress.best else None,
         num_tokens=progress.num_tokens,
         elapsed_s=time.perf_counter() - started,
     )
