@@ -1,5 +1,7 @@
 """Sources -> TripletTable: validated once, kept in an Arrow file, memory-mapped from there.
 
+Rows are triplets, pairs, or scored pairs; one run has one kind, and the columns of its files say which.
+
 A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
 exists only if every row of every source is sound. Memory: one record batch while converting, mapped pages after.
 """
@@ -15,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedsmith import files
-from embedsmith.data.columns import TRIPLET_FIELDS, read_fields, select_fields, text_fault
+from embedsmith.data.columns import TRAIN_FIELDS, TRAIN_PAIR_FIELDS, Fields, read_fields, row_faults, select_fields
 from embedsmith.data.readers import Faults, Row, expand_sources, is_data_file
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
 from embedsmith.errors import DataError, MissingExtraError
@@ -25,31 +28,44 @@ from embedsmith.errors import DataError, MissingExtraError
 _FORMAT_VERSION = 1
 _BATCH_ROWS = 8192
 _NAMES = ("anchor", "positive", "negative")
+_PAIR_NAMES = ("sentence1", "sentence2", "score")
+# A row's texts in the order of the names; a scored pair's score stands behind its two.
+Values = tuple[Any, ...]
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 @dataclass(frozen=True)
 class Triplets:
-    """Texts of some rows; lists of one length. `negatives` is None when the data has none."""
+    """Some rows; lists of one length.
+
+    Attributes:
+        anchors: of scored pairs, the first sentence.
+        positives: of scored pairs, the second sentence.
+        negatives: None when the data has none.
+        scores: (B,) float64 of scored pairs, else None.
+    """
 
     anchors: list[str]
     positives: list[str]
     negatives: list[str] | None
+    scores: np.ndarray | None = None
 
 
 class TripletTable:
-    """Memory-mapped triplets (or pairs without a negative).
+    """Memory-mapped triplets, pairs without a negative, or scored pairs.
 
     Args:
-        table: columns anchor, positive, maybe negative (string), and for each NAME_id (uint64).
+        table: columns anchor, positive, maybe negative (string), and for each NAME_id (uint64); maybe score (float64).
     """
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
         names = [name for name in _NAMES if name in table.column_names]
         self._names = names
-        self.text_ids = np.stack([table.column(f"{name}_id").to_numpy() for name in names], axis=1)
-        """(num_triplets, 2 or 3) uint64, equal where texts are equal."""
+        ids = [table.column(f"{name}_id").to_numpy() for name in names]
+        self.text_ids = np.arange(len(table))[:, None] if self.has_scores else np.stack(ids, axis=1)
+        """(num_triplets, 2 or 3), equal where texts are equal; rows with a common one are no batch. Scored pairs may
+        share texts, so each has an id of its own: (num_pairs, 1)."""
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -59,11 +75,32 @@ class TripletTable:
         """Whether every row has a hard negative."""
         return "negative" in self._names
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether the rows are scored pairs."""
+        return "score" in self._table.column_names
+
+    @property
+    def kind(self) -> str:
+        """What the rows are, for people to read."""
+        return "scored pairs" if self.has_scores else "triplets" if self.has_negatives else "pairs"
+
     def rows(self, indices: np.ndarray) -> Triplets:
         """Texts of the rows numbered by `indices`."""
+        names = [*self._names, "score"] if self.has_scores else self._names
         # Not `Table.take`: on a column of many batches it first copies the whole column into memory.
-        columns = [[column[row].as_py() for row in indices.tolist()] for column in self._table.select(self._names)]
-        return Triplets(columns[0], columns[1], columns[2] if self.has_negatives else None)
+        columns = [[column[row].as_py() for row in indices.tolist()] for column in self._table.select(names)]
+        return Triplets(
+            anchors=columns[0],
+            positives=columns[1],
+            negatives=columns[2] if self.has_negatives else None,
+            scores=np.array(columns[2]) if self.has_scores else None,
+        )
+
+    def scores_differ(self) -> bool:
+        """Whether scored pairs have at least two different scores."""
+        bounds = pc.min_max(self._table.column("score"))
+        return bool(bounds["min"] != bounds["max"])
 
     def take_first(self, num_triplets: int) -> "TripletTable":
         """A view of the first rows."""
@@ -76,21 +113,27 @@ def load_triplets(
     columns: Mapping[str, str] | None = None,
     cache_folder: Path | None = None,
 ) -> TripletTable:
-    """Load triplets from files, globs, hub datasets or the built-in sample.
+    """Load triplets, pairs or scored pairs from files, globs, hub datasets or the built-in sample.
 
     Args:
         sources: see the file's docstring.
-        columns: {"anchor": ..., "positive": ..., "negative": ...} where the names are unusual.
+        columns: {"anchor": ..., "positive": ..., "negative": ...} where the names are unusual, or
+            {"sentence1": ..., "sentence2": ..., "score": ...}.
         cache_folder: where the Arrow file is kept; None: in the user's cache.
 
     Raises:
-        DataError: any source is missing or has faulty rows; all are named.
+        DataError: any source is missing, has faulty rows or rows of another kind; all are named. All scores are equal.
         MissingExtraError: a hub dataset is asked for without the `datasets` package.
     """
     faults = Faults()
-    unknown = sorted(set(columns or {}) - set(_NAMES))
+    is_scored = bool(columns) and set(columns or {}) <= set(_PAIR_NAMES)
+    unknown = [] if is_scored else sorted(set(columns or {}) - set(_NAMES))
     if unknown:
-        faults.add("data.columns", None, f"names {', '.join(unknown)}; it may name {', '.join(_NAMES)}")
+        faults.add(
+            "data.columns",
+            None,
+            f"names {', '.join(unknown)}; it may name {', '.join(_NAMES)}, or {', '.join(_PAIR_NAMES)}",
+        )
     hub_ids = [source for source in sources if _is_hub_id(source)]
     names = [str(sample_triplets_path()) if source == SAMPLE else source for source in sources]
     paths = expand_sources([name for name in names if name not in hub_ids], faults=faults)
@@ -100,9 +143,13 @@ def load_triplets(
     target = folder / f"{_fingerprint(paths, hub_ids, columns)}.arrow"
     # A hub dataset may change under its name: it is read anew each time (its own cache makes that cheap).
     if hub_ids or not target.exists():
-        rows = _all_rows(paths, hub_ids, columns=columns, faults=faults)
+        fields = TRAIN_PAIR_FIELDS if is_scored else TRAIN_FIELDS
+        rows = _all_rows(paths, hub_ids, fields=fields, columns=columns, faults=faults)
         _convert(rows, target, faults=faults)
-    return TripletTable(pa.ipc.open_file(pa.memory_map(str(target))).read_all())
+    table = TripletTable(pa.ipc.open_file(pa.memory_map(str(target))).read_all())
+    if table.has_scores and not table.scores_differ():
+        raise DataError(f"All scores in {', '.join(sources)} are equal: they order nothing, so nothing can be learned.")
+    return table
 
 
 def _is_hub_id(source: str) -> bool:
@@ -119,40 +166,45 @@ def _fingerprint(paths: Sequence[Path], hub_ids: Sequence[str], columns: Mapping
 
 
 def _all_rows(
-    paths: Sequence[Path], hub_ids: Sequence[str], *, columns: Mapping[str, str] | None, faults: Faults
-) -> Iterator[tuple[str, ...]]:
-    width: int | None = None
+    paths: Sequence[Path],
+    hub_ids: Sequence[str],
+    *,
+    fields: Fields,
+    columns: Mapping[str, str] | None,
+    faults: Faults,
+) -> Iterator[Values]:
+    first: tuple[str, str] | None = None
     sources: list[tuple[str, Iterator[tuple[int, Row]]]] = [
-        (str(path), read_fields(path, fields=TRIPLET_FIELDS, columns=columns, faults=faults)) for path in paths
+        (str(path), read_fields(path, fields=fields, columns=columns, faults=faults)) for path in paths
     ]
     sources += [
-        (name, select_fields(name, _hub_rows(name), fields=TRIPLET_FIELDS, columns=columns, faults=faults))
-        for name in hub_ids
+        (name, select_fields(name, _hub_rows(name), fields=fields, columns=columns, faults=faults)) for name in hub_ids
     ]
     for source, rows in sources:
         is_first = True
         for line, row in rows:
             if is_first:
-                width = width or len(row)
                 is_first = False
-                if len(row) != width:
-                    faults.add(
-                        source,
-                        None,
-                        "has " + ("no " if len(row) < width else "") + "negatives, unlike the files before it",
-                    )
+                kind = _kind(row)
+                first = first or (source, kind)
+                if kind != first[1]:
+                    faults.add(source, None, f"holds {kind}, but {first[0]} holds {first[1]}; a run takes one kind")
                     break
-            for texts in _triplets_of(row):
-                bad = [(name, fault) for name, text in texts.items() if (fault := text_fault(text))]
-                for name, fault in bad:
-                    faults.add(source, line, f"{name} {fault}")
+            for values in _triplets_of(row):
+                bad = row_faults(values)
+                for fault in bad:
+                    faults.add(source, line, fault)
                 if not bad:
-                    yield tuple(texts.values())
+                    yield tuple(float(value) if name == "score" else value for name, value in values.items())
+
+
+def _kind(row: Row) -> str:
+    return "scored pairs" if "score" in row else "triplets" if "negative" in row else "pairs"
 
 
 def _triplets_of(row: Row) -> Iterator[Row]:
-    """One triplet, or one per positive where positives and negatives are lists."""
-    if not isinstance(row["positive"], list):
+    """One triplet, or one per positive where positives and negatives are lists; a scored pair as it is."""
+    if not isinstance(row.get("positive"), list):
         yield row
         return
     negatives = row.get("negative")
@@ -164,7 +216,7 @@ def _triplets_of(row: Row) -> Iterator[Row]:
         yield triplet
 
 
-def _convert(rows: Iterator[tuple[str, ...]], target: Path, *, faults: Faults) -> None:
+def _convert(rows: Iterator[Values], target: Path, *, faults: Faults) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     # A name of its own: the processes of one run may all convert at once; the last to finish stays.
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
@@ -184,8 +236,8 @@ def _convert(rows: Iterator[tuple[str, ...]], target: Path, *, faults: Faults) -
         temporary.unlink(missing_ok=True)
 
 
-def _record_batches(rows: Iterator[tuple[str, ...]]) -> Iterator[pa.RecordBatch]:
-    chunk: list[tuple[str, ...]] = []
+def _record_batches(rows: Iterator[Values]) -> Iterator[pa.RecordBatch]:
+    chunk: list[Values] = []
     for row in rows:
         chunk.append(row)
         if len(chunk) == _BATCH_ROWS:
@@ -195,11 +247,14 @@ def _record_batches(rows: Iterator[tuple[str, ...]]) -> Iterator[pa.RecordBatch]
         yield _record_batch(chunk)
 
 
-def _record_batch(rows: Sequence[tuple[str, ...]]) -> pa.RecordBatch:
+def _record_batch(rows: Sequence[Values]) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {}
-    for name, texts in zip(_NAMES, zip(*rows, strict=True), strict=False):
-        columns[name] = pa.array(texts, pa.string())
-        columns[f"{name}_id"] = pa.array([_text_id(text) for text in texts], pa.uint64())
+    for name, values in zip(_NAMES, zip(*rows, strict=True), strict=False):
+        if isinstance(values[0], float):
+            columns["score"] = pa.array(values, pa.float64())
+        else:
+            columns[name] = pa.array(values, pa.string())
+            columns[f"{name}_id"] = pa.array([_text_id(text) for text in values], pa.uint64())
     return pa.RecordBatch.from_pydict(columns)
 
 
