@@ -13,7 +13,7 @@ def test_front_matter_and_text() -> None:
         base_model="/models/base",
         results=[("tuned", result)],
         config_yaml="a: 1\n",
-        num_triplets=10,
+        data="10 triplets",
         num_steps=3,
     )
     _, front, text = card.split("---\n", 2)
@@ -28,6 +28,6 @@ def test_front_matter_and_text() -> None:
 
 
 def test_without_results() -> None:
-    card = model_card(name="r", base_model="a/b", results=[], config_yaml="", num_triplets=1, num_steps=1)
+    card = model_card(name="r", base_model="a/b", results=[], config_yaml="", data="1 pairs", num_steps=1)
     assert "model-index" not in card
     assert "## Scores" not in card

@@ -13,6 +13,7 @@ from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 
 _INTERRUPTED = 130
+_LISTS = ("--tasks", "--dims")
 
 
 def main() -> None:
@@ -51,15 +52,15 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _spread_lists(arguments: list[str]) -> list[str]:
-    """`--tasks A B` -> `--tasks A --tasks B`: several names may stand behind one --tasks."""
+    """`--tasks A B` -> `--tasks A --tasks B`: several values may stand behind one of `_LISTS`."""
     spread: list[str] = []
-    is_list = False
+    option: str | None = None
     for argument in arguments:
         if argument.startswith("-"):
-            is_list = argument == "--tasks"
-            spread += [] if is_list else [argument]
+            option = argument if argument in _LISTS else None
+            spread += [] if option else [argument]
         else:
-            spread += ["--tasks", argument] if is_list else [argument]
+            spread += [option, argument] if option else [argument]
     return spread
 
 

@@ -56,6 +56,10 @@ def evaluate_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="last, mean, weighted_mean, or `all` to score the three; default: as trained."),
     ] = None,
+    dims: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--dims", "--dim", help="Score the first DIM dimensions; repeat, or list several behind --dims."),
+    ] = None,
 ) -> None:
     """Score a model on STS tasks, with bootstrap intervals."""
     from embedsmith import files, verbs
@@ -66,7 +70,7 @@ def evaluate_command(
     if pooling is not None and pooling not in ("all", *Pooling):
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
-    results = verbs.evaluate(model, tasks=tasks, data=data, poolings=poolings, console=console)
+    results = verbs.evaluate(model, tasks=tasks, data=data, poolings=poolings, dims=dims or [], console=console)
     console.print(results_table(list(results.items()), with_gain=False))
     if out is not None:
         values = {label: result.to_json() for label, result in results.items()}

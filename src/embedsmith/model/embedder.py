@@ -38,6 +38,7 @@ from embedsmith.model.fused.layout import why_not_fused
 from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
 from embedsmith.model.pooling import pool
 from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
+from embedsmith.model.widths import check_dim, shorten
 
 # More gains nothing on a CPU (measured).
 ENCODE_MAX_TOKENS = 4096
@@ -56,6 +57,7 @@ class EmbeddingSettings:
     pooling: Pooling
     prompt: str | None
     max_length: int
+    matryoshka_dims: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "EmbeddingSettings":
@@ -68,6 +70,7 @@ class EmbeddingSettings:
                 pooling=Pooling(values["pooling"]),
                 prompt=values["prompt"],
                 max_length=int(values["max_length"]),
+                matryoshka_dims=tuple(int(dim) for dim in values.get("matryoshka_dims", ())),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} is damaged: {error!r}") from error
@@ -131,6 +134,7 @@ class Embedder:
             pooling=_as_choice(Pooling, pooling, "pooling") or (saved.pooling if saved else defaults.pooling),
             prompt=prompt if prompt is not None else (saved.prompt if saved else None),
             max_length=max_length or (saved.max_length if saved else defaults.max_length),
+            matryoshka_dims=saved.matryoshka_dims if saved else (),
         )
         backbone = load_backbone(
             settings.base_model,
@@ -206,6 +210,7 @@ class Embedder:
         self,
         texts: Sequence[str],
         *,
+        dim: int | None = None,
         max_tokens: int = ENCODE_MAX_TOKENS,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
@@ -213,14 +218,20 @@ class Embedder:
 
         Args:
             texts: any number of strings; equal ones are computed once.
+            dim: keep this many dimensions, the first ones, at unit length; None: all D. Good where the adapter was
+                trained for it (`settings.matryoshka_dims`).
             max_tokens: tokens of one forward; a longer text goes alone.
             on_progress: called with the number of texts finished by each forward.
 
         Raises:
             TypeError: `texts` is one string, or holds something else than strings.
+            ConfigError: `dim` is not in 1 ... D.
         """
+        if dim is not None:
+            check_dim(dim, width=self.dim)
         pooling = self.settings.pooling
-        return self.encode_poolings(texts, poolings=[pooling], max_tokens=max_tokens, on_progress=on_progress)[pooling]
+        rows = self.encode_poolings(texts, poolings=[pooling], max_tokens=max_tokens, on_progress=on_progress)[pooling]
+        return rows if dim is None else shorten(torch.from_numpy(rows), dim=dim).numpy()
 
     @torch.no_grad()
     def encode_poolings(

@@ -1,4 +1,4 @@
-"""The training loop: batches of triplets -> a LoRA adapter, with a development set choosing the best one.
+"""The training loop: batches of triplets (or pairs) -> a LoRA adapter, with a development set choosing the best one.
 
 Invariants: the same configuration gives the same adapter, byte for byte (on one machine); the optimizer never moves on
 a non-finite loss; a resumed run ends as if it had never stopped. Cost: one packed forward and backward per step.
@@ -25,8 +25,8 @@ from embedsmith.results import TaskResult
 from embedsmith.training.batching import contrastive_batches, count_steps
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from embedsmith.training.gradcache import Backward, contrastive_step
-from embedsmith.training.loss import info_nce
 from embedsmith.training.memory import tokens_that_fit
+from embedsmith.training.objective import Objective
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
@@ -61,6 +61,7 @@ def train_adapter(
     *,
     config: RunConfig,
     triplets: TripletTable,
+    objective: Objective,
     evaluate: Callable[[], TaskResult] | None,
     accelerator: Accelerator,
     display: Display,
@@ -72,6 +73,7 @@ def train_adapter(
         embedder: has its adapter already; ends with the last step's weights, which may differ from those kept.
         config: `output_dir` exists; `metrics.jsonl`, `checkpoints/` and `adapter/` are written into it.
         triplets: rows of at least (anchor, positive).
+        objective: what is minimised on them.
         evaluate: scores the embedder on the development set; None keeps the last adapter.
         accelerator: device, gradients and trackers.
         display: shows every record as it is made.
@@ -127,7 +129,9 @@ def train_adapter(
         step_started = time.perf_counter()
         batch = triplets.rows(rows)
         # ---- one step ---------------------------------------------------------------------------
-        loss, num_tokens = step_on(embedder, batch=batch, config=config, backward=accelerator.backward)
+        loss, num_tokens = step_on(
+            embedder, batch=batch, objective=objective, max_tokens=settings.max_tokens, backward=accelerator.backward
+        )
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
             raise RunError(_non_finite(loss, progress.step + 1, rows))
@@ -165,22 +169,15 @@ def train_adapter(
     )
 
 
-def step_on(embedder: Embedder, *, batch: Triplets, config: RunConfig, backward: Backward) -> tuple[torch.Tensor, int]:
+def step_on(
+    embedder: Embedder, *, batch: Triplets, objective: Objective, max_tokens: int | None, backward: Backward
+) -> tuple[torch.Tensor, int]:
     """Add the gradients of one batch to the adapter; returns its loss and the tokens it took."""
-    settings = config.training
-    groups = [batch.anchors, batch.positives]
-    if settings.use_hard_negatives and batch.negatives is not None:
-        groups.append(batch.negatives)
-
-    def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
-        anchor, positive, *rest = embeddings.chunk(len(groups))  # (B, D) each
-        return info_nce(anchor, positive, rest[0] if rest else None, temperature=settings.temperature)
-
     return contrastive_step(
         embedder,
-        texts=[text for group in groups for text in group],
-        loss_of=loss_of,
-        max_tokens=settings.max_tokens or tokens_that_fit(embedder),
+        texts=[text for group in objective.text_groups(batch) for text in group],
+        loss_of=objective.loss_of(batch),
+        max_tokens=max_tokens or tokens_that_fit(embedder),
         backward=backward,
     )
 
