@@ -34,7 +34,7 @@ def model_card(
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(name, base_model, results), sort_keys=False, allow_unicode=True)}---\n",
         f"# {name}\n",
-        f"A text-embedding model: a LoRA adapter for `{base_model}`, fine-tuned contrastively with embedsmith on "
+        f"A text-embedding model: a LoRA adapter for `{base_model}`, fine-tuned with embedsmith on "
         f"{data} in {num_steps} steps.\n",
         "## Use\n",
         "```python\n"
