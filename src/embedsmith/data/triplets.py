@@ -64,8 +64,8 @@ class TripletTable:
         self._names = names
         ids = [table.column(f"{name}_id").to_numpy() for name in names]
         self.text_ids = np.arange(len(table))[:, None] if self.has_scores else np.stack(ids, axis=1)
-        """(num_triplets, 2 or 3), equal where texts are equal; rows with a common one are no batch. Scored pairs may
-        share texts, so each has an id of its own: (num_pairs, 1)."""
+        """(num_triplets, 2 or 3), equal where texts are equal; rows with a common one never meet in a batch. Scored
+        pairs that share a text may, so each has an id of its own: (num_pairs, 1)."""
 
     def __len__(self) -> int:
         return self._table.num_rows

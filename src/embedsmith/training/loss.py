@@ -125,9 +125,9 @@ def cosent(first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, t
 def angle(first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, temperature: float) -> torch.Tensor:
     """AnglE for scored pairs: `cosent` plus the same ranking loss on the angle between complex vectors.
 
-    An embedding's first half is taken as real parts, its second half as imaginary ones. z_k / w_k of two unit vectors,
-    summed over k with real and imaginary parts together, gives what is ranked, by its absolute value, at temperature
-    `ANGLE_TEMPERATURE`. The weights are the published 1 and 1.
+    An embedding's first half is taken as real parts, its second half as imaginary ones. z_k conj(w_k) of two unit
+    vectors, summed over k with real and imaginary parts together, gives what is ranked, by its absolute value, at
+    temperature `ANGLE_TEMPERATURE`. The weights are the published 1 and 1.
 
     The third term of the paper, in-batch negatives, needs pairs that are known to be positive. Graded pairs do not say
     which are, so it is left out.
@@ -142,7 +142,7 @@ def angle(first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, te
 
 
 def _angle_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """|sum of real and imaginary parts of z / w|, (B,), for unit-length z = a + bi and w = c + di."""
+    """|sum of real and imaginary parts of z conj(w)|, (B,), for unit-length z = a + bi and w = c + di."""
     is_odd = first.shape[1] % 2
     a, b = pad(first, (0, is_odd)).chunk(2, dim=1)
     c, d = pad(second, (0, is_odd)).chunk(2, dim=1)
