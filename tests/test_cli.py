@@ -63,6 +63,32 @@ def test_train_evaluate_and_load(work: list[str], capsys: pytest.CaptureFixture[
     ]
 
 
+def test_widths_are_trained_recorded_and_scored(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*work, "--matryoshka_dims", "[8, 32]"]) == 0
+    assert json.loads(Path("runs/r/adapter/embedding.json").read_text())["matryoshka_dims"] == [8, 32, 64]
+    assert "`embedder.encode(texts, dim=8)` gives shorter vectors" in Path("runs/r/README.md").read_text()
+    command = ["evaluate", "runs/r", "--data", "sts", "--out", "out.json"]
+    assert run_command([*command, "--dims", "8", "64"]) == 0
+    results = json.loads(Path("out.json").read_text())
+    assert list(results) == ["runs/r (8 dimensions)", "runs/r (64 dimensions)"]
+    assert run_command(command) == 0
+    assert json.loads(Path("out.json").read_text())["tasks"] == results["runs/r (64 dimensions)"]["tasks"]
+    assert run_command([*command, "--dim", "8", "--dim", "9", "--pooling", "all"]) == 0
+    assert list(json.loads(Path("out.json").read_text()))[:2] == [
+        "runs/r (last) (8 dimensions)",
+        "runs/r (last) (9 dimensions)",
+    ]
+    capsys.readouterr()
+    assert run_command([*command, "--dims", "65"]) == 2
+    assert "dim is 65, but the model's embeddings have 64 dimensions" in capsys.readouterr().err
+
+
+def test_scored_pairs_are_trained_on(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*work, "--data.train", "sts/dev.tsv", "--loss", "angle"]) == 0
+    assert "24 scored pairs, 6 steps of 6" in capsys.readouterr().out
+    assert "on 24 scored pairs in 6 steps" in Path("runs/r/README.md").read_text()
+
+
 def test_the_same_command_gives_the_same_adapter(work: list[str]) -> None:
     for name in ("runs/a", "runs/b"):
         work[2] = name
@@ -80,12 +106,17 @@ def test_the_same_command_gives_the_same_adapter(work: list[str]) -> None:
         (["--dev", "nowhere.tsv"], "nowhere.tsv: no such file"),
         (["--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["--model.model", "who/nobody"], "There is no model 'who/nobody'"),
-        (["--batch_size", "41"], "only 40 triplets without a common text"),
+        (["--batch_size", "41"], "only 40 rows without a common text"),
         (["--target_modules", "[w_pack]"], "the model has no layer w_pack"),
         (["--prompt", "'no field'"], "model.prompt: must hold {text} once"),
         (["--seed"], "--seed has no value"),
         (["stray"], "'stray' stands where a setting was expected"),
         (["--warmup_steps", "6"], "would never reach its peak"),
+        (["--loss", "cosent"], "training.loss is cosent, but data.train (t.tsv) holds triplets"),
+        (["--data.train", "[t.tsv, sts/dev.tsv]"], "sts/dev.tsv: holds scored pairs, but t.tsv holds triplets"),
+        (["--matryoshka_dims", "[65]"], "names 65, but the model's embeddings have 64"),
+        (["--teacher", "who/nobody", "--guide", "true"], "There is no model 'who/nobody'"),
+        (["--teacher", "who/nobody"], "but nothing asks it"),
     ],
 )
 def test_faults_end_in_exit_2_before_anything_is_written(

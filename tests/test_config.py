@@ -88,3 +88,30 @@ def test_a_prompt_s_name_is_resolved() -> None:
     config = load_config(overrides={"output_dir": "x", "prompt": "prompteol"})
     assert config.model.prompt == 'This sentence : "{text}" means in one word:"'
     assert load_config(overrides={"output_dir": "x", "prompt": repr(config.model.prompt)}) == config
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"teacher": "smollm2-135m"}, "teacher.teacher is 'smollm2-135m', but nothing asks it"),
+        ({"guide": "true"}, "need a teacher; name it with teacher.teacher"),
+        ({"distill_weight": "0.5"}, "need a teacher"),
+        ({"teacher": "t", "distill_weight": "0.5", "margin": "0.1"}, "margin is 0.1, but does nothing without"),
+        (
+            {"teacher": "t", "guide": "true", "distill_temperature": "0.1"},
+            "distill_temperature is 0.1, but does nothing",
+        ),
+        ({"teacher": "t", "guide": "true", "distill_weight": "1"}, "leaves nothing of the contrastive loss"),
+        (
+            {"teacher": "t", "hard_negative_weight": "2", "distill_weight": "1"},
+            "leaves nothing of the contrastive loss",
+        ),
+        ({"matryoshka_dims": "[0]"}, "training.matryoshka_dims.0: should be greater than or equal to 1"),
+        ({"hard_negative_weight": "-1"}, "training.hard_negative_weight: should be greater than or equal to 0"),
+        ({"loss": "triplet"}, "training.loss"),
+    ],
+)
+def test_settings_of_the_loss_that_do_nothing_or_make_no_sense(settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides={"output_dir": "x", **settings})
+    assert message in str(caught.value)

@@ -12,6 +12,7 @@ from embedsmith.config import known_keys, load_config
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "embedsmith"
+RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "methods").glob("*.yaml")])
 BASE = {"errors", "files", "config", "families", "prompts", "results"}
 MAY_IMPORT = {
     "data": {"data"},
@@ -42,7 +43,7 @@ def test_data_knows_no_torch() -> None:
         assert "torch" not in path.read_text(encoding="utf-8").replace("No torch here", ""), path.name
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.yaml")), ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
 def test_every_recipe_parses(path: Path) -> None:
     config = load_config(path)
     assert load_config(overrides={"output_dir": "x"}) != config

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForCausalLM, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 TEXTS = [
@@ -84,3 +84,18 @@ def write_pairs(path: Path, *, num_rows: int = 24) -> Path:
         lines.append(f"w{row} cat w{row + 1}\tw{row if row % 2 else 90 + row} animal w{row + 1}\t{(row * 5) % 11 / 2}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     return path
+
+
+def save_teacher(folder: Path) -> Path:
+    """Write a random sentence-transformers model: a small BERT, mean pooling, unit length."""
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    torch.manual_seed(5)
+    shape = {name: value for name, value in SHAPE.items() if name not in ("num_key_value_heads", "hidden_size")}
+    bert = CONFIG_MAPPING["bert"](**shape, hidden_size=32, initializer_range=0.3)
+    AutoModel.from_config(bert).save_pretrained(folder / "bert")
+    make_tokenizer().save_pretrained(folder / "bert")
+    transformer = Transformer(str(folder / "bert"))
+    SentenceTransformer(modules=[transformer, Pooling(32), Normalize()], device="cpu").save(str(folder / "teacher"))
+    return folder / "teacher"

@@ -5,11 +5,12 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.protocol import Batch, WorkerSpec
-from embedsmith.config import load_config
+from embedsmith.config import Loss, load_config
 from embedsmith.data.triplets import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import step_on
+from embedsmith.training.objective import Objective
 
 
 class EmbedsmithSubject:
@@ -43,6 +44,8 @@ class EmbedsmithSubject:
         if spec.triplets:
             torch.manual_seed(spec.seed)
             self.embedder.add_adapter(self.config.adapter)
+            settings = self.config.training
+            self.objective = Objective(Loss.INFO_NCE, settings, self.config.teacher, widths=(self.embedder.dim,))
             self.parameters = [p for p in self.embedder.backbone.model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.AdamW(
                 self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
@@ -52,7 +55,11 @@ class EmbedsmithSubject:
         """As one turn of `embedsmith.training.loop.train_adapter`; equal texts count once in the tokens."""
         triplets = Triplets.plain(batch.anchors, batch.positives, batch.negatives)
         loss, num_tokens = step_on(
-            self.embedder, batch=triplets, config=self.config, processes=Processes(self.accelerator)
+            self.embedder,
+            batch=triplets,
+            objective=self.objective,
+            max_tokens=self.config.training.max_tokens,
+            processes=Processes(self.accelerator),
         )
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)
         assert torch.isfinite(loss) and torch.isfinite(grad_norm), "the loss is not finite"

@@ -51,6 +51,18 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class Loss(StrEnum):
+    """What is minimised; `training/loss.py` has the formulas.
+
+    `auto` takes `info_nce` for triplets and pairs, `cosent` for scored pairs. `angle` is AnglE's, for scored pairs.
+    """
+
+    AUTO = "auto"
+    INFO_NCE = "info_nce"
+    COSENT = "cosent"
+    ANGLE = "angle"
+
+
 def _no_bool(value: Any) -> Any:
     # pydantic would read `true` as 1; in a recipe it is a slip.
     if isinstance(value, bool):
@@ -119,12 +131,13 @@ class TrainSource(Section):
 
 
 class DataSection(Section):
-    """The triplets to learn from."""
+    """The triplets, pairs or scored pairs to learn from; which of them, the columns say."""
 
     train: Annotated[list[str | TrainSource], BeforeValidator(_as_list)] = Field(default=["sample"], min_length=1)
     """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
     columns: dict[str, str] = {}
-    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}."""
+    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}, or
+    {sentence1: ..., sentence2: ..., score: ...} for scored pairs."""
     max_triplets: Int | None = Field(default=None, ge=1)
     """Use only this many, from the start; none: all."""
 
@@ -171,14 +184,36 @@ class TrainingSection(Section):
     """Gradients with a larger norm are scaled down to it."""
     temperature: Float = Field(default=0.05, gt=0)
     """Divides cosine similarities in the loss; sentence-transformers' `scale` is its inverse."""
+    loss: Loss = Loss.AUTO
+    """auto, info_nce (triplets and pairs), cosent or angle (scored pairs)."""
     use_hard_negatives: bool = True
     """Whether the data's negatives are candidates too."""
+    hard_negative_weight: Float = Field(default=1.0, ge=0)
+    """How many times a row's own hard negative counts in its denominator (SimCSE's alpha); 1: as any other."""
+    matryoshka_dims: list[Annotated[Int, Field(ge=1)]] = []
+    """Widths the first dimensions shall be good at by themselves; the loss is the mean over them and the full width.
+    Empty: the full width only."""
     seed: Int = Field(default=7, ge=0)
     """Fixes adapter start, order of data and dropout."""
     save_steps: Int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; none: as eval_steps."""
     report_to: Names = []
     """Trackers besides metrics.jsonl: tensorboard, wandb."""
+
+
+class TeacherSection(Section):
+    """Another embedding model that helps with the training; it is not trained and not needed afterwards."""
+
+    teacher: str | None = None
+    """Any MODEL, or a sentence-transformers folder or hub id."""
+    guide: bool = False
+    """Whether candidates are left out that the teacher finds closer to the anchor than the positive (GISTEmbed)."""
+    margin: Float = Field(default=0.0, ge=-2, le=2)
+    """Of that comparison, in cosine: left out is what lies above the positive's similarity minus this."""
+    distill_weight: Float = Field(default=0.0, ge=0, le=1)
+    """Share of the loss that draws the student's similarities to the teacher's; 1: nothing else is learned from."""
+    distill_temperature: Float = Field(default=0.05, gt=0)
+    """Divides both models' cosines in that part."""
 
 
 class EvaluationSection(Section):
@@ -203,6 +238,7 @@ class RunConfig(Section):
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
+    teacher: TeacherSection = TeacherSection()
     evaluation: EvaluationSection = EvaluationSection()
 
     @model_validator(mode="after")
@@ -225,6 +261,31 @@ class RunConfig(Section):
         is_symmetric = any(isinstance(source, TrainSource) and source.symmetric for source in self.data.train)
         if is_symmetric and self.model.query_prompt is None:
             raise ValueError("data.train names a symmetric source, which changes nothing without model.query_prompt")
+        return self
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> "RunConfig":
+        settings, unset = self.teacher, TeacherSection()
+        is_used = settings.guide or settings.distill_weight > 0
+        if settings.teacher and not is_used:
+            raise ValueError(
+                f"teacher.teacher is {settings.teacher!r}, but nothing asks it; "
+                "set teacher.guide or teacher.distill_weight"
+            )
+        if is_used and not settings.teacher:
+            raise ValueError("teacher.guide and teacher.distill_weight need a teacher; name it with teacher.teacher")
+        if settings.margin != unset.margin and not settings.guide:
+            raise ValueError(f"teacher.margin is {settings.margin}, but does nothing without teacher.guide")
+        if settings.distill_temperature != unset.distill_temperature and not settings.distill_weight:
+            raise ValueError(
+                f"teacher.distill_temperature is {settings.distill_temperature}, but does nothing without "
+                "teacher.distill_weight"
+            )
+        if settings.distill_weight == 1 and (settings.guide or self.training.hard_negative_weight != 1):
+            raise ValueError(
+                "teacher.distill_weight is 1, which leaves nothing of the contrastive loss; "
+                "lower it, or drop teacher.guide and training.hard_negative_weight"
+            )
         return self
 
     def to_yaml(self) -> str:

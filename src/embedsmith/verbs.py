@@ -5,7 +5,7 @@ import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -23,11 +23,14 @@ from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.pooling import pooled_width
+from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prompts import INSTRUCTION_FIELD
 from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import Outcome, planned_steps, train_adapter
+from embedsmith.training.objective import make_objective
 
 log = logging.getLogger(__name__)
 
@@ -96,9 +99,13 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     max_steps = planned_steps(config, num_triplets=len(triplets))
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
     embedder = _prepare(config, device=accelerator.device)
+    objective = make_objective(config, data=triplets, dim=embedder.dim, device=embedder.device)
+    if config.training.matryoshka_dims:
+        embedder.settings = replace(embedder.settings, matryoshka_dims=objective.widths)
     console.print(
-        f"{len(triplets)} triplets, {max_steps} steps of {config.training.batch_size}; model {config.model.model}"
-        f" ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, {embedder.path})",
+        f"{len(triplets)} {triplets.kind}, {max_steps} steps of {config.training.batch_size}; "
+        f"model {config.model.model} ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, "
+        f"{embedder.path})",
         highlight=False,
     )
 
@@ -117,6 +124,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
                 embedder,
                 config=config,
                 triplets=triplets,
+                objective=objective,
                 evaluate=evaluate_dev if dev else None,
                 accelerator=accelerator,
                 display=display,
@@ -128,7 +136,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
             embedder.reload_adapter(folder / "adapter")
         dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
         if accelerator.is_main_process:
-            _write_card(config, triplets=triplets, outcome=outcome, dev=dev_result)
+            _write_card(config, embedder=embedder, triplets=triplets, outcome=outcome, dev=dev_result)
     return Run(config, embedder, outcome, dev_result, len(triplets))
 
 
@@ -153,6 +161,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     data: Path | str | None = None,
     poolings: Sequence[Pooling] = (),
+    dims: Sequence[int] = (),
     prompt: str | None = None,
     instruction: str | None = None,
     end_token: bool | None = None,
@@ -165,15 +174,17 @@ def evaluate(
         tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
         data: folder of `<TASK>.tsv.gz` files; None: tasks are mteb's, from the hub.
         poolings: score these instead of the model's own; one forward serves all.
+        dims: score the first dimensions, as many as each of these says, instead of all; one forward serves all.
         prompt: template or known name, in the place of the model's own for either side.
         instruction: fills `{instruction}` in the prompt, in the place of the model's own.
         end_token: whether texts end with the end token; None: as trained.
         console: where progress goes; None: nowhere.
 
     Returns:
-        Label -> result; the label is MODEL, with the pooling behind it where several were asked for.
+        Label -> result; the label is MODEL, with the pooling and width behind it that were asked for.
 
     Raises:
+        ConfigError: a width is not in 1 ... D.
         DataError, ModelError, MissingExtraError: by their names.
     """
     if data is not None:
@@ -181,14 +192,26 @@ def evaluate(
     else:
         loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
     embedder = Embedder.load(model, prompt=prompt, query_prompt=prompt, instruction=instruction, end_token=end_token)
-    labels = {pooling: f"{model} ({pooling})" for pooling in poolings} or {embedder.settings.pooling: model}
+    asked = list(poolings) or [embedder.settings.pooling]
+    for pooling in asked:
+        for dim in dims:
+            check_dim(dim, width=pooled_width(embedder.backbone.model.config.hidden_size, pooling=pooling))
+    widths: Sequence[int | None] = dims or [None]
+    labels = {
+        model + (f" ({pooling})" if poolings else "") + (f" ({dim} dimensions)" if dim else ""): (pooling, dim)
+        for pooling in asked
+        for dim in widths
+    }
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 
         def embed(texts: list[str]) -> dict[str, np.ndarray]:
-            vectors = embedder.encode_poolings(
-                texts, poolings=list(labels), side=Side.QUERY, instruction=instruction, on_progress=advance
+            rows = embedder.encode_poolings(
+                texts, poolings=asked, side=Side.QUERY, instruction=instruction, on_progress=advance
             )
-            return {labels[pooling]: rows for pooling, rows in vectors.items()}
+            return {
+                label: shorten(torch.from_numpy(rows[pooling]), dim=dim).numpy() if dim else rows[pooling]
+                for label, (pooling, dim) in labels.items()
+            }
 
         return evaluate_tasks(embed, tasks=loaded, on_task=start)
 
@@ -249,14 +272,17 @@ def _score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
     return score_task(similarities[DEV_TASK], dev.scores, task="the development set")
 
 
-def _write_card(config: RunConfig, *, triplets: TripletTable, outcome: Outcome, dev: EvaluationResult | None) -> None:
+def _write_card(
+    config: RunConfig, *, embedder: Embedder, triplets: TripletTable, outcome: Outcome, dev: EvaluationResult | None
+) -> None:
     folder = Path(config.output_dir)
     card = model_card(
         name=folder.name,
         base_model=config.model.model,
         results=[("tuned", dev)] if dev else [],
         config_yaml=config.to_yaml(),
-        num_triplets=len(triplets),
+        data=f"{len(triplets)} {triplets.kind}",
+        matryoshka_dims=embedder.settings.matryoshka_dims,
         num_steps=outcome.num_steps,
     )
     files.write_text(folder / "README.md", card)

@@ -78,7 +78,7 @@ def test_all_faults_of_all_files_come_at_once(tmp_path: Path, cache: Path) -> No
 def test_files_must_agree_on_negatives(tmp_path: Path, cache: Path) -> None:
     with_negative = _jsonl(tmp_path / "1.jsonl", LAYOUTS["ours"])
     without = _jsonl(tmp_path / "2.jsonl", {"anchor": "a", "positive": "p"})
-    with pytest.raises(DataError, match="has no negatives, unlike the files before it"):
+    with pytest.raises(DataError, match=r"2\.jsonl: holds pairs, but .*1\.jsonl holds triplets"):
         load_triplets([with_negative, without])
 
 
@@ -92,8 +92,8 @@ def test_two_processes_may_convert_at_once(tmp_path: Path) -> None:
     target = tmp_path / "out.arrow"
 
     def rows_with_another_conversion_in_the_middle() -> Iterator[module._Row]:
-        yield module._Row(("a", "p", "n"), None, False)
-        module._convert(iter([module._Row(("a", "p", "n"), None, False)]), target, faults=Faults())
+        yield module._Row(("a", "p", "n"))
+        module._convert(iter([module._Row(("a", "p", "n"))]), target, faults=Faults())
 
     module._convert(rows_with_another_conversion_in_the_middle(), target, faults=Faults())
     assert pa.ipc.open_file(pa.memory_map(str(target))).read_all().num_rows == 1
@@ -156,7 +156,10 @@ def test_hub_ids_are_told_from_files(tmp_path: Path, cache: Path, monkeypatch: p
 
 
 def test_unknown_roles_in_columns(cache: Path) -> None:
-    with pytest.raises(DataError, match="names query; it may name anchor, positive, negative"):
+    with pytest.raises(
+        DataError,
+        match="names query; it may name anchor, positive, negative, instruction, or sentence1, sentence2, score",
+    ):
         load_triplets(["sample"], columns={"query": "x"})
 
 
@@ -181,3 +184,51 @@ def test_an_instruction_must_be_a_text(tmp_path: Path, cache: Path) -> None:
     source = _jsonl(tmp_path / "1.jsonl", {**LAYOUTS["ours"], "instruction": 3})
     with pytest.raises(DataError, match="line 1: instruction must be a text, but is 3"):
         load_triplets([source])
+
+
+def _scored(*scores: object) -> list[dict[str, object]]:
+    return [{"sentence1": f"a{n}", "sentence2": "b", "score": score} for n, score in enumerate(scores)]
+
+
+def test_scored_pairs_are_told_by_their_columns(tmp_path: Path, cache: Path) -> None:
+    table = load_triplets([_jsonl(tmp_path / "s.jsonl", *_scored(5, "-1.5", 2.25))])
+    assert (table.kind, table.has_scores, table.has_negatives) == ("scored pairs", True, False)
+    rows = table.rows(np.array([2, 1]))
+    assert (rows.anchors, rows.positives, rows.negatives) == (["a2", "a1"], ["b", "b"], None)
+    assert rows.scores.tolist() == [2.25, -1.5]
+    assert table.take_first(2).rows(np.array([0])).scores.tolist() == [5]
+
+
+def test_scored_pairs_that_share_a_text_may_meet_in_a_batch(tmp_path: Path, cache: Path) -> None:
+    table = load_triplets([_jsonl(tmp_path / "s.jsonl", *_scored(1, 2, 3))])
+    assert table.text_ids.tolist() == [[0], [1], [2]]
+
+
+def test_scored_pairs_under_other_names(tmp_path: Path, cache: Path) -> None:
+    source = _jsonl(tmp_path / "s.jsonl", {"x": "a", "y": "b", "gold": 1}, {"x": "a", "y": "c", "gold": 2})
+    table = load_triplets([source], columns={"sentence1": "x", "sentence2": "y", "score": "gold"})
+    assert table.rows(np.arange(2)).scores.tolist() == [1, 2]
+
+
+def test_triplets_and_pairs_say_so(tmp_path: Path, cache: Path) -> None:
+    triplets = load_triplets([_jsonl(tmp_path / "t.jsonl", LAYOUTS["ours"])])
+    pairs = load_triplets([_jsonl(tmp_path / "p.jsonl", {"anchor": "a", "positive": "p"})])
+    assert (triplets.kind, pairs.kind, triplets.has_scores) == ("triplets", "pairs", False)
+    assert triplets.rows(np.array([0])).scores is None
+
+
+def test_one_run_takes_one_kind(tmp_path: Path, cache: Path) -> None:
+    triplets = _jsonl(tmp_path / "t.jsonl", LAYOUTS["ours"])
+    scored = _jsonl(tmp_path / "s.jsonl", *_scored(1, 2))
+    with pytest.raises(DataError, match=rf"{scored}: holds scored pairs, but {triplets} holds triplets"):
+        load_triplets([triplets, scored])
+
+
+def test_faulty_scored_pairs_are_named(tmp_path: Path, cache: Path) -> None:
+    source = _jsonl(tmp_path / "s.jsonl", *_scored(1, "high", None), {"sentence1": " ", "sentence2": "b", "score": 2})
+    with pytest.raises(DataError) as caught:
+        load_triplets([source])
+    for part in ("line 2: score must be a number, but is 'high'", "line 3: score", "line 4: sentence1 is empty"):
+        assert part in str(caught.value)
+    with pytest.raises(DataError, match="are equal: they order nothing"):
+        load_triplets([_jsonl(tmp_path / "e.jsonl", *_scored(3, 3))])

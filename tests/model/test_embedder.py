@@ -1,6 +1,7 @@
 """Loading, saving and the adapter: saved == live, base untouched, the same weights give the same bytes."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -191,3 +192,27 @@ def test_prompts_are_saved_with_the_adapter(model_folders: dict[str, str], tmp_p
     assert loaded.settings == embedder.settings
     for side in ("query", "document"):
         np.testing.assert_array_equal(loaded.encode(TEXTS, side=side), embedder.encode(TEXTS, side=side))
+
+
+def test_shorter_embeddings(llama: Embedder) -> None:
+    full = llama.encode(TEXTS)
+    cut = llama.encode(TEXTS, dim=16)
+    np.testing.assert_allclose(cut, full[:, :16] / np.linalg.norm(full[:, :16], axis=1, keepdims=True), atol=1e-6)
+    np.testing.assert_array_equal(llama.encode(TEXTS, dim=64), full)
+    for dim in (0, 65):
+        with pytest.raises(ConfigError, match=f"dim is {dim}, but the model's embeddings have 64"):
+            llama.encode(TEXTS, dim=dim)
+
+
+def test_trained_widths_are_recorded(llama: Embedder, tmp_path: Path) -> None:
+    _disturb(llama)
+    llama.save(tmp_path / "without")
+    assert Embedder.load(str(tmp_path / "without")).settings.matryoshka_dims == ()
+    llama.settings = replace(llama.settings, matryoshka_dims=(8, 64))
+    llama.save(tmp_path / "with")
+    assert Embedder.load(str(tmp_path / "with")).settings == llama.settings
+    path = tmp_path / "with" / "embedding.json"
+    values = json.loads(path.read_text())
+    del values["matryoshka_dims"]  # as written before there were widths
+    path.write_text(json.dumps(values))
+    assert Embedder.load(str(tmp_path / "with")).settings.matryoshka_dims == ()

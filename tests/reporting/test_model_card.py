@@ -13,7 +13,7 @@ def test_front_matter_and_text() -> None:
         base_model="/models/base",
         results=[("tuned", result)],
         config_yaml="a: 1\n",
-        num_triplets=10,
+        data="10 triplets",
         num_steps=3,
     )
     _, front, text = card.split("---\n", 2)
@@ -28,6 +28,13 @@ def test_front_matter_and_text() -> None:
 
 
 def test_without_results() -> None:
-    card = model_card(name="r", base_model="a/b", results=[], config_yaml="", num_triplets=1, num_steps=1)
+    card = model_card(name="r", base_model="a/b", results=[], config_yaml="", data="9 pairs", num_steps=1)
     assert "model-index" not in card
     assert "## Scores" not in card
+
+
+def test_trained_widths_are_told() -> None:
+    card = model_card(
+        name="r", base_model="a/b", results=[], config_yaml="", data="9 pairs", num_steps=1, matryoshka_dims=(8, 64)
+    )
+    assert "Trained for 8, 64 dimensions: `embedder.encode(texts, dim=8)`" in card

@@ -47,7 +47,7 @@ def test_the_order_is_a_function_of_the_seed() -> None:
 
 
 def test_a_batch_that_cannot_be_filled() -> None:
-    with pytest.raises(ConfigError, match="batch_size is 8, but only 5 triplets without a common text"):
+    with pytest.raises(ConfigError, match="batch_size is 8, but only 5 rows without a common text"):
         _take(_ids(5, 100), 8, 1)
 
 

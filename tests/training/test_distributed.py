@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny import write_pairs, write_triplets
 
+from embedsmith.data.triplets import Triplets
 from embedsmith.errors import ConfigError
 from embedsmith.training.distributed import Processes
 
@@ -68,7 +68,8 @@ def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path) 
 
 def test_a_batch_is_shared_in_order_and_evenly() -> None:
     processes = Processes(Two())
-    assert processes.share(np.arange(6)).tolist() == [3, 4, 5]
+    batch = Triplets.plain(list("abcdef"), list("ABCDEF"))
+    assert processes.share(batch) == Triplets.plain(list("def"), list("DEF"))
     processes.check_batch(6)
     with pytest.raises(ConfigError, match="batch_size is 7, which 2 processes cannot share evenly"):
         processes.check_batch(7)
@@ -78,5 +79,6 @@ def test_one_process_exchanges_nothing() -> None:
     processes = Processes(Accelerator())
     embeddings = torch.randn(6, 3)
     assert processes.gather(embeddings, num_groups=3) is embeddings
-    assert processes.share(np.arange(4)).tolist() == [0, 1, 2, 3]
+    batch = Triplets.plain(list("abcd"), list("ABCD"), list("efgh"))
+    assert processes.share(batch) == batch
     assert processes.sum(5) == 5

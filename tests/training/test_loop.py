@@ -8,17 +8,18 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import write_triplets
+from tiny import save_teacher, write_pairs, write_triplets
 from transformers import get_cosine_schedule_with_warmup
 
-from embedsmith.config import RunConfig, load_config
+from embedsmith.config import Loss, RunConfig, load_config
 from embedsmith.data.triplets import Triplets, TripletTable, load_triplets
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
 from embedsmith.results import TaskResult
-from embedsmith.training import loop
+from embedsmith.training import loop, objective
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import learning_rate_at, planned_steps, read_metrics, train_adapter
+from embedsmith.training.objective import Objective, make_objective
 
 
 class Silent:
@@ -55,6 +56,7 @@ def _train(
         embedder,
         config=config,
         triplets=triplets,
+        objective=make_objective(config, data=triplets, dim=embedder.dim, device=embedder.device),
         evaluate=evaluate,
         accelerator=Accelerator(),
         display=display or Silent(),
@@ -81,15 +83,23 @@ def test_a_seed_gives_the_same_bytes_twice(
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b") != _losses(tmp_path / "c")
 
 
+@pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
-    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, method: str
 ) -> None:
+    settings: dict[str, str] = {}
+    if method == "teacher and widths":
+        teacher = str(save_teacher(tmp_path))
+        settings = {"teacher": teacher, "guide": "true", "distill_weight": "0.5", "matryoshka_dims": "[8, 31]"}
+    elif method == "angle":
+        triplets, settings = load_triplets([str(write_pairs(tmp_path / "s.tsv"))]), {"loss": "angle"}
+
     class StopAt:
         def update(self, record: dict[str, object]) -> None:
             if record["step"] == 6:
                 raise KeyboardInterrupt
 
-    whole, stopped = (_config(tmp_path / name, save_steps="4") for name in ("whole", "stopped"))
+    whole, stopped = (_config(tmp_path / name, save_steps="4", **settings) for name in ("whole", "stopped"))
     _train(whole, model_folders["llama"], triplets)
     with pytest.raises(KeyboardInterrupt):
         _train(stopped, model_folders["llama"], triplets, display=StopAt())
@@ -116,11 +126,19 @@ def test_the_loss_falls(tmp_path: Path, model_folders: dict[str, str], triplets:
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
+@pytest.mark.parametrize("loss", ["cosent", "angle"])
+def test_scored_pairs_are_learned(tmp_path: Path, cache: Path, model_folders: dict[str, str], loss: str) -> None:
+    pairs = load_triplets([str(write_pairs(tmp_path / "s.tsv"))])
+    _train(_config(tmp_path / "run", max_steps="40", batch_size="12", loss=loss), model_folders["llama"], pairs)
+    losses = _losses(tmp_path / "run")
+    assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
+
+
 def test_a_non_finite_loss_stops_before_the_optimizer(
     tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     moved: list[int] = []
-    monkeypatch.setattr(loop, "info_nce", lambda *a, **k: torch.tensor(float("nan"), requires_grad=True) * a[0].sum())
+    monkeypatch.setattr(objective, "info_nce", lambda *a, **k: torch.tensor(float("nan")) * a[0].sum())
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: moved.append(1))
     with pytest.raises(RunError, match=r"The loss is nan at step 1 \(data rows \d+"):
         _train(_config(tmp_path / "run"), model_folders["llama"], triplets)
@@ -191,7 +209,10 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
         torch.manual_seed(0)
         embedder.add_adapter(load_config(overrides={"output_dir": "x", "lora_dropout": "0"}).adapter)
         config = _config(tmp_path)
-        return loop.step_on(embedder, batch=batch, config=config, processes=Processes(Accelerator()))[0].item()
+        paper = Objective(Loss.INFO_NCE, config.training, config.teacher, widths=(embedder.dim,))
+        alone = Processes(Accelerator(cpu=True))
+        loss, _ = loop.step_on(embedder, batch=batch, objective=paper, max_tokens=None, processes=alone)
+        return loss.item()
 
     written_out = Triplets.plain(
         ["w1 w9 a cat", "w2 w9 rain falls"], ["the an animal", "w2 w9 wind"], ["the the roof", "w2 w9 chess"]

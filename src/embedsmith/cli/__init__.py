@@ -13,7 +13,7 @@ from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 
 _INTERRUPTED = 130
-_LISTS = ("--tasks", "--prompts")
+_LISTS = ("--tasks", "--prompts", "--dims")
 
 
 def main() -> None:
@@ -52,12 +52,12 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _spread_lists(arguments: list[str]) -> list[str]:
-    """`--tasks A B` -> `--tasks A --tasks B`: several names may stand behind one of `_LISTS`."""
+    """`--tasks A B` -> `--tasks A --tasks B`: several values may stand behind one of `_LISTS`."""
     spread: list[str] = []
-    option = ""
+    option: str | None = None
     for argument in arguments:
         if argument.startswith("-"):
-            option = argument if argument in _LISTS else ""
+            option = argument if argument in _LISTS else None
             spread += [] if option else [argument]
         else:
             spread += [option, argument] if option else [argument]

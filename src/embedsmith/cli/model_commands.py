@@ -64,6 +64,10 @@ def evaluate_command(
         Optional[bool],  # noqa: UP045
         typer.Option("--end-token/--no-end-token", help="Whether texts end with the end token; default: as trained."),
     ] = None,
+    dims: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--dims", "--dim", help="Score the first DIM dimensions; repeat, or list several behind --dims."),
+    ] = None,
 ) -> None:
     """Score a model on STS tasks, with bootstrap intervals."""
     from embedsmith import files, verbs
@@ -79,6 +83,7 @@ def evaluate_command(
         tasks=tasks,
         data=data,
         poolings=poolings,
+        dims=dims or [],
         prompt=prompt,
         instruction=instruction,
         end_token=end_token,

@@ -38,7 +38,8 @@ class Fields:
     config_key: str = "data.columns"
 
 
-TRIPLET_FIELDS = Fields(TRIPLET_LAYOUTS, optional=("negative", "instruction"))
+TRAIN_FIELDS = Fields((*TRIPLET_LAYOUTS, *PAIR_LAYOUTS), optional=("negative", "instruction"))
+TRAIN_PAIR_FIELDS = Fields(PAIR_LAYOUTS)
 PAIR_FIELDS = Fields(PAIR_LAYOUTS, config_key="evaluation.dev_columns")
 NLI_FIELDS = Fields(NLI_LAYOUTS, config_key="--columns")
 
@@ -97,6 +98,17 @@ def parse_score(value: Any) -> float | None:
     except (TypeError, ValueError, OverflowError):
         return None
     return score if math.isfinite(score) and not isinstance(value, bool) else None
+
+
+def row_faults(row: Row) -> list[str]:
+    """What is wrong with a row's fields: texts, and maybe a `score`."""
+    return [f"{name} {fault}" for name, value in row.items() if (fault := _fault(name, value))]
+
+
+def _fault(name: str, value: Any) -> str | None:
+    if name != "score":
+        return text_fault(value)
+    return f"must be a number, but is {value!r:.60}" if parse_score(value) is None else None
 
 
 def _choose(names: Sequence[str], *, fields: Fields, columns: Mapping[str, str] | None) -> dict[str, str] | None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedsmith.data.columns import PAIR_FIELDS, parse_score, read_fields, text_fault
+from embedsmith.data.columns import PAIR_FIELDS, read_fields, row_faults
 from embedsmith.data.readers import Faults, expand_sources
 from embedsmith.data.sample import SAMPLE, sample_pairs_path
 from embedsmith.errors import DataError
@@ -35,16 +35,13 @@ def load_pairs(source: str, *, columns: Mapping[str, str] | None = None) -> Scor
     sentence1, sentence2, scores = [], [], []
     for path in expand_sources([name], faults=faults):
         for line, row in read_fields(path, fields=PAIR_FIELDS, columns=columns, faults=faults):
-            score = parse_score(row["score"])
-            bad = [f"{key} {fault}" for key in ("sentence1", "sentence2") if (fault := text_fault(row[key]))]
-            if score is None:
-                bad.append(f"score must be a number, but is {row['score']!r:.60}")
+            bad = row_faults(row)
             for fault in bad:
                 faults.add(path, line, fault)
-            if not bad and score is not None:
+            if not bad:
                 sentence1.append(row["sentence1"])
                 sentence2.append(row["sentence2"])
-                scores.append(score)
+                scores.append(float(row["score"]))
     faults.raise_if_any(what="scored pairs")
     if len(set(scores)) < 2:
         raise DataError(f"{Path(name)} has {len(scores)} pairs with one and the same score; nothing can be ranked.")

@@ -1,5 +1,7 @@
 """Sources -> TripletTable: validated once, kept in an Arrow file, memory-mapped from there.
 
+Rows are triplets, pairs, or scored pairs; one run has one kind, and the columns of its files say which.
+
 A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
 exists only if every row of every source is sound. Memory: one record batch while converting, mapped pages after.
 """
@@ -9,16 +11,24 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from embedsmith import files
 from embedsmith.config import TrainSource
-from embedsmith.data.columns import TRIPLET_FIELDS, read_fields, select_fields, text_fault
+from embedsmith.data.columns import (
+    TRAIN_FIELDS,
+    TRAIN_PAIR_FIELDS,
+    Fields,
+    read_fields,
+    row_faults,
+    select_fields,
+)
 from embedsmith.data.readers import Faults, Row, expand_sources, is_data_file
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
 from embedsmith.errors import DataError, MissingExtraError
@@ -27,6 +37,7 @@ _FORMAT_VERSION = 2
 _BATCH_ROWS = 8192
 _NAMES = ("anchor", "positive", "negative")
 _INSTRUCTION, _SYMMETRIC = "instruction", "is_symmetric"
+_PAIR_NAMES = ("sentence1", "sentence2", "score")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -35,10 +46,12 @@ class Triplets:
     """Some rows; lists of one length.
 
     Attributes:
-        anchors, positives: texts.
-        negatives: texts, or None when the data has none.
+        anchors: of scored pairs, the first sentence.
+        positives: of scored pairs, the second sentence.
+        negatives: None when the data has none.
         instructions: what each row's queries are for; None: the model's own instruction.
-        are_symmetric: whether a row's positive and negative are queries as its anchor is.
+        are_symmetric: whether a row's positive and negative are queries as its anchor is; true of scored pairs.
+        scores: (B,) float64 of scored pairs, else None.
     """
 
     anchors: list[str]
@@ -46,27 +59,35 @@ class Triplets:
     negatives: list[str] | None
     instructions: list[str | None]
     are_symmetric: list[bool]
+    scores: np.ndarray | None = None
 
     @classmethod
     def plain(cls, anchors: list[str], positives: list[str], negatives: list[str] | None = None) -> "Triplets":
         """Rows without instructions."""
         return cls(anchors, positives, negatives, [None] * len(anchors), [False] * len(anchors))
 
+    def slice(self, rows: slice) -> "Triplets":
+        """Some of the rows, side by side."""
+        values: Any = (getattr(self, field.name) for field in fields(self))
+        return Triplets(*(None if value is None else value[rows] for value in values))
+
 
 class TripletTable:
-    """Memory-mapped triplets (or pairs without a negative).
+    """Memory-mapped triplets, pairs without a negative, or scored pairs.
 
     Args:
-        table: columns anchor, positive, maybe negative (string), for each NAME_id (uint64), and the rows' instruction
-            (string or null) and is_symmetric (bool).
+        table: columns anchor, positive, maybe negative (string), for each NAME_id (uint64), maybe score (float64), and
+            the rows' instruction (string or null) and is_symmetric (bool).
     """
 
     def __init__(self, table: pa.Table) -> None:
         self._table = table
         names = [name for name in _NAMES if name in table.column_names]
         self._names = names
-        self.text_ids = np.stack([table.column(f"{name}_id").to_numpy() for name in names], axis=1)
-        """(num_triplets, 2 or 3) uint64, equal where texts are equal."""
+        ids = [table.column(f"{name}_id").to_numpy() for name in names]
+        self.text_ids = np.arange(len(table))[:, None] if self.has_scores else np.stack(ids, axis=1)
+        """(num_triplets, 2 or 3), equal where texts are equal; rows with a common one never meet in a batch. Scored
+        pairs that share a text may, so each has an id of its own: (num_pairs, 1)."""
 
     def __len__(self) -> int:
         return self._table.num_rows
@@ -81,13 +102,35 @@ class TripletTable:
         """Whether every row has a hard negative."""
         return "negative" in self._names
 
+    @property
+    def has_scores(self) -> bool:
+        """Whether the rows are scored pairs."""
+        return "score" in self._table.column_names
+
+    @property
+    def kind(self) -> str:
+        """What the rows are, for people to read."""
+        return "scored pairs" if self.has_scores else "triplets" if self.has_negatives else "pairs"
+
     def rows(self, indices: np.ndarray) -> Triplets:
         """Texts of the rows numbered by `indices`."""
+        names = [*self._names, _INSTRUCTION, _SYMMETRIC, *(["score"] if self.has_scores else [])]
         # Not `Table.take`: on a column of many batches it first copies the whole column into memory.
-        names = [*self._names, _INSTRUCTION, _SYMMETRIC]
-        columns = [[self._table[name][row].as_py() for row in indices.tolist()] for name in names]
-        texts, (instructions, are_symmetric) = columns[:-2], columns[-2:]
-        return Triplets(texts[0], texts[1], texts[2] if self.has_negatives else None, instructions, are_symmetric)
+        texts = self._table.select(names)
+        columns = {name: [texts[name][row].as_py() for row in indices.tolist()] for name in texts.column_names}
+        return Triplets(
+            anchors=columns["anchor"],
+            positives=columns["positive"],
+            negatives=columns.get("negative"),
+            instructions=columns[_INSTRUCTION],
+            are_symmetric=columns[_SYMMETRIC],
+            scores=np.array(columns["score"]) if self.has_scores else None,
+        )
+
+    def scores_differ(self) -> bool:
+        """Whether scored pairs have at least two different scores."""
+        bounds = pc.min_max(self._table.column("score"))
+        return bool(bounds["min"] != bounds["max"])
 
     def take_first(self, num_triplets: int) -> "TripletTable":
         """A view of the first rows."""
@@ -100,21 +143,23 @@ def load_triplets(
     columns: Mapping[str, str] | None = None,
     cache_folder: Path | None = None,
 ) -> TripletTable:
-    """Load triplets from files, globs, hub datasets or the built-in sample.
+    """Load triplets, pairs or scored pairs from files, globs, hub datasets or the built-in sample.
 
     Args:
         sources: see the file's docstring.
-        columns: {"anchor": ..., "positive": ..., "negative": ..., "instruction": ...} where the names are unusual.
+        columns: {"anchor": ..., "positive": ..., "negative": ..., "instruction": ...} where the names are unusual, or
+            {"sentence1": ..., "sentence2": ..., "score": ...}.
         cache_folder: where the Arrow file is kept; None: in the user's cache.
 
     Raises:
-        DataError: any source is missing or has faulty rows; all are named.
+        DataError: any source is missing, has faulty rows or rows of another kind; all are named. All scores are equal.
         MissingExtraError: a hub dataset is asked for without the `datasets` package.
     """
     faults = Faults()
-    unknown = sorted(set(columns or {}) - {*_NAMES, _INSTRUCTION})
+    is_scored = bool(columns) and set(columns or {}) <= set(_PAIR_NAMES)
+    unknown = [] if is_scored else sorted(set(columns or {}) - {*_NAMES, _INSTRUCTION})
     if unknown:
-        known = ", ".join((*_NAMES, _INSTRUCTION))
+        known = f"{', '.join((*_NAMES, _INSTRUCTION))}, or {', '.join(_PAIR_NAMES)}"
         faults.add("data.columns", None, f"names {', '.join(unknown)}; it may name {known}")
     origins = [origin for source in sources for origin in _origins(source, faults=faults)]
     faults.raise_if_any(what="training data")
@@ -123,8 +168,13 @@ def load_triplets(
     target = folder / f"{_fingerprint(origins, columns)}.arrow"
     # A hub dataset may change under its name: it is read anew each time (its own cache makes that cheap).
     if any(isinstance(origin.place, str) for origin in origins) or not target.exists():
-        _convert(_all_rows(origins, columns=columns, faults=faults), target, faults=faults)
-    return TripletTable(pa.ipc.open_file(pa.memory_map(str(target))).read_all())
+        layout = TRAIN_PAIR_FIELDS if is_scored else TRAIN_FIELDS
+        _convert(_all_rows(origins, layout=layout, columns=columns, faults=faults), target, faults=faults)
+    table = TripletTable(pa.ipc.open_file(pa.memory_map(str(target))).read_all())
+    if table.has_scores and not table.scores_differ():
+        names = ", ".join(str(origin.place) for origin in origins)
+        raise DataError(f"All scores in {names} are equal: they order nothing, so nothing can be learned.")
+    return table
 
 
 @dataclass(frozen=True)
@@ -138,11 +188,12 @@ class _Origin:
 
 @dataclass(frozen=True)
 class _Row:
-    """One triplet on its way into the table."""
+    """One triplet, pair or scored pair on its way into the table."""
 
     texts: tuple[str, ...]
-    instruction: str | None
-    is_symmetric: bool
+    instruction: str | None = None
+    is_symmetric: bool = False
+    score: float | None = None
 
 
 def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
@@ -168,34 +219,47 @@ def _fingerprint(origins: Sequence[_Origin], columns: Mapping[str, str] | None) 
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def _all_rows(origins: Sequence[_Origin], *, columns: Mapping[str, str] | None, faults: Faults) -> Iterator[_Row]:
-    width: int | None = None
+def _all_rows(
+    origins: Sequence[_Origin], *, layout: Fields, columns: Mapping[str, str] | None, faults: Faults
+) -> Iterator[_Row]:
+    first: tuple[str, str] | None = None
     for origin in origins:
-        for line, row in _rows_of(origin.place, columns=columns, faults=faults):
+        for line, row in _rows_of(origin.place, layout=layout, columns=columns, faults=faults):
             instruction = row.pop(_INSTRUCTION, None) or origin.instruction
-            width = width or len(row)
-            if len(row) != width:
-                which = "no " if len(row) < width else ""
-                faults.add(origin.place, None, f"has {which}negatives, unlike the files before it")
+            kind = _kind(row)
+            first = first or (str(origin.place), kind)
+            if kind != first[1]:
+                faults.add(origin.place, None, f"holds {kind}, but {first[0]} holds {first[1]}; a run takes one kind")
                 break
-            for texts in _triplets_of(row):
-                named = {**texts, _INSTRUCTION: instruction} if instruction is not None else texts
-                bad = [(name, fault) for name, text in named.items() if (fault := text_fault(text))]
-                for name, fault in bad:
-                    faults.add(origin.place, line, f"{name} {fault}")
+            for values in _triplets_of(row):
+                bad = row_faults({**values, _INSTRUCTION: instruction} if instruction is not None else values)
+                for fault in bad:
+                    faults.add(origin.place, line, fault)
                 if not bad:
-                    yield _Row(tuple(texts.values()), instruction, origin.is_symmetric)
+                    score = values.pop("score", None)
+                    yield _Row(
+                        texts=tuple(values.values()),
+                        score=None if score is None else float(score),
+                        instruction=instruction,
+                        is_symmetric=origin.is_symmetric or score is not None,
+                    )
 
 
-def _rows_of(place: Path | str, *, columns: Mapping[str, str] | None, faults: Faults) -> Iterator[tuple[int, Row]]:
+def _rows_of(
+    place: Path | str, *, layout: Fields, columns: Mapping[str, str] | None, faults: Faults
+) -> Iterator[tuple[int, Row]]:
     if isinstance(place, Path):
-        return read_fields(place, fields=TRIPLET_FIELDS, columns=columns, faults=faults)
-    return select_fields(place, _hub_rows(place), fields=TRIPLET_FIELDS, columns=columns, faults=faults)
+        return read_fields(place, fields=layout, columns=columns, faults=faults)
+    return select_fields(place, _hub_rows(place), fields=layout, columns=columns, faults=faults)
+
+
+def _kind(row: Row) -> str:
+    return "scored pairs" if "score" in row else "triplets" if "negative" in row else "pairs"
 
 
 def _triplets_of(row: Row) -> Iterator[Row]:
-    """One triplet, or one per positive where positives and negatives are lists."""
-    if not isinstance(row["positive"], list):
+    """One triplet, or one per positive where positives and negatives are lists; a scored pair as it is."""
+    if not isinstance(row.get("positive"), list):
         yield row
         return
     negatives = row.get("negative")
@@ -243,6 +307,8 @@ def _record_batch(rows: Sequence[_Row]) -> pa.RecordBatch:
         _INSTRUCTION: pa.array([row.instruction for row in rows], pa.string()),
         _SYMMETRIC: pa.array([row.is_symmetric for row in rows], pa.bool_()),
     }
+    if rows[0].score is not None:
+        columns["score"] = pa.array([row.score for row in rows], pa.float64())
     for name, texts in zip(_NAMES, zip(*(row.texts for row in rows), strict=True), strict=False):
         columns[name] = pa.array(texts, pa.string())
         columns[f"{name}_id"] = pa.array([_text_id(text) for text in texts], pa.uint64())

@@ -39,6 +39,7 @@ from embedsmith.model.fused.layout import why_not_fused
 from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
 from embedsmith.model.pooling import pool, pooled_width
 from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
+from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prompts import Prompt, read_prompt, resolve_template
 
 # More gains nothing on a CPU (measured).
@@ -61,6 +62,7 @@ class EmbeddingSettings:
     query_prompt: str | None = None
     instruction: str | None = None
     end_token: bool = True
+    matryoshka_dims: tuple[int, ...] = ()
 
     @classmethod
     def read(cls, folder: Path) -> "EmbeddingSettings":
@@ -76,6 +78,7 @@ class EmbeddingSettings:
                 query_prompt=values.get("query_prompt"),
                 instruction=values.get("instruction"),
                 end_token=bool(values.get("end_token", True)),
+                matryoshka_dims=tuple(int(dim) for dim in values.get("matryoshka_dims", ())),
             )
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ModelError(f"{path} is damaged: {error!r}") from error
@@ -148,6 +151,7 @@ class Embedder:
             query_prompt=_as_template(query_prompt) or (saved.query_prompt if saved else None),
             instruction=instruction or (saved.instruction if saved else None),
             end_token=end_token if end_token is not None else (saved.end_token if saved else defaults.end_token),
+            matryoshka_dims=saved.matryoshka_dims if saved else (),
         )
         backbone = load_backbone(
             settings.base_model,
@@ -254,6 +258,7 @@ class Embedder:
         *,
         side: Side | str = Side.DOCUMENT,
         instruction: str | None = None,
+        dim: int | None = None,
         max_tokens: int = ENCODE_MAX_TOKENS,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
@@ -263,15 +268,19 @@ class Embedder:
             texts: any number of strings; equal ones are computed once.
             side: `query` or `document`, which matters where the model has a prompt for queries.
             instruction: fills `{instruction}` in the prompt; None: the model's own.
+            dim: keep this many dimensions, the first ones, at unit length; None: all D. Good where the adapter was
+                trained for it (`settings.matryoshka_dims`).
             max_tokens: tokens of one forward; a longer text goes alone.
             on_progress: called with the number of texts finished by each forward.
 
         Raises:
             TypeError: `texts` is one string, or holds something else than strings.
-            ConfigError: the prompt needs an instruction, or leaves no room for a text.
+            ConfigError: the prompt needs an instruction, or leaves no room for a text; `dim` is not in 1 ... D.
         """
+        if dim is not None:
+            check_dim(dim, width=self.dim)
         pooling = self.settings.pooling
-        return self.encode_poolings(
+        rows = self.encode_poolings(
             texts,
             poolings=[pooling],
             side=side,
@@ -279,6 +288,7 @@ class Embedder:
             max_tokens=max_tokens,
             on_progress=on_progress,
         )[pooling]
+        return rows if dim is None else shorten(torch.from_numpy(rows), dim=dim).numpy()
 
     @torch.no_grad()
     def encode_poolings(

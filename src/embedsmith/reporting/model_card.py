@@ -16,8 +16,9 @@ def model_card(
     base_model: str,
     results: Sequence[tuple[str, EvaluationResult]],
     config_yaml: str,
-    num_triplets: int,
+    data: str,
     num_steps: int,
+    matryoshka_dims: Sequence[int] = (),
 ) -> str:
     """The card of a run.
 
@@ -26,14 +27,15 @@ def model_card(
         base_model: what was fine-tuned, as the user named it.
         results: (title, result) of each model shown; the last one is this run's.
         config_yaml: the resolved recipe.
-        num_triplets: size of the training data.
+        data: how much of what it was trained on, such as "1000 triplets".
         num_steps: optimizer steps.
+        matryoshka_dims: widths that were trained besides the full one, if any.
     """
     parts = [
         f"---\n{yaml.safe_dump(_front_matter(name, base_model, results), sort_keys=False, allow_unicode=True)}---\n",
         f"# {name}\n",
-        f"A text-embedding model: a LoRA adapter for `{base_model}`, fine-tuned contrastively with embedsmith on "
-        f"{num_triplets} triplets in {num_steps} steps.\n",
+        f"A text-embedding model: a LoRA adapter for `{base_model}`, fine-tuned with embedsmith on "
+        f"{data} in {num_steps} steps.\n",
         "## Use\n",
         "```python\n"
         "from embedsmith import Embedder\n\n"
@@ -42,6 +44,11 @@ def model_card(
         "similarity = vectors[0] @ vectors[1]\n"
         "```\n",
     ]
+    if matryoshka_dims:
+        parts += [
+            f"Trained for {', '.join(map(str, matryoshka_dims))} dimensions: `embedder.encode(texts, "
+            f"dim={matryoshka_dims[0]})` gives shorter vectors.\n"
+        ]
     if results:
         parts += ["## Scores\n", "Spearman correlation of cosine similarity x 100, with 95 % bootstrap intervals.\n"]
         parts += [results_markdown(results)]

@@ -17,7 +17,7 @@ def contrastive_batches(text_ids: np.ndarray, *, batch_size: int, seed: int) -> 
     """Yield batches for ever.
 
     Args:
-        text_ids: (num_triplets, 2 or 3) integers, equal where texts are equal.
+        text_ids: (num_rows, 1 to 3) integers, equal where texts are equal; see `TripletTable.text_ids`.
         batch_size: rows of each batch.
         seed: of the order.
 
@@ -43,7 +43,7 @@ def contrastive_batches(text_ids: np.ndarray, *, batch_size: int, seed: int) -> 
                 # Two whole passes hold every row at least once: what does not fit then never will.
                 if num_drawn > 2 * len(text_ids):
                     raise ConfigError(
-                        f"training.batch_size is {batch_size}, but only {len(batch)} triplets without a common text "
+                        f"training.batch_size is {batch_size}, but only {len(batch)} rows without a common text "
                         f"were found among {len(text_ids)}.\nLower training.batch_size or add data."
                     )
             ids = text_ids[row].tolist()

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 
+from embedsmith.data.triplets import Triplets
 from embedsmith.errors import ConfigError
 from embedsmith.model.packing import PackedTexts
 
@@ -47,9 +47,11 @@ class Processes:
                 f"Make it a multiple of {self.count}; it counts the triplets of all processes together."
             )
 
-    def share(self, rows: np.ndarray) -> np.ndarray:
-        """This process's part of a batch's rows, (B,) -> (B / R,)."""
-        return np.split(rows, self.count)[self.accelerator.process_index]
+    def share(self, batch: Triplets) -> Triplets:
+        """This process's part of a batch, B rows -> B / R."""
+        size = len(batch.anchors) // self.count
+        first = size * self.accelerator.process_index
+        return batch.slice(slice(first, first + size))
 
     def apart(self, packed: PackedTexts) -> PackedTexts:
         """The same row, with dropout masks that no other process has."""

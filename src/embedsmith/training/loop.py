@@ -1,4 +1,4 @@
-"""The training loop: batches of triplets -> a LoRA adapter, with a development set choosing the best one.
+"""The training loop: batches of triplets (or pairs) -> a LoRA adapter, with a development set choosing the best one.
 
 Invariants: the same configuration gives the same adapter, byte for byte (on one machine); the optimizer never moves on
 a non-finite loss; a resumed run ends as if it had never stopped. Cost: one packed forward and backward per step.
@@ -26,8 +26,8 @@ from embedsmith.training.batching import contrastive_batches, count_steps
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import contrastive_step
-from embedsmith.training.loss import info_nce
 from embedsmith.training.memory import tokens_that_fit
+from embedsmith.training.objective import Objective
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
@@ -64,6 +64,7 @@ def train_adapter(
     *,
     config: RunConfig,
     triplets: TripletTable,
+    objective: Objective,
     evaluate: Callable[[], TaskResult] | None,
     accelerator: Accelerator,
     display: Display,
@@ -75,6 +76,7 @@ def train_adapter(
         embedder: has its adapter already; ends with the last step's weights, which may differ from those kept.
         config: `output_dir` exists; `metrics.jsonl`, `checkpoints/` and `adapter/` are written into it.
         triplets: rows of at least (anchor, positive).
+        objective: what is minimised on them.
         evaluate: scores the embedder on the development set; None keeps the last adapter.
         accelerator: device, gradients and trackers.
         display: shows every record as it is made.
@@ -129,9 +131,11 @@ def train_adapter(
 
     for rows in islice(batches, progress.step, max_steps):
         step_started = time.perf_counter()
-        batch = triplets.rows(processes.share(rows))
+        batch = triplets.rows(rows)
         # ---- one step ---------------------------------------------------------------------------
-        loss, num_tokens = step_on(embedder, batch=batch, config=config, processes=processes)
+        loss, num_tokens = step_on(
+            embedder, batch=batch, objective=objective, max_tokens=settings.max_tokens, processes=processes
+        )
         processes.add_up(parameters)
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
@@ -173,34 +177,36 @@ def train_adapter(
 
 
 def step_on(
-    embedder: Embedder, *, batch: Triplets, config: RunConfig, processes: Processes
+    embedder: Embedder,
+    *,
+    batch: Triplets,
+    objective: Objective,
+    max_tokens: int | None,
+    processes: Processes,
 ) -> tuple[torch.Tensor, int]:
     """Add the gradients of one batch to the adapter; returns its loss and the tokens it took.
 
-    `batch` is this process's share; the loss is that of all shares together.
+    Args:
+        embedder: has an adapter.
+        batch: of all processes.
+        objective: what is minimised.
+        max_tokens: tokens that keep what backward needs at one time; None: as many as fit.
+        processes: among whom the batch is shared.
     """
-    settings = config.training
-    queries = [embedder.prompt_of(Side.QUERY, instruction=instruction) for instruction in batch.instructions]
+    share = processes.share(batch)
+    groups = objective.text_groups(share)
+    queries = [embedder.prompt_of(Side.QUERY, instruction=instruction) for instruction in share.instructions]
     found = [
         query if is_symmetric else embedder.prompt_of(Side.DOCUMENT, instruction=instruction)
-        for query, is_symmetric, instruction in zip(queries, batch.are_symmetric, batch.instructions, strict=True)
+        for query, is_symmetric, instruction in zip(queries, share.are_symmetric, share.instructions, strict=True)
     ]
-    groups, prompts = [batch.anchors, batch.positives], [queries, found]
-    if settings.use_hard_negatives and batch.negatives is not None:
-        groups.append(batch.negatives)
-        prompts.append(found)
-
-    def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
-        everyone = processes.gather(embeddings, num_groups=len(groups))
-        anchor, positive, *rest = everyone.chunk(len(groups))  # (B, D) each
-        return info_nce(anchor, positive, rest[0] if rest else None, temperature=settings.temperature)
-
-    packed = embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)])
+    prompts = [queries, found, found][: len(groups)]
+    loss_of = objective.loss_of(batch)
     loss, num_tokens = contrastive_step(
-        processes.apart(packed),
+        processes.apart(embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)])),
         embedder=embedder,
-        loss_of=loss_of,
-        max_tokens=settings.max_tokens or tokens_that_fit(embedder),
+        loss_of=lambda embeddings: loss_of(processes.gather(embeddings, num_groups=len(groups))),
+        max_tokens=max_tokens or tokens_that_fit(embedder),
         backward=processes.accelerator.backward,
     )
     return loss, processes.sum(num_tokens)

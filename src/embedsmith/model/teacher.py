@@ -1,0 +1,104 @@
+"""Texts -> a teacher's embeddings: another model, never trained here, that training asks about a batch's texts.
+
+A teacher is any MODEL of ours, or a sentence-transformers model (a folder or hub id with `modules.json`), which runs in
+that package. Its embeddings are computed anew for every batch and are kept nowhere: they are a function of the batch
+alone, so a resumed run sees the same bytes, which a memory filled in another order would not give.
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from transformers.utils import cached_file
+
+from embedsmith.errors import MissingExtraError, ModelError
+from embedsmith.model.builtin import BUILTIN_MODELS
+from embedsmith.model.embedder import Embedder
+
+MODULES_FILE = "modules.json"
+# Modules that need no program code of their own; Dense has weights besides the transformer's.
+_MODULES = ("Transformer", "Pooling", "Normalize", "Dense")
+
+
+class Teacher:
+    """A frozen embedding model.
+
+    Args:
+        encode: K texts -> (K, D) float32, unit length; a function of the texts alone.
+        device: where the embeddings are wanted.
+    """
+
+    def __init__(self, encode: Callable[[list[str]], np.ndarray], *, device: torch.device) -> None:
+        self._encode = encode
+        self._device = device
+
+    def embed(self, texts: Sequence[str]) -> torch.Tensor:
+        """Unit-length embeddings (K, D) float32 of K texts, without graph."""
+        return torch.from_numpy(np.asarray(self._encode(list(texts)), dtype=np.float32)).to(self._device)
+
+
+def load_teacher(model: str, *, device: torch.device) -> Teacher:
+    """Load a teacher: MODEL, or a sentence-transformers folder or hub id.
+
+    Raises:
+        ModelError: there is no such model, or it needs program code or pickled weights.
+        MissingExtraError: it is a sentence-transformers model, and that package is not installed.
+    """
+    modules = None if model in BUILTIN_MODELS else _find(model, MODULES_FILE)
+    if modules is None:
+        return Teacher(Embedder.load(model, device=str(device)).encode, device=device)
+    _check_modules(model, Path(modules))
+    return Teacher(_load_sentence_transformer(model, device=device), device=device)
+
+
+def _find(model: str, name: str) -> str | None:
+    """A model's file, or None where it has none or nothing is known of it."""
+    try:
+        return cached_file(
+            model,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_gated_repo=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+    except (OSError, ValueError):  # no folder and no hub id: loading it as MODEL will say so
+        return None
+
+
+def _check_modules(model: str, path: Path) -> None:
+    try:
+        modules = [(str(module["type"]), str(module["path"])) for module in json.loads(path.read_text("utf-8"))]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise ModelError(f"{path} is damaged: {error!r}") from error
+    for kind, folder in modules:
+        leaf = kind.split(".")[-1]
+        if not kind.startswith("sentence_transformers.") or leaf not in _MODULES:
+            raise ModelError(
+                f"The teacher '{model}' has a module {kind}, which may need program code of its own; embedsmith runs "
+                f"none.\nChoose a model made of {', '.join(_MODULES)}."
+            )
+        if leaf == "Dense" and _find(model, f"{folder}/model.safetensors") is None:
+            raise ModelError(
+                f"The teacher '{model}' keeps the weights of {folder or kind} in a pickle, which embedsmith never "
+                "reads.\nSave the model anew with sentence-transformers, which writes safetensors."
+            )
+
+
+def _load_sentence_transformer(model: str, *, device: torch.device) -> Callable[[list[str]], np.ndarray]:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        raise MissingExtraError("sentence-transformers", extra="teacher", needed_for=f"The teacher '{model}'") from None
+    try:
+        network = SentenceTransformer(
+            model, device=str(device), trust_remote_code=False, model_kwargs={"use_safetensors": True}
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"The teacher '{model}' cannot be loaded: {error}") from error
+
+    def encode(texts: list[str]) -> np.ndarray:
+        return network.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
+
+    return encode

@@ -1,0 +1,160 @@
+"""Configuration + kind of data (+ teacher) -> what a run minimises, as a function of a batch's embeddings.
+
+    batch --text_groups--> texts of each role, (B,) each --embedder--> embeddings (K, D) --loss_of(batch)--> scalar
+
+Made once per run; a setting that would do nothing on the data is refused then. A loss of several widths (Matryoshka) or
+with a teacher needs the embeddings of one batch only, so every one of them works through `gradcache.contrastive_step`.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import chain
+
+import torch
+
+from embedsmith.config import Loss, RunConfig, TeacherSection, TrainingSection
+from embedsmith.data.triplets import Triplets, TripletTable
+from embedsmith.errors import ConfigError
+from embedsmith.model.teacher import Teacher, load_teacher
+from embedsmith.model.widths import shorten
+from embedsmith.training.gradcache import LossFunction
+from embedsmith.training.loss import angle, cosent, distillation, guided_exclusion, info_nce
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a run minimises.
+
+    Attributes:
+        loss: never `auto`.
+        training: temperature, weights, use of negatives.
+        guidance: what the teacher is asked for.
+        widths: the loss is the mean over these; the last one is D.
+        teacher: None without one.
+    """
+
+    loss: Loss
+    training: TrainingSection
+    guidance: TeacherSection
+    widths: tuple[int, ...]
+    teacher: Teacher | None = None
+
+    def text_groups(self, batch: Triplets) -> list[list[str]]:
+        """The batch's texts by role, (B,) each: anchors, positives, maybe negatives; of scored pairs the two sides."""
+        groups = [batch.anchors, batch.positives]
+        if self.training.use_hard_negatives and batch.negatives is not None:
+            groups.append(batch.negatives)
+        return groups
+
+    def loss_of(self, batch: Triplets) -> LossFunction:
+        """The batch's loss as a function of the embeddings (K, D) of all its groups, one behind the other."""
+        groups = self.text_groups(batch)
+        at_width = self._ranking(batch) if batch.scores is not None else self._contrast(groups)
+
+        def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
+            losses = [at_width(*shorten(embeddings, dim=dim).chunk(len(groups))) for dim in self.widths]
+            return torch.stack(losses).mean()
+
+        return loss_of
+
+    def _ranking(self, batch: Triplets) -> Callable[..., torch.Tensor]:
+        rank = angle if self.loss is Loss.ANGLE else cosent
+
+        def at_width(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+            scores = torch.as_tensor(batch.scores, device=first.device)
+            return rank(first, second, scores, temperature=self.training.temperature)
+
+        return at_width
+
+    def _contrast(self, groups: list[list[str]]) -> Callable[..., torch.Tensor]:
+        similarities = self._teacher_similarities(groups)
+        excluded = None
+        if similarities is not None and self.guidance.guide:
+            excluded = guided_exclusion(similarities, margin=self.guidance.margin)
+
+        def at_width(
+            anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor | None = None
+        ) -> torch.Tensor:
+            loss = info_nce(
+                anchor,
+                positive,
+                negative,
+                temperature=self.training.temperature,
+                hard_negative_weight=self.training.hard_negative_weight,
+                excluded=excluded,
+            )
+            if similarities is None or not self.guidance.distill_weight:
+                return loss
+            candidates = positive if negative is None else torch.cat([positive, negative])
+            temperature = self.guidance.distill_temperature
+            taught = distillation(anchor, candidates, similarities, temperature=temperature)
+            return torch.lerp(loss, taught, self.guidance.distill_weight)
+
+        return at_width
+
+    def _teacher_similarities(self, groups: list[list[str]]) -> torch.Tensor | None:
+        """The teacher's cosines of anchors and candidates, (B, B or 2B)."""
+        if self.teacher is None:
+            return None
+        embeddings = self.teacher.embed(list(chain(*groups)))
+        num_anchors = len(groups[0])
+        return embeddings[:num_anchors] @ embeddings[num_anchors:].T
+
+
+def make_objective(config: RunConfig, *, data: TripletTable, dim: int, device: torch.device) -> Objective:
+    """The objective of a run; loads the teacher, if there is one.
+
+    Args:
+        config: the run.
+        data: what it trains on.
+        dim: embedding width D of the model.
+        device: where its embeddings are.
+
+    Raises:
+        ConfigError: the loss, the weight of negatives, the teacher or a width does not fit the data or the model.
+        ModelError, MissingExtraError: the teacher cannot be loaded.
+    """
+    loss = _choose_loss(config, data=data)
+    widths = _choose_widths(config.training.matryoshka_dims, dim=dim)
+    name = config.teacher.teacher
+    teacher = load_teacher(name, device=device) if name else None
+    return Objective(loss, config.training, config.teacher, widths, teacher)
+
+
+def _choose_loss(config: RunConfig, *, data: TripletTable) -> Loss:
+    """The loss that `auto` means for this data; ConfigError where a setting does not fit it, naming both."""
+    settings = config.training
+    holds = f"data.train ({', '.join(config.data.source_names)}) holds {data.kind}"
+    fitting = (Loss.COSENT, Loss.ANGLE) if data.has_scores else (Loss.INFO_NCE,)
+    loss = fitting[0] if settings.loss is Loss.AUTO else settings.loss
+    if loss not in fitting:
+        raise ConfigError(
+            f"training.loss is {loss}, but {holds}.\nThe losses for {data.kind} are: auto, {', '.join(fitting)}."
+        )
+    if settings.hard_negative_weight != 1 and not (data.has_negatives and settings.use_hard_negatives):
+        reason = holds if not data.has_negatives else "training.use_hard_negatives is false"
+        raise ConfigError(
+            f"training.hard_negative_weight is {settings.hard_negative_weight}, but {reason}, so there is nothing to "
+            "weigh.\nLeave it at 1."
+        )
+    if config.teacher.teacher and data.has_scores:
+        raise ConfigError(
+            f"teacher.teacher is {config.teacher.teacher!r}, but {holds}: their scores say already what a teacher "
+            "would.\nTrain on triplets or pairs, or without a teacher."
+        )
+    return loss
+
+
+def _choose_widths(dims: list[int], *, dim: int) -> tuple[int, ...]:
+    """All widths in ascending order, the full one among them."""
+    if dims and max(dims) > dim:
+        raise ConfigError(
+            f"training.matryoshka_dims names {max(dims)}, but the model's embeddings have {dim} dimensions.\n"
+            f"Name widths below {dim}; the full one is always trained."
+        )
+    if dims and min(dims) == dim:
+        raise ConfigError(
+            f"training.matryoshka_dims names only {dim}, the full width, which is always trained.\n"
+            "Name smaller ones, or none."
+        )
+    return tuple(sorted({*dims, dim}))

@@ -1,0 +1,88 @@
+"""Teachers: a MODEL of ours or a sentence-transformers folder; no program code, no pickle, a function of the texts."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from tiny import TEXTS, save_teacher
+
+from embedsmith.config import AdapterSection
+from embedsmith.errors import MissingExtraError, ModelError
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.teacher import load_teacher
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return save_teacher(tmp_path)
+
+
+def test_a_sentence_transformers_folder(folder: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    vectors = load_teacher(str(folder), device=CPU).embed(TEXTS)
+    expected = torch.from_numpy(SentenceTransformer(str(folder), device="cpu").encode(TEXTS, show_progress_bar=False))
+    assert vectors.dtype == torch.float32
+    assert not vectors.requires_grad
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(TEXTS)))
+
+
+def test_a_finished_run_of_ours(llama: Embedder, tmp_path: Path) -> None:
+    llama.add_adapter(AdapterSection())
+    llama.save(tmp_path / "run")
+    vectors = load_teacher(str(tmp_path / "run"), device=CPU).embed(TEXTS)
+    assert torch.equal(vectors, torch.from_numpy(Embedder.load(str(tmp_path / "run")).encode(TEXTS)))
+
+
+def test_a_batch_gives_the_same_bytes_whatever_came_before(folder: Path) -> None:
+    """What makes a resumed run exact: nothing is remembered from one batch to the next."""
+    first, second = (load_teacher(str(folder), device=CPU) for _ in range(2))
+    first.embed(TEXTS[3:])
+    torch.manual_seed(9)
+    state = torch.get_rng_state()
+    assert torch.equal(first.embed(TEXTS), second.embed(TEXTS))
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def _change_modules(folder: Path, **values: str) -> None:
+    path = folder / "modules.json"
+    modules = json.loads(path.read_text())
+    modules[1].update(values)
+    path.write_text(json.dumps(modules))
+
+
+@pytest.mark.parametrize("kind", ["custom_pooling.Pooling", "os.system", "sentence_transformers.base.modules.Router"])
+def test_program_code_is_never_run(folder: Path, kind: str) -> None:
+    (folder / "custom_pooling.py").write_text("raise SystemExit('this ran')\n")
+    _change_modules(folder, type=kind)
+    with pytest.raises(ModelError, match=f"has a module {kind}, which may need program code"):
+        load_teacher(str(folder), device=CPU)
+
+
+def test_pickled_weights_are_refused(folder: Path) -> None:
+    _change_modules(folder, type="sentence_transformers.models.Dense", path="1_Dense")
+    (folder / "1_Dense").mkdir()
+    (folder / "1_Dense" / "pytorch_model.bin").write_bytes(b"pickle")
+    with pytest.raises(ModelError, match="the weights of 1_Dense in a pickle"):
+        load_teacher(str(folder), device=CPU)
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    _change_modules(folder, type="sentence_transformers.models.Pooling", path="1_Pooling")
+    with pytest.raises(ModelError, match="cannot be loaded"):
+        load_teacher(str(folder), device=CPU)
+
+
+def test_other_faults(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match="no model 'who/nobody'"):
+        load_teacher("who/nobody", device=CPU)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "sentence_transformers", None)
+        with pytest.raises(MissingExtraError, match=r"embedsmith\[teacher\]"):
+            load_teacher(str(folder), device=CPU)
+    (folder / "modules.json").write_text("{]")
+    with pytest.raises(ModelError, match=r"modules\.json is damaged"):
+        load_teacher(str(folder), device=CPU)

@@ -1,0 +1,188 @@
+"""What a run minimises: every option's gradients however the batch is cut, and refusals of what would do nothing."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from tiny import save_teacher, write_pairs, write_triplets
+from torch.nn.functional import normalize
+
+from embedsmith.config import AdapterSection, RunConfig, load_config
+from embedsmith.data.triplets import TripletTable, load_triplets
+from embedsmith.errors import ConfigError
+from embedsmith.model.embedder import Embedder
+from embedsmith.training.distributed import Processes
+from embedsmith.training.loop import step_on
+from embedsmith.training.loss import cosent, distillation, guided_exclusion, info_nce
+from embedsmith.training.objective import Objective, make_objective
+
+CPU = torch.device("cpu")
+ROWS = np.arange(6)
+OPTIONS: dict[str, dict[str, str]] = {
+    "weight": {"hard_negative_weight": "0.3"},
+    "widths": {"matryoshka_dims": "[8, 31]"},
+    "guide": {"guide": "true", "margin": "0.05"},
+    "distill": {"distill_weight": "0.7", "distill_temperature": "0.2"},
+    "distill only": {"distill_weight": "1"},
+    "all": {"guide": "true", "distill_weight": "0.5", "hard_negative_weight": "2", "matryoshka_dims": "[16]"},
+    "cosent": {},
+    "angle": {"loss": "angle"},
+    "angle, widths": {"loss": "angle", "matryoshka_dims": "[9]"},
+}
+
+
+@pytest.fixture(scope="module")
+def teacher(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return str(save_teacher(tmp_path_factory.mktemp("teacher")))
+
+
+@pytest.fixture
+def triplets(tmp_path: Path, cache: Path) -> TripletTable:
+    return load_triplets([str(write_triplets(tmp_path / "t.tsv", num_rows=20))])
+
+
+@pytest.fixture
+def scored(tmp_path: Path, cache: Path) -> TripletTable:
+    return load_triplets([str(write_pairs(tmp_path / "s.tsv"))])
+
+
+def _config(**overrides: str) -> RunConfig:
+    return load_config(overrides={"output_dir": "x", "data.train": "my.tsv", "temperature": "0.1", **overrides})
+
+
+def _gradients(embedder: Embedder, objective: Objective, data: TripletTable, *, max_tokens: int) -> list[torch.Tensor]:
+    weights = [weight for weight in embedder.backbone.model.parameters() if weight.requires_grad]
+    for weight in weights:
+        weight.grad = None
+    torch.manual_seed(3)
+    step_on(
+        embedder,
+        batch=data.rows(ROWS),
+        objective=objective,
+        max_tokens=max_tokens,
+        processes=Processes(Accelerator(cpu=True)),
+    )
+    return [weight.grad for weight in weights]
+
+
+@pytest.mark.parametrize("option", OPTIONS)
+def test_pieces_give_the_gradients_of_one_forward(
+    llama: Embedder, triplets: TripletTable, scored: TripletTable, teacher: str, option: str
+) -> None:
+    settings = OPTIONS[option]
+    if "guide" in settings or "distill_weight" in settings:
+        settings = {**settings, "teacher": teacher}
+    data = scored if option in ("cosent", "angle", "angle, widths") else triplets
+    llama.add_adapter(AdapterSection(lora_dropout=0.3))
+    with torch.no_grad():
+        for name, weight in llama.backbone.model.named_parameters():
+            if "lora_B" in name:
+                weight.normal_(std=0.2)
+    objective = make_objective(_config(**settings), data=data, dim=64, device=CPU)
+    whole = _gradients(llama, objective, data, max_tokens=10_000)
+    assert any(gradient.abs().max() > 1e-4 for gradient in whole)
+    for max_tokens in (1, 30):
+        for gradient, expected in zip(_gradients(llama, objective, data, max_tokens=max_tokens), whole, strict=True):
+            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+    # each option changes what is learned
+    plain = make_objective(_config(), data=data, dim=64, device=CPU)
+    differs = any(
+        not torch.equal(a, b) for a, b in zip(_gradients(llama, plain, data, max_tokens=10_000), whole, strict=True)
+    )
+    assert differs == bool(OPTIONS[option])
+
+
+def _unit(rows: int) -> torch.Tensor:
+    return normalize(torch.randn(rows, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
+
+
+def test_widths_are_averaged_the_full_one_among_them(triplets: TripletTable, scored: TripletTable) -> None:
+    config = _config(matryoshka_dims="[31, 8, 8]")
+    embeddings = _unit(18)
+    objective = make_objective(config, data=triplets, dim=64, device=CPU)
+    assert objective.widths == (8, 31, 64)
+    expected = 0.0
+    for dim in (8, 31, 64):
+        cut = embeddings[:, :dim] / embeddings[:, :dim].norm(dim=1, keepdim=True)
+        expected += info_nce(cut[:6], cut[6:12], cut[12:], temperature=0.1).item() / 3
+    assert objective.loss_of(triplets.rows(ROWS))(embeddings).item() == pytest.approx(expected, rel=1e-6)
+
+    batch, expected = scored.rows(ROWS), 0.0
+    for dim in (8, 31, 64):
+        cut = embeddings[:, :dim] / embeddings[:, :dim].norm(dim=1, keepdim=True)
+        expected += cosent(cut[:6], cut[6:12], torch.tensor(batch.scores), temperature=0.1).item() / 3
+    objective = make_objective(config, data=scored, dim=64, device=CPU)
+    assert objective.loss_of(batch)(embeddings[:12]).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["sentence-transformers", "ours"])
+def test_a_teacher_guides_and_teaches(
+    triplets: TripletTable, teacher: str, llama: Embedder, tmp_path: Path, kind: str
+) -> None:
+    if kind == "ours":
+        llama.add_adapter(AdapterSection())
+        llama.save(tmp_path / "run")
+        teacher = str(tmp_path / "run")
+    config = _config(teacher=teacher, guide="true", margin="0.1", distill_weight="0.25", distill_temperature="0.3")
+    objective = make_objective(config, data=triplets, dim=64, device=CPU)
+    batch = triplets.rows(ROWS)
+    taught = objective.teacher.embed([*batch.anchors, *batch.positives, *batch.negatives])
+    similarities = taught[:6] @ taught[6:].T
+    excluded = guided_exclusion(similarities, margin=0.1)
+    assert excluded.any()
+    anchor, positive, negative = _unit(18).chunk(3)
+    contrast = info_nce(anchor, positive, negative, temperature=0.1, excluded=excluded)
+    lesson = distillation(anchor, torch.cat([positive, negative]), similarities, temperature=0.3)
+    expected = 0.75 * contrast.item() + 0.25 * lesson.item()
+    assert objective.loss_of(batch)(_unit(18)).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_without_hard_negatives_the_teacher_is_not_asked_about_them(triplets: TripletTable, teacher: str) -> None:
+    config = _config(teacher=teacher, distill_weight="1", use_hard_negatives="false")
+    objective = make_objective(config, data=triplets, dim=64, device=CPU)
+    batch = triplets.rows(ROWS)
+    assert objective.text_groups(batch) == [batch.anchors, batch.positives]
+    taught = objective.teacher.embed([*batch.anchors, *batch.positives])
+    anchor, positive = _unit(12).chunk(2)
+    expected = distillation(anchor, positive, taught[:6] @ taught[6:].T, temperature=0.05)
+    assert objective.loss_of(batch)(_unit(12)).item() == pytest.approx(expected.item(), rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "cosent"}, r"training\.loss is cosent, but data\.train \(my\.tsv\) holds triplets"),
+        ({"loss": "angle"}, "losses for triplets are: auto, info_nce"),
+        ({"hard_negative_weight": "2", "use_hard_negatives": "false"}, "use_hard_negatives is false"),
+        ({"matryoshka_dims": "[8, 65]"}, "names 65, but the model's embeddings have 64"),
+        ({"matryoshka_dims": "[64]"}, "names only 64, the full width"),
+    ],
+)
+def test_settings_that_do_not_fit_triplets(triplets: TripletTable, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_objective(_config(**settings), data=triplets, dim=64, device=CPU)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"loss": "info_nce"}, r"training\.loss is info_nce, but data\.train \(my\.tsv\) holds scored pairs"),
+        (
+            {"hard_negative_weight": "2"},
+            r"hard_negative_weight is 2\.0, but data\.train \(my\.tsv\) holds scored pairs",
+        ),
+        ({"teacher": "smollm2-135m", "guide": "true"}, "teacher is 'smollm2-135m', but .* holds scored pairs"),
+    ],
+)
+def test_settings_that_do_not_fit_scored_pairs(scored: TripletTable, settings: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_objective(_config(**settings), data=scored, dim=64, device=CPU)
+
+
+def test_pairs_have_no_hard_negatives_to_weigh(tmp_path: Path, cache: Path) -> None:
+    (tmp_path / "p.tsv").write_text("anchor\tpositive\na\tb\n")
+    pairs = load_triplets([str(tmp_path / "p.tsv")])
+    with pytest.raises(ConfigError, match=r"hard_negative_weight is 2\.0, but data\.train \(my\.tsv\) holds pairs"):
+        make_objective(_config(hard_negative_weight="2"), data=pairs, dim=64, device=CPU)
