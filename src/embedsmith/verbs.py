@@ -50,7 +50,12 @@ class Run:
 
 
 def diagnose(
-    model: str, *, prompt: str | None = None, max_length: int | None = None, text: str | None = None
+    model: str,
+    *,
+    prompt: str | None = None,
+    max_length: int | None = None,
+    text: str | None = None,
+    base_model: str | None = None,
 ) -> Diagnosis:
     """Check that MODEL turns text into tokens and vectors as it should; see `model.doctor`.
 
@@ -59,7 +64,9 @@ def diagnose(
         ConfigError: an unusable prompt or length limit.
     """
     # float32, so that a difference is the model's and not the number format's.
-    embedder = Embedder.load(model, prompt=prompt, max_length=max_length, precision=Precision.FP32)
+    embedder = Embedder.load(
+        model, prompt=prompt, max_length=max_length, precision=Precision.FP32, base_model=base_model
+    )
     return examine(embedder, text=text)
 
 
@@ -142,6 +149,7 @@ def evaluate(
     tasks: Sequence[str] | None = None,
     data: Path | str | None = None,
     poolings: Sequence[Pooling] = (),
+    base_model: str | None = None,
     console: Console | None = None,
 ) -> dict[str, EvaluationResult]:
     """Score MODEL on STS tasks.
@@ -151,6 +159,7 @@ def evaluate(
         tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
         data: folder of `<TASK>.tsv.gz` files; None: tasks are mteb's, from the hub.
         poolings: score these instead of the model's own; one forward serves all.
+        base_model: where the base of a run or adapter lies, if not where it lay in training.
         console: where progress goes; None: nowhere.
 
     Returns:
@@ -163,7 +172,7 @@ def evaluate(
         loaded = load_local_tasks(Path(data), tasks)
     else:
         loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
-    embedder = Embedder.load(model)
+    embedder = Embedder.load(model, base_model=base_model)
     labels = {pooling: f"{model} ({pooling})" for pooling in poolings} or {embedder.settings.pooling: model}
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 
@@ -191,7 +200,7 @@ def _prepare(config: RunConfig) -> tuple[Embedder, Accelerator]:
         fused=config.model.fused,
     )
     if embedder.adapter is not None:
-        raise ConfigError(f"model.model is {config.model.model}, a finished run; name a base model to train.")
+        raise ConfigError(f"model.model is {config.model.model}, a run or an adapter; name a base model to train.")
     examine(embedder).raise_if_wrong()
     torch.manual_seed(settings.seed)
     embedder.add_adapter(config.adapter)

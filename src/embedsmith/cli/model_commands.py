@@ -6,7 +6,16 @@ from typing import Annotated, Optional
 import typer
 from rich.table import Table
 
-from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, Model, app, escape, make_console, read_overrides
+from embedsmith.cli.app import (
+    SETTINGS_EPILOG,
+    TAKES_SETTINGS,
+    BaseModel,
+    Model,
+    app,
+    escape,
+    make_console,
+    read_overrides,
+)
 from embedsmith.errors import ConfigError
 
 
@@ -56,6 +65,7 @@ def evaluate_command(
         Optional[str],  # noqa: UP045
         typer.Option(help="last, mean, weighted_mean, or `all` to score the three; default: as trained."),
     ] = None,
+    base_model: BaseModel = None,
 ) -> None:
     """Score a model on STS tasks, with bootstrap intervals."""
     from embedsmith import files, verbs
@@ -66,7 +76,7 @@ def evaluate_command(
     if pooling is not None and pooling not in ("all", *Pooling):
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
-    results = verbs.evaluate(model, tasks=tasks, data=data, poolings=poolings, console=console)
+    results = verbs.evaluate(model, tasks=tasks, data=data, poolings=poolings, base_model=base_model, console=console)
     console.print(results_table(list(results.items()), with_gain=False))
     if out is not None:
         values = {label: result.to_json() for label, result in results.items()}
@@ -79,12 +89,13 @@ def doctor_command(
     text: Annotated[Optional[str], typer.Option(help="Show this text's tokens.")] = None,  # noqa: UP045
     prompt: Annotated[Optional[str], typer.Option(help="Template with one {text}.")] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="Most tokens per text.")] = None,  # noqa: UP045
+    base_model: BaseModel = None,
 ) -> None:
     """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""
     from embedsmith import verbs
 
     console = make_console()
-    diagnosis = verbs.diagnose(model, text=text, prompt=prompt, max_length=max_length)
+    diagnosis = verbs.diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model)
     console.print(f"{diagnosis.text!r}", markup=False, highlight=False)
     console.print(
         "  " + " ".join(f"{token}:{token_id}" for token_id, token in diagnosis.tokens), markup=False, highlight=False
