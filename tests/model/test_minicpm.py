@@ -121,6 +121,8 @@ def test_missing_keys_have_the_published_defaults() -> None:
     ("changes", "message"),
     [
         ({"num_experts": 8}, "num_experts is set: a mixture of experts"),
+        ({"architectures": ["MiniCPMModel"]}, r"architectures is \['MiniCPMModel'\], not \[MiniCPMForCausalLM\]"),
+        ({"is_causal": False}, "is_causal is false: attention looks both ways"),
         ({"sparse_config": {"topk": 64}}, "sparse_config is set: sparse attention"),
         ({"quantization_config": {"bits": 4}}, "quantization_config is set: quantised weights"),
         ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, "rope_scaling is of type 'dynamic'"),

@@ -49,11 +49,18 @@ def find_adapter(model: str) -> Path | None:
     """The adapter's folder, if MODEL is a finished run's folder, or a folder or hub id of an adapter in peft's format.
 
     Raises:
-        ModelError: the folder is a run without an adapter, or no model at all.
+        ModelError: the folder is a run without an adapter, a model and an adapter at once, or neither.
     """
     folder = Path(model)
     if not folder.is_dir():
         return None if model in BUILTIN_MODELS else _find_hub_adapter(model)
+    if (folder / ADAPTER_FILE).exists():
+        if any(folder.glob("model*.safetensors")):
+            raise ModelError(
+                f"The folder {folder} holds a model (model*.safetensors) and an adapter ({ADAPTER_FILE}).\n"
+                "Move one of them to a folder of its own."
+            )
+        return folder
     if (folder / "config.json").exists():
         return None
     for candidate in (folder / "adapter", folder):
@@ -67,7 +74,7 @@ def find_adapter(model: str) -> Path | None:
 
 
 def _find_hub_adapter(model: str) -> Path | None:
-    if find_file(model, "config.json") or not (found := find_file(model, ADAPTER_FILE)):
+    if not (found := find_file(model, ADAPTER_FILE)):
         return None
     for name in ("adapter_model.safetensors", SETTINGS_FILE):
         find_file(model, name)  # fetched into the same folder
@@ -144,8 +151,10 @@ def _load_config(model: str, source: str) -> tuple[Any, bool]:
                 f"'{model}' needs program code from its own folder, which embedsmith never runs.\n"
                 "Choose a model whose architecture transformers knows, or MiniCPM."
             ) from error
+        is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+        reason = "there is no such folder." if is_path and not Path(source).exists() else _first_line(error)
         raise ModelError(
-            f"There is no model '{model}' that can be loaded: {_first_line(error)}\n"
+            f"There is no model '{model}' that can be loaded: {reason}\n"
             f"It may be a built-in name ({', '.join(BUILTIN_MODELS)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
             "a folder with config.json, or a run folder."
         ) from error

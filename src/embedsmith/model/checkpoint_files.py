@@ -1,5 +1,6 @@
 """What files a checkpoint or adapter has, in a local folder or on the hub, and what to do about pickled weights."""
 
+import json
 import shlex
 from pathlib import Path
 
@@ -9,7 +10,7 @@ _CONVERSION = """\
 from glob import glob
 from safetensors.torch import save_file
 from torch import load
-folder = {folder!r}
+folder = {folder}
 tensors = {{}}
 for file in sorted(glob(folder + "/{pattern}")):
     tensors.update(load(file, map_location="cpu", weights_only=True))
@@ -43,7 +44,7 @@ def conversion_advice(source: str, *, is_adapter: bool = False) -> str:
         if is_adapter
         else ("pytorch_model*.bin", "model.safetensors")
     )
-    program = _CONVERSION.format(folder=folder, pattern=pattern, target=target)
+    program = _CONVERSION.format(folder=json.dumps(folder), pattern=pattern, target=target)
     download = "" if is_local else f"hf download {shlex.quote(source)} --local-dir {shlex.quote(folder)}\n"
     return (
         "embedsmith opens no pickled weights (.bin). If you trust where they come from, write them as safetensors "

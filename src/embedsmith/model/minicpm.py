@@ -43,6 +43,7 @@ _SHAPE = {
     "attention_bias": False,
     "attention_dropout": 0.0,
 }
+_ARCHITECTURE = "MiniCPMForCausalLM"
 _SCALARS = {"scale_emb": 1, "scale_depth": 1, "dim_model_base": 1}
 _ROPE_THETA = 10000.0
 
@@ -50,7 +51,7 @@ _ROPE_THETA = 10000.0
 def is_minicpm(values: Mapping[str, Any]) -> bool:
     """Whether a config.json is MiniCPM's; early ones name the architecture but no model_type."""
     if values.get("model_type") is None:
-        return "MiniCPMForCausalLM" in (values.get("architectures") or [])
+        return _ARCHITECTURE in (values.get("architectures") or [])
     return bool(values["model_type"] == "minicpm")
 
 
@@ -112,6 +113,11 @@ def _differences(values: Mapping[str, Any], shape: Mapping[str, Any], rope: Mapp
         }.items()
         if values.get(key)
     ]
+    # MiniCPM-Embedding and -Reranker share the model type; their attention looks both ways, or they have a head.
+    if (names := values.get("architectures") or [_ARCHITECTURE]) != [_ARCHITECTURE]:
+        faults.append(f"architectures is {names}, not [{_ARCHITECTURE}]")
+    if values.get("is_causal") is False:
+        faults.append("is_causal is false: attention looks both ways")
     if (kind := _rope_kind(rope)) not in ("default", "linear"):
         faults.append(f"rope_scaling is of type {kind!r}; known are none and linear")
     elif kind == "linear" and not _is_positive(rope.get("factor")):
