@@ -158,7 +158,7 @@ FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
         (lambda w: {**w, FIRST: w[FIRST][:4].clone()}, r"lora_A\.weight is \(4, 96\), the model takes \(8, 96\)"),
         (
             lambda w: {**w, FIRST.replace("lora_A.weight", "lora_magnitude_vector"): torch.ones(96)},
-            "holds more than a plain LoRA: .*lora_magnitude_vector",
+            "is more than a plain LoRA: .*lora_magnitude_vector",
         ),
         (lambda w: {**w, "base_model.model.lm_head.weight": torch.ones(480, 96)}, "more than a plain LoRA: .*lm_head"),
     ],
@@ -174,6 +174,10 @@ def test_every_weight_must_find_its_place(adapter: Path, change: object, message
     [
         ({"target_modules": ["q_proj"]}, r"has no place for .*v_proj"),
         ({"target_modules": ["query_key_value"]}, "does not fit the model"),
+        ({"use_dora": True}, "is more than a plain LoRA: use_dora: True"),
+        ({"bias": "lora_only"}, "is more than a plain LoRA: bias: lora_only"),
+        ({"modules_to_save": ["embed_tokens"]}, "is more than a plain LoRA: modules_to_save"),
+        ({"layer_replication": [[0, 2], [1, 3]]}, "is more than a plain LoRA: layer_replication"),
         ({"init_lora_weights": "pissa"}, "'pissa', which changes the base model too"),
         ({"peft_type": "NEW"}, "does not fit the model"),
     ],

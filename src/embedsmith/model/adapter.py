@@ -30,6 +30,13 @@ PICKLED_FILE = "adapter_model.bin"
 _PEFT_PREFIX = "base_model.model."
 # Starts that leave the base as it is; others (PiSSA, OLoRA, LoftQ ...) move a part of it into the adapter.
 _PLAIN_STARTS = (True, False, "gaussian")
+# Settings that say where plain low-rank updates stand and how they are scaled, or nothing about them.
+_PLAIN_SETTINGS = {
+    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout", "init_lora_weights"),
+    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
+    *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
+    *("inference_mode", "loftq_config", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
+}
 
 logger = logging.getLogger(__name__)
 
@@ -131,11 +138,17 @@ def _check_plain_lora(config: PeftConfig, weights: dict[str, torch.Tensor], *, f
             f"The adapter {folder} was started with init_lora_weights {config.init_lora_weights!r}, which changes the "
             "base model too.\nLet peft convert it to a plain LoRA (path_initial_model_for_weight_conversion)."
         )
-    others = sorted(key for key in weights if not key.endswith((".lora_A.weight", ".lora_B.weight")))
+    defaults = LoraConfig().to_dict()
+    others = [
+        f"{key}: {value}"
+        for key, value in config.to_dict().items()
+        if key not in _PLAIN_SETTINGS and value != defaults.get(key)
+    ]
+    others += sorted(key for key in weights if not key.endswith((".lora_A.weight", ".lora_B.weight")))
     if others:
         raise ModelError(
-            f"The adapter {folder} holds more than a plain LoRA: {_some(others)}.\n"
-            "DoRA, biases and modules that are saved whole cannot be loaded."
+            f"The adapter {folder} is more than a plain LoRA: {_some(others)}.\n"
+            "DoRA and its like, biases and modules that are saved whole cannot be loaded."
         )
 
 
