@@ -81,6 +81,14 @@ def test_incomplete_weights(tmp_path: Path) -> None:
         _load(str(folder))
 
 
+def test_weights_of_other_sizes(tmp_path: Path) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "intermediate_size": 32}))
+    with pytest.raises(ModelError, match=r"not fit its config\.json: layers\.0\.mlp\.\w+\.weight is \(64, 64\), not"):
+        _load(str(folder))
+
+
 def test_folders_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds neither a model"):
         find_adapter(str(tmp_path))

@@ -100,6 +100,7 @@ def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: 
             attn_implementation=PACKED_ATTENTION,
             use_safetensors=True,
             output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below, in one line
             # A named commit: from "main", pickled weights would make transformers ask the hub's robot for a conversion.
             revision=getattr(config, "_commit_hash", None) or "main",
         )
@@ -107,11 +108,7 @@ def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: 
     except (OSError, ValueError, SafetensorError) as error:
         advice = f"\n{conversion_advice(source)}" if _has_only_pickles(source, error) else ""
         raise ModelError(f"The model '{model}' cannot be loaded: {_first_line(error)}{advice}") from error
-    if report["missing_keys"]:
-        raise ModelError(
-            f"The weights of '{model}' are incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
-            "Download or save the model again."
-        )
+    _check_weights(report, model=model)
     if is_mapped:
         check_all_taken(report["unexpected_keys"], name=model)
     network.requires_grad_(False)
@@ -176,6 +173,20 @@ def _check_decoder(model: str, config: Any) -> None:
         raise ModelError(
             f"'{model}' (model_type {kind}) does not take its attention from transformers' attention interface, so "
             "packed texts would see each other."
+        )
+
+
+def _check_weights(report: Any, *, model: str) -> None:
+    if report["missing_keys"]:
+        raise ModelError(
+            f"The weights of '{model}' are incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
+            "Download or save the model again."
+        )
+    if report["mismatched_keys"]:
+        name, found, expected = min(report["mismatched_keys"])
+        raise ModelError(
+            f"The weights of '{model}' do not fit its config.json: {name} is {tuple(found)}, not {tuple(expected)}.\n"
+            "Download or save the model again."
         )
 
 
