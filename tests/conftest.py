@@ -41,7 +41,7 @@ def llama(model_folders: dict[str, str]) -> Embedder:
 
 @pytest.fixture
 def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A cache of the hub of its own; `published.put_in_hub_cache` fills it."""
+    """A cache of the hub of its own; `hub.put_in_hub_cache` fills it."""
     folder = tmp_path / "hub"
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)

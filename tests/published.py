@@ -1,11 +1,10 @@
-"""Toy checkpoints and adapters of the paper's three models, written file by file as the published ones lie on the hub.
+"""Toy checkpoints of the paper's three models, written file by file as the published ones lie on the hub.
 
 config.json has the published keys of its time, tokenizers are real (trained on the tiny texts), weights are random.
 """
 
 import json
 import math
-import os
 from pathlib import Path
 
 import torch
@@ -95,32 +94,6 @@ GEMMA_2B = {
     "transformers_version": "4.38.0.dev0",
     "use_cache": True,
     "vocab_size": 480,
-}
-ADAPTER = {
-    "alpha_pattern": {},
-    "auto_mapping": None,
-    "base_model_name_or_path": "/home/someone/pretrained/model",
-    "bias": "none",
-    "fan_in_fan_out": False,
-    "inference_mode": True,
-    "init_lora_weights": "gaussian",
-    "layer_replication": None,
-    "layers_pattern": None,
-    "layers_to_transform": None,
-    "loftq_config": {},
-    "lora_alpha": 32,
-    "lora_dropout": 0.1,
-    "megatron_config": None,
-    "megatron_core": "megatron.core",
-    "modules_to_save": None,
-    "peft_type": "LORA",
-    "r": 8,
-    "rank_pattern": {},
-    "revision": None,
-    "target_modules": ["v_proj", "q_proj"],
-    "task_type": "CAUSAL_LM",
-    "use_dora": False,
-    "use_rslora": False,
 }
 _BYTES = [f"<0x{number:02X}>" for number in range(256)]
 _CORPUS = [*TEXTS, *WORDS] * 4
@@ -283,49 +256,6 @@ def save_gemma_2b(folder: Path, *, changes: dict[str, object] | None = None, num
 
 
 SAVERS = {"minicpm-2b": save_minicpm, "phi-2": save_phi_2, "gemma-2b": save_gemma_2b}
-
-
-def save_adapter_folder(
-    folder: Path, *, base: Path, changes: dict[str, object] | None = None
-) -> dict[str, torch.Tensor]:
-    """An adapter as the paper's authors published theirs (peft 0.10, made on the class with the LM head)."""
-    values = json.loads((base / "config.json").read_text())
-    hidden, heads = values["hidden_size"], values["num_attention_heads"]
-    width = values.get("head_dim") or hidden // heads
-    torch.manual_seed(1)
-    weights = {}
-    for layer in range(values["num_hidden_layers"]):
-        for name, num_heads in (("q_proj", heads), ("v_proj", values["num_key_value_heads"])):
-            prefix = f"base_model.model.model.layers.{layer}.self_attn.{name}"
-            weights[f"{prefix}.lora_A.weight"] = torch.randn(8, hidden) / math.sqrt(hidden)
-            weights[f"{prefix}.lora_B.weight"] = torch.randn(num_heads * width, 8) * 0.1
-    folder.mkdir()
-    save_file(weights, folder / "adapter_model.safetensors", metadata={"format": "pt"})
-    _write_json(folder / "adapter_config.json", {**ADAPTER, **(changes or {})})
-    (folder / "README.md").write_text("---\nlibrary_name: peft\n---\n")
-    return weights
-
-
-class Trap:
-    """Unpickling it makes a folder."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-
-    def __reduce__(self) -> tuple[object, ...]:
-        return os.mkdir, (str(self.path),)
-
-
-def put_in_hub_cache(cache: Path, repository: str, files: dict[str, Path]) -> None:
-    """The hub cache as a download of these files leaves it."""
-    commit = "0123456789abcdef0123456789abcdef01234567"
-    folder = cache / f"models--{repository.replace('/', '--')}"
-    (folder / "refs").mkdir(parents=True)
-    (folder / "refs" / "main").write_text(commit)
-    snapshot = folder / "snapshots" / commit
-    snapshot.mkdir(parents=True)
-    for name, file in files.items():
-        (snapshot / name).symlink_to(file)
 
 
 def pieces_tokenizer(special: list[str], *, prefix: bool) -> Tokenizer:

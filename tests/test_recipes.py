@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from published import SAVERS, save_adapter_folder
+from published import SAVERS
+from published_adapter import save_adapter_folder
 from safetensors.torch import load_file
 from tiny import save_model, write_pairs, write_triplets
 

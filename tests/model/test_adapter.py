@@ -9,9 +9,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hub import Trap, put_in_hub_cache
 from minicpm_reference import minicpm_states
 from peft import PeftModel
-from published import MINICPM, SAVERS, Trap, minicpm_weights, put_in_hub_cache, save_adapter_folder
+from published import MINICPM, SAVERS, minicpm_weights
+from published_adapter import save_adapter_folder
 from safetensors.torch import load_file, save_file
 from tiny import TEXTS
 from torch.nn.functional import normalize

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from published import Trap, put_in_hub_cache, save_minicpm
+from hub import Trap, put_in_hub_cache
+from published import save_minicpm
 from safetensors.torch import load_file
 from tiny import TEXTS
 
