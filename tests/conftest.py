@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from huggingface_hub import constants
 from tiny import FAMILIES, save_model
 
 from embedsmith.model.embedder import Embedder
@@ -36,3 +37,12 @@ def model_folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
 def llama(model_folders: dict[str, str]) -> Embedder:
     torch.manual_seed(0)
     return Embedder.load(model_folders["llama"], precision="fp32", max_length=64)
+
+
+@pytest.fixture
+def hub_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A cache of the hub of its own; `hub.put_in_hub_cache` fills it."""
+    folder = tmp_path / "hub"
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(folder))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    return folder

@@ -24,6 +24,7 @@ class Family:
 FAMILIES: dict[str, Family] = {
     "llama": Family("Llama"),
     "granite": Family("Granite"),
+    "minicpm": Family("MiniCPM"),
     "phi": Family("Phi"),
     "phi3": Family("Phi-3", lora_targets=("qkv_proj",)),
     "gemma": Family("Gemma"),
@@ -51,6 +52,7 @@ def lora_targets(model_type: str) -> tuple[str, ...]:
         raise ConfigError(
             f"No default LoRA targets are known for model_type '{model_type}'.\n"
             f"Known families: {', '.join(sorted(FAMILIES))}.\n"
-            "Name the modules in the recipe, for example: adapter.target_modules: [q_proj, v_proj]"
+            "Name the modules in the recipe, for example: adapter.target_modules: [q_proj, v_proj]\n"
+            "or on the command line: --adapter.target_modules '[q_proj, v_proj]'"
         )
     return family.lora_targets

@@ -58,7 +58,12 @@ class Run:
 
 
 def diagnose(
-    model: str, *, prompt: str | None = None, max_length: int | None = None, text: str | None = None
+    model: str,
+    *,
+    prompt: str | None = None,
+    max_length: int | None = None,
+    text: str | None = None,
+    base_model: str | None = None,
 ) -> Diagnosis:
     """Check that MODEL turns text into tokens and vectors as it should; see `model.doctor`.
 
@@ -67,7 +72,9 @@ def diagnose(
         ConfigError: an unusable prompt or length limit.
     """
     # float32, so that a difference is the model's and not the number format's.
-    embedder = Embedder.load(model, prompt=prompt, max_length=max_length, precision=Precision.FP32)
+    embedder = Embedder.load(
+        model, prompt=prompt, max_length=max_length, precision=Precision.FP32, base_model=base_model
+    )
     return examine(embedder, text=text)
 
 
@@ -165,6 +172,7 @@ def evaluate(
     prompt: str | None = None,
     instruction: str | None = None,
     end_token: bool | None = None,
+    base_model: str | None = None,
     console: Console | None = None,
 ) -> dict[str, EvaluationResult]:
     """Score MODEL on STS tasks. Both sentences of a pair are queries, as the tasks are symmetric.
@@ -178,6 +186,7 @@ def evaluate(
         prompt: template or known name, in the place of the model's own for either side.
         instruction: fills `{instruction}` in the prompt, in the place of the model's own.
         end_token: whether texts end with the end token; None: as trained.
+        base_model: where the base of a run or adapter lies, if not where it lay in training.
         console: where progress goes; None: nowhere.
 
     Returns:
@@ -191,7 +200,14 @@ def evaluate(
         loaded = load_local_tasks(Path(data), tasks)
     else:
         loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
-    embedder = Embedder.load(model, prompt=prompt, query_prompt=prompt, instruction=instruction, end_token=end_token)
+    embedder = Embedder.load(
+        model,
+        base_model=base_model,
+        prompt=prompt,
+        query_prompt=prompt,
+        instruction=instruction,
+        end_token=end_token,
+    )
     asked = list(poolings) or [embedder.settings.pooling]
     for pooling in asked:
         for dim in dims:
@@ -241,7 +257,7 @@ def _prepare(config: RunConfig, *, device: torch.device) -> Embedder:
         fused=config.model.fused,
     )
     if embedder.adapter is not None:
-        raise ConfigError(f"model.model is {config.model.model}, a finished run; name a base model to train.")
+        raise ConfigError(f"model.model is {config.model.model}, a run or an adapter; name a base model to train.")
     examine(embedder).raise_if_wrong()
     torch.manual_seed(config.training.seed)
     embedder.add_adapter(config.adapter)

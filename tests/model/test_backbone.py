@@ -28,6 +28,18 @@ def test_an_unknown_model(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         _load(model)
 
 
+@pytest.mark.parametrize("model", ["/home/someone/model", "../pretrained/model", "pretrained/of/another"])
+def test_a_folder_that_is_not_there(model: str) -> None:
+    with pytest.raises(ModelError, match=f"There is no model '{model}' that can be loaded: there is no such folder"):
+        _load(model)
+
+
+def test_a_config_with_a_value_of_the_wrong_type(tmp_path: Path) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama", "hidden_size": "wide"}))
+    with pytest.raises(ModelError, match=r"There is no model .* field 'hidden_size'"):
+        _load(str(tmp_path))
+
+
 def test_models_that_are_no_decoders(tmp_path: Path) -> None:
     small = {"hidden_size": 8, "num_attention_heads": 2, "intermediate_size": 8, "num_hidden_layers": 1}
     BertModel(BertConfig(vocab_size=20, **small)).save_pretrained(tmp_path / "bert")
@@ -69,17 +81,27 @@ def test_incomplete_weights(tmp_path: Path) -> None:
         _load(str(folder))
 
 
+def test_weights_of_other_sizes(tmp_path: Path) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    values = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**values, "intermediate_size": 32}))
+    with pytest.raises(ModelError, match=r"not fit its config\.json: layers\.0\.mlp\.\w+\.weight is \(64, 64\), not"):
+        _load(str(folder))
+
+
 def test_folders_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds neither a model"):
-        find_adapter(str(tmp_path))
-    (tmp_path / "adapter_config.json").write_text("{}")
-    with pytest.raises(ModelError, match="another tool wrote it"):
         find_adapter(str(tmp_path))
     (tmp_path / "run.yaml").touch()
     with pytest.raises(ModelError, match="holds no adapter yet"):
         find_adapter(str(tmp_path))
     (tmp_path / "config.json").write_text(json.dumps({"model_type": "llama"}))
     assert find_adapter(str(tmp_path)) is None
+    (tmp_path / "adapter_config.json").write_text("{}")  # an adapter may have its base's configuration beside it
+    assert find_adapter(str(tmp_path)) == tmp_path
+    (tmp_path / "model.safetensors").touch()
+    with pytest.raises(ModelError, match=r"holds a model .* and an adapter"):
+        find_adapter(str(tmp_path))
 
 
 def test_precision_and_device() -> None:

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Optional
 
 import typer
 from rich import markup
@@ -19,7 +19,11 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare training data.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Model = Annotated[str, typer.Argument(help="Built-in name (smollm2-135m), hub id, local folder, or run folder.")]
+Model = Annotated[str, typer.Argument(help="Built-in name (smollm2-135m), hub id, local folder, run or LoRA adapter.")]
+BaseModel = Annotated[
+    Optional[str],  # noqa: UP045 (typer reads it)
+    typer.Option(help="The base of a run or adapter, if it does not lie where it lay in training."),
+]
 TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes any setting of a recipe as an option."""
 SETTINGS_EPILOG = "Any setting of a recipe: --section.key VALUE, or --key VALUE."

@@ -6,7 +6,16 @@ from typing import Annotated, Optional
 import typer
 from rich.table import Table
 
-from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, Model, app, escape, make_console, read_overrides
+from embedsmith.cli.app import (
+    SETTINGS_EPILOG,
+    TAKES_SETTINGS,
+    BaseModel,
+    Model,
+    app,
+    escape,
+    make_console,
+    read_overrides,
+)
 from embedsmith.errors import ConfigError
 
 _PROMPT_HELP = "Template with {text}, or a known name such as prompteol; default: as trained."
@@ -68,6 +77,7 @@ def evaluate_command(
         Optional[list[int]],  # noqa: UP045
         typer.Option("--dims", "--dim", help="Score the first DIM dimensions; repeat, or list several behind --dims."),
     ] = None,
+    base_model: BaseModel = None,
 ) -> None:
     """Score a model on STS tasks, with bootstrap intervals."""
     from embedsmith import files, verbs
@@ -87,6 +97,7 @@ def evaluate_command(
         prompt=prompt,
         instruction=instruction,
         end_token=end_token,
+        base_model=base_model,
         console=console,
     )
     console.print(results_table(list(results.items()), with_gain=False))
@@ -136,12 +147,13 @@ def doctor_command(
     text: Annotated[Optional[str], typer.Option(help="Show this text's tokens.")] = None,  # noqa: UP045
     prompt: Annotated[Optional[str], typer.Option(help=_PROMPT_HELP)] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="Most tokens per text.")] = None,  # noqa: UP045
+    base_model: BaseModel = None,
 ) -> None:
     """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""
     from embedsmith import verbs
 
     console = make_console()
-    diagnosis = verbs.diagnose(model, text=text, prompt=prompt, max_length=max_length)
+    diagnosis = verbs.diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model)
     console.print(f"{diagnosis.text!r}", markup=False, highlight=False)
     console.print(
         "  " + " ".join(f"{token}:{token_id}" for token_id, token in diagnosis.tokens), markup=False, highlight=False

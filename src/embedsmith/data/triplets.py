@@ -11,7 +11,7 @@ import json
 import re
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -68,8 +68,14 @@ class Triplets:
 
     def slice(self, rows: slice) -> "Triplets":
         """Some of the rows, side by side."""
-        values: Any = (getattr(self, field.name) for field in fields(self))
-        return Triplets(*(None if value is None else value[rows] for value in values))
+        return Triplets(
+            anchors=self.anchors[rows],
+            positives=self.positives[rows],
+            negatives=None if self.negatives is None else self.negatives[rows],
+            instructions=self.instructions[rows],
+            are_symmetric=self.are_symmetric[rows],
+            scores=None if self.scores is None else self.scores[rows],
+        )
 
 
 class TripletTable:

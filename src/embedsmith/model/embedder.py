@@ -26,6 +26,7 @@ from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision, 
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import (
     add_adapter,
+    assumed_settings,
     load_adapter,
     lora_layers,
     save_adapter,
@@ -66,10 +67,14 @@ class EmbeddingSettings:
 
     @classmethod
     def read(cls, folder: Path) -> "EmbeddingSettings":
-        """Read `embedding.json`; raises ModelError when it is damaged."""
+        """Read `embedding.json`, or assume the published method where another tool wrote the adapter.
+
+        Raises:
+            ModelError: the file is damaged.
+        """
         path = folder / SETTINGS_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8"))
+            values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else assumed_settings(folder)
             return cls(
                 base_model=str(values["base_model"]),
                 pooling=Pooling(values["pooling"]),
@@ -121,8 +126,9 @@ class Embedder:
         precision: Precision | str = Precision.AUTO,
         device: str | None = None,
         fused: bool = True,
+        base_model: str | None = None,
     ) -> "Embedder":
-        """Load MODEL: a built-in name, a hub id, a local folder, or a finished run's folder.
+        """Load MODEL: a built-in name, a hub id, a local folder, a finished run's folder, or a LoRA adapter.
 
         Args:
             model: see above.
@@ -135,6 +141,7 @@ class Embedder:
             precision: `auto`, `bf16` or `fp32`.
             device: a torch device; None: CUDA where there is one, else the CPU.
             fused: run through fused blocks where the family has them; False: transformers' own layers.
+            base_model: where the base of a run or adapter lies; None: where it lay when it was trained.
 
         Raises:
             ModelError: no such model, no decoder, or damaged files.
@@ -143,8 +150,10 @@ class Embedder:
         adapter_folder = find_adapter(model)
         defaults = ModelSection(model=model)
         saved = EmbeddingSettings.read(adapter_folder) if adapter_folder else None
+        if base_model and not saved:
+            raise ConfigError(f"'{model}' is no run or adapter, so it has no base model.\nLeave base_model away.")
         settings = EmbeddingSettings(
-            base_model=saved.base_model if saved else _portable_name(model),
+            base_model=_portable_name(base_model or (saved.base_model if saved else model)),
             pooling=_as_choice(Pooling, pooling, "pooling") or (saved.pooling if saved else defaults.pooling),
             prompt=_as_template(prompt) if prompt is not None else (saved.prompt if saved else None),
             max_length=max_length or (saved.max_length if saved else 0),
@@ -153,11 +162,17 @@ class Embedder:
             end_token=end_token if end_token is not None else (saved.end_token if saved else defaults.end_token),
             matryoshka_dims=saved.matryoshka_dims if saved else (),
         )
-        backbone = load_backbone(
-            settings.base_model,
-            precision=_as_choice(Precision, precision, "precision") or Precision.AUTO,
-            device=choose_device(device),
-        )
+        try:
+            backbone = load_backbone(
+                settings.base_model,
+                precision=_as_choice(Precision, precision, "precision") or Precision.AUTO,
+                device=choose_device(device),
+            )
+        except ModelError as error:
+            if not saved or base_model:
+                raise
+            advice = "If that base lies elsewhere by now, name it: --base-model MODEL, in Python base_model=MODEL."
+            raise ModelError(f"The base of the adapter {model}: {error}\n{advice}") from error
         if not settings.max_length:
             settings = replace(settings, max_length=min(defaults.max_length, _length_limit(backbone) or sys.maxsize))
         embedder = cls(backbone, settings=settings, fused=fused)

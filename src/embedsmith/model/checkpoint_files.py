@@ -1,0 +1,52 @@
+"""What files a checkpoint or adapter has, in a local folder or on the hub, and what to do about pickled weights."""
+
+import json
+import shlex
+from pathlib import Path
+
+from transformers.utils import cached_file
+
+_CONVERSION = """\
+from glob import glob
+from safetensors.torch import save_file
+from torch import load
+folder = {folder}
+tensors = {{}}
+for file in sorted(glob(folder + "/{pattern}")):
+    tensors.update(load(file, map_location="cpu", weights_only=True))
+save_file({{key: value.clone() for key, value in tensors.items()}}, folder + "/{target}", {{"format": "pt"}})"""
+
+
+def find_file(source: str, name: str) -> Path | None:
+    """A file of a local folder, or of a hub repository (downloaded unless the hub's cache has it); None: not there."""
+    folder = Path(source)
+    if folder.is_dir():
+        return folder / name if (folder / name).is_file() else None
+    try:
+        found = cached_file(
+            source,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+            _raise_exceptions_for_gated_repo=False,
+        )
+    except (OSError, ValueError):
+        return None  # no such repository; who needs it says so with more words
+    return Path(found) if found else None
+
+
+def conversion_advice(source: str, *, is_adapter: bool = False) -> str:
+    """How a user turns pickled weights into safetensors, as commands to run knowingly; they unpickle tensors only."""
+    is_local = Path(source).is_dir()
+    folder = source if is_local else source.rsplit("/", 1)[-1]
+    pattern, target = (
+        ("adapter_model.bin", "adapter_model.safetensors")
+        if is_adapter
+        else ("pytorch_model*.bin", "model.safetensors")
+    )
+    program = _CONVERSION.format(folder=json.dumps(folder), pattern=pattern, target=target)
+    download = "" if is_local else f"hf download {shlex.quote(source)} --local-dir {shlex.quote(folder)}\n"
+    return (
+        "embedsmith opens no pickled weights (.bin). If you trust where they come from, write them as safetensors "
+        f"once, then name the folder:\n{download}python -c {shlex.quote(program)}"
+    )
