@@ -13,7 +13,7 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from embedsmith.config import load_config
+from embedsmith.recipe import load_config
 from embedsmith.training.loop import read_metrics
 from embedsmith.verbs import train
 

@@ -9,8 +9,8 @@ from tiny import TEXTS, write_pairs, write_triplets
 
 from embedsmith import verbs
 from embedsmith.cli import run_command
-from embedsmith.config import describe_settings
 from embedsmith.model.embedder import Embedder
+from embedsmith.recipe import describe_settings
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from embedsmith.config import Pooling, load_config
+from embedsmith.config import Pooling
 from embedsmith.errors import ConfigError
+from embedsmith.recipe import load_config
 
 
 def test_leaf_and_dotted_names_mean_the_same() -> None:

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from embedsmith.config import known_keys, load_config
+from embedsmith.recipe import known_keys, load_config
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "embedsmith"
 RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "methods").glob("*.yaml")])
-BASE = {"errors", "files", "config", "families", "prompts", "results"}
+BASE = {"errors", "files", "config", "families", "prompts", "recipe", "results"}
 MAY_IMPORT = {
     "data": {"data"},
     "model": {"model"},

@@ -5,9 +5,10 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.protocol import Batch, WorkerSpec
-from embedsmith.config import Loss, load_config
+from embedsmith.config import Loss
 from embedsmith.data.triplets import Triplets
 from embedsmith.model.embedder import Embedder
+from embedsmith.recipe import load_config
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import step_on
 from embedsmith.training.objective import Objective

@@ -13,9 +13,10 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embedsmith.config import RunConfig, load_config
+    from embedsmith.config import RunConfig
     from embedsmith.errors import EmbedsmithError
     from embedsmith.model.embedder import Embedder
+    from embedsmith.recipe import load_config
     from embedsmith.results import EvaluationResult
     from embedsmith.verbs import diagnose, evaluate, train
 
@@ -26,7 +27,7 @@ _HOMES = {
     "RunConfig": "embedsmith.config",
     "diagnose": "embedsmith.verbs",
     "evaluate": "embedsmith.verbs",
-    "load_config": "embedsmith.config",
+    "load_config": "embedsmith.recipe",
     "train": "embedsmith.verbs",
 }
 

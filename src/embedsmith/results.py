@@ -4,7 +4,7 @@ No torch and no model here, so that evaluation, training and reporting can share
 """
 
 from dataclasses import dataclass
-from statistics import fmean
+from statistics import fmean, stdev
 from typing import Any
 
 
@@ -56,3 +56,39 @@ class EvaluationResult:
         return cls(
             model=value["model"], tasks={name: TaskResult.from_json(task) for name, task in value["tasks"].items()}
         )
+
+
+@dataclass(frozen=True)
+class SweepPoint:
+    """One value of one axis of a sweep, and what its runs scored.
+
+    Attributes:
+        axis: the setting varied.
+        label: its value, for people to read.
+        value: the same as a number, where it is one.
+        is_base: whether it is what the recipe itself says.
+        scores: Spearman on the development set, seed by seed; None where there is none (yet).
+        failures: why runs failed.
+    """
+
+    axis: str
+    label: str
+    value: float | None
+    is_base: bool
+    scores: tuple[float | None, ...]
+    failures: tuple[str, ...] = ()
+
+    @property
+    def known(self) -> list[float]:
+        """The scores there are."""
+        return [score for score in self.scores if score is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Over seeds."""
+        return fmean(self.known) if self.known else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds (of the sample); None for fewer than two."""
+        return stdev(self.known) if len(self.known) > 1 else None

@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from embedsmith import files
-from embedsmith.config import Pooling, Precision, RunConfig, Side, load_config
+from embedsmith.config import Pooling, Precision, RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.display import TrainingDisplay, encoding_progress
@@ -26,6 +26,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.pooling import pooled_width
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prompts import INSTRUCTION_FIELD
+from embedsmith.recipe import load_config
 from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
 from embedsmith.training.distributed import Processes
@@ -100,7 +101,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         check_run_folder(folder)
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
-        triplets = triplets.take_first(config.data.max_triplets)
+        triplets = triplets.draw(config.data.max_triplets)
     if triplets.has_instructions and not config.model.takes_instruction:
         log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
     max_steps = planned_steps(config, num_triplets=len(triplets))

@@ -131,7 +131,7 @@ def test_many_rows_stay_on_disk(tmp_path: Path, cache: Path) -> None:
         pa.set_memory_pool(usual_pool)
     assert counting_pool.max_memory() < 100_000
     assert len(np.unique(table.text_ids)) == 400_100
-    assert len(table.take_first(7)) == 7
+    assert len(table.draw(7)) == 7
 
 
 def test_hub_ids_are_told_from_files(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -196,7 +196,6 @@ def test_scored_pairs_are_told_by_their_columns(tmp_path: Path, cache: Path) -> 
     rows = table.rows(np.array([2, 1]))
     assert (rows.anchors, rows.positives, rows.negatives) == (["a2", "a1"], ["b", "b"], None)
     assert rows.scores.tolist() == [2.25, -1.5]
-    assert table.take_first(2).rows(np.array([0])).scores.tolist() == [5]
 
 
 def test_scored_pairs_that_share_a_text_may_meet_in_a_batch(tmp_path: Path, cache: Path) -> None:
@@ -232,3 +231,20 @@ def test_faulty_scored_pairs_are_named(tmp_path: Path, cache: Path) -> None:
         assert part in str(caught.value)
     with pytest.raises(DataError, match="are equal: they order nothing"):
         load_triplets([_jsonl(tmp_path / "e.jsonl", *_scored(3, 3))])
+
+
+def test_a_smaller_draw_is_part_of_a_larger_one(tmp_path: Path, cache: Path) -> None:
+    table = load_triplets([_jsonl(tmp_path / "s.jsonl", *_scored(*range(100)))])
+    draws = [table.draw(num).rows(np.arange(num)).scores.tolist() for num in (10, 40)]
+    assert draws[0] == draws[1][:10]
+    assert len(set(draws[1])) == 40
+    assert draws[0] != list(range(10))
+
+
+def test_drawn_rows_keep_their_text_ids(cache: Path) -> None:
+    table = load_triplets(["sample"])
+    anchors = table.rows(np.arange(len(table))).anchors
+    id_of = dict(zip(anchors, table.text_ids[:, 0].tolist(), strict=True))
+    drawn = table.draw(5)
+    assert len(drawn) == 5
+    assert drawn.text_ids[:, 0].tolist() == [id_of[anchor] for anchor in drawn.rows(np.arange(5)).anchors]

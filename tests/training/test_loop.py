@@ -11,10 +11,11 @@ from accelerate import Accelerator
 from tiny import save_teacher, write_pairs, write_triplets
 from transformers import get_cosine_schedule_with_warmup
 
-from embedsmith.config import Loss, RunConfig, load_config
+from embedsmith.config import Loss, RunConfig
 from embedsmith.data.triplets import Triplets, TripletTable, load_triplets
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
+from embedsmith.recipe import load_config
 from embedsmith.results import TaskResult
 from embedsmith.training import loop, objective
 from embedsmith.training.distributed import Processes

@@ -9,10 +9,11 @@ from accelerate import Accelerator
 from tiny import save_teacher, write_pairs, write_triplets
 from torch.nn.functional import normalize
 
-from embedsmith.config import AdapterSection, RunConfig, load_config
+from embedsmith.config import AdapterSection, RunConfig
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.errors import ConfigError
 from embedsmith.model.embedder import Embedder
+from embedsmith.recipe import load_config
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import step_on
 from embedsmith.training.loss import cosent, distillation, guided_exclusion, info_nce

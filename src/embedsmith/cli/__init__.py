@@ -8,12 +8,12 @@ import sys
 import typer
 
 from embedsmith.allocator import keep_freed_memory
-from embedsmith.cli import data_commands, model_commands  # noqa: F401 (each adds its commands to the application)
+from embedsmith.cli import data_commands, model_commands, sweep_commands  # noqa: F401 (each adds its commands to the application)
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 
 _INTERRUPTED = 130
-_LISTS = ("--tasks", "--prompts", "--dims")
+_LISTS = ("--tasks", "--prompts", "--dims", "--grid")
 
 
 def main() -> None:

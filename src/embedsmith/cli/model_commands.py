@@ -34,7 +34,7 @@ def train_command(
 ) -> None:
     """Train an adapter into a run folder."""
     from embedsmith import verbs
-    from embedsmith.config import describe_settings, load_config
+    from embedsmith.recipe import describe_settings, load_config
     from embedsmith.reporting.tables import results_table
 
     console = make_console()

@@ -84,24 +84,26 @@ class TripletTable:
     Args:
         table: columns anchor, positive, maybe negative (string), for each NAME_id (uint64), maybe score (float64), and
             the rows' instruction (string or null) and is_symmetric (bool).
+        drawn: the rows that count, as `draw` chose them; None: all.
     """
 
-    def __init__(self, table: pa.Table) -> None:
+    def __init__(self, table: pa.Table, *, drawn: np.ndarray | None = None) -> None:
         self._table = table
+        self._drawn = np.arange(len(table)) if drawn is None else drawn
         names = [name for name in _NAMES if name in table.column_names]
         self._names = names
-        ids = [table.column(f"{name}_id").to_numpy() for name in names]
-        self.text_ids = np.arange(len(table))[:, None] if self.has_scores else np.stack(ids, axis=1)
+        ids = [table.column(f"{name}_id").to_numpy()[self._drawn] for name in names]
+        self.text_ids = self._drawn[:, None] if self.has_scores else np.stack(ids, axis=1)
         """(num_triplets, 2 or 3), equal where texts are equal; rows with a common one never meet in a batch. Scored
         pairs that share a text may, so each has an id of its own: (num_pairs, 1)."""
 
     def __len__(self) -> int:
-        return self._table.num_rows
+        return len(self._drawn)
 
     @property
     def has_instructions(self) -> bool:
         """Whether some row has an instruction of its own."""
-        return bool(self._table[_INSTRUCTION].null_count < len(self))
+        return bool(self._table[_INSTRUCTION].null_count < len(self._table))
 
     @property
     def has_negatives(self) -> bool:
@@ -123,7 +125,9 @@ class TripletTable:
         names = [*self._names, _INSTRUCTION, _SYMMETRIC, *(["score"] if self.has_scores else [])]
         # Not `Table.take`: on a column of many batches it first copies the whole column into memory.
         texts = self._table.select(names)
-        columns = {name: [texts[name][row].as_py() for row in indices.tolist()] for name in texts.column_names}
+        columns = {
+            name: [texts[name][row].as_py() for row in self._drawn[indices].tolist()] for name in texts.column_names
+        }
         return Triplets(
             anchors=columns["anchor"],
             positives=columns["positive"],
@@ -138,9 +142,10 @@ class TripletTable:
         bounds = pc.min_max(self._table.column("score"))
         return bool(bounds["min"] != bounds["max"])
 
-    def take_first(self, num_triplets: int) -> "TripletTable":
-        """A view of the first rows."""
-        return TripletTable(self._table.slice(0, num_triplets))
+    def draw(self, num_rows: int) -> "TripletTable":
+        """A view of so many rows drawn at random, always the same ones; a smaller draw is part of a larger one."""
+        order = np.random.default_rng(0).permutation(len(self._drawn))[:num_rows]
+        return TripletTable(self._table, drawn=self._drawn[order])
 
 
 def load_triplets(

@@ -23,7 +23,7 @@ except ImportError:
 COLOURS = ("#8a8a8a", "#e69f00", "#0072b2", "#009e73")
 _INK = "#808080"
 _MAX_POINTS = 2000
-_STYLE = {
+STYLE = {
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
     "axes.spines.right": False,
@@ -46,7 +46,7 @@ def learning_curve_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
     """Loss of every step (faint, and smoothed over a tenth of the run) and the development score with its interval."""
     steps = [record for record in metrics if "loss" in record]
     evaluations = [record for record in metrics if "dev_cosine_spearman" in record]
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.2), layout="constrained")
         left, right = figure.subplots(1, 2)
         if steps:
@@ -64,12 +64,12 @@ def learning_curve_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
         right.set(title="Development score (Spearman × 100, 95 % interval)", xlabel="step")
         for axes in (left, right):
             axes.grid(axis="y")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def similarity_svg(gold: np.ndarray, similarities: Mapping[str, np.ndarray]) -> str:
     """One panel a model: cosine of each pair against its gold score, the running median, and Spearman as title."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
         panels = figure.subplots(1, len(similarities), sharey=True, squeeze=False)[0]
         shown = np.random.default_rng(0).permutation(len(gold))[:_MAX_POINTS]
@@ -81,13 +81,13 @@ def similarity_svg(gold: np.ndarray, similarities: Mapping[str, np.ndarray]) -> 
             axes.set(title=f"{title}: {100 * spearman:.1f}", xlabel="gold score")
             axes.grid(axis="y")
         panels[0].set_ylabel("cosine similarity")
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def scores_svg(rows: Rows) -> str:
     """A line per task with a dot and its interval for each model."""
     tasks = list(rows[0][1].tasks)
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 1.1 + 0.55 * len(tasks)), layout="constrained")
         axes = figure.subplots()
         for index, ((title, result), colour) in enumerate(zip(rows, cycle(COLOURS), strict=False)):
@@ -102,7 +102,7 @@ def scores_svg(rows: Rows) -> str:
         axes.margins(y=0.35 / len(tasks) + 0.1)
         axes.grid(axis="x")
         figure.legend(loc="outside upper left", ncols=len(rows))
-        return _svg(figure)
+        return to_svg(figure)
 
 
 def mid_ranks(values: np.ndarray) -> np.ndarray:
@@ -129,7 +129,8 @@ def _running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[flo
     return centres, medians
 
 
-def _svg(figure: Figure) -> str:
+def to_svg(figure: Figure) -> str:
+    """The figure as an `<svg>` element; the same figure gives the same text."""
     buffer = io.StringIO()
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
     text = buffer.getvalue()

@@ -1,0 +1,70 @@
+"""sweep."""
+
+from pathlib import Path
+from typing import Annotated, Any, Optional
+
+import typer
+
+from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, app, make_console, read_overrides
+from embedsmith.errors import ConfigError, RunError
+
+
+@app.command("sweep", context_settings=TAKES_SETTINGS, epilog=SETTINGS_EPILOG)
+def sweep_command(
+    context: typer.Context,
+    config: Annotated[Path, typer.Option(help="Sweep file, or a recipe to vary (YAML).")],
+    grid: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="KEY=VALUE,VALUE,... ; several behind one --grid, or repeat it."),
+    ] = None,
+    design: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="one_at_a_time (each axis alone) or grid (every combination)."),
+    ] = None,
+    seeds: Annotated[Optional[str], typer.Option(help="As in 7,8,9.")] = None,  # noqa: UP045
+    output_dir: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option("--output-dir", "--output_dir", help="Folder of the runs and the pages."),
+    ] = None,
+    report_only: Annotated[bool, typer.Option("--report-only", help="Write table and page of what there is.")] = False,
+) -> None:
+    """Vary settings of a recipe, several seeds each; goes on where it was when started again."""
+    import yaml
+
+    from embedsmith.reporting.sweep_report import sweep_table
+    from embedsmith.sweep import make_cells, read_sweep, report_sweep, run_sweep
+
+    overrides: dict[str, Any] = {
+        "output_dir": str(output_dir) if output_dir else None,
+        "axes": _read_axes(grid) if grid else None,
+        "seeds": yaml.safe_load(f"[{seeds}]") if seeds else None,
+        "design": design,
+    }
+    given = {key: value for key, value in overrides.items() if value is not None}
+    plan = read_sweep(config, overrides=given)
+    cells = make_cells(plan, settings=read_overrides(context.args))
+    console = make_console()
+    if not report_only:
+        run_sweep(plan, cells, console=console)
+    points = report_sweep(plan, cells)
+    console.print(sweep_table(points))
+    console.print(f"Table and page: {plan.output_dir}/sweep.md, {plan.output_dir}/sweep.html", highlight=False)
+    failures = [f"{point.axis} = {point.label}: {failure}" for point in points for failure in point.failures]
+    if failures:
+        raise RunError("\n".join(["Some runs failed:", *failures]))
+
+
+def _read_axes(grid: list[str]) -> dict[str, list[Any]]:
+    """`KEY=A,B` -> {KEY: [A, B]}, the values read as YAML."""
+    import yaml
+
+    axes = {}
+    for text in grid:
+        key, equals, values = text.partition("=")
+        if not equals:
+            raise ConfigError(f"--grid is {text!r}. Write --grid KEY=VALUE,VALUE")
+        try:
+            axes[key] = yaml.safe_load(f"[{values}]")
+        except yaml.YAMLError:
+            raise ConfigError(f"--grid {key}: the values cannot be read as a YAML list: {values!r}") from None
+    return axes
