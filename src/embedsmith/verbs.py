@@ -18,7 +18,7 @@ from embedsmith.config import Pooling, Precision, RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.display import TrainingDisplay, encoding_progress
-from embedsmith.errors import ConfigError, MissingExtraError, RunError
+from embedsmith.errors import ConfigError, MissingExtraError, ModelError, RunError
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
 from embedsmith.model.doctor import Diagnosis, examine
@@ -119,7 +119,10 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
 
     def evaluate_dev() -> TaskResult:
         assert dev is not None
-        return _score_dev(embedder, dev)
+        try:
+            return _score_dev(embedder, dev)
+        except ModelError as error:
+            raise RunError(f"The model has collapsed in training. {error}\nLower training.learning_rate.") from error
 
     accelerator.wait_for_everyone()  # nobody may find the folder made by another process before looking for it
     with _run_folder(folder):
