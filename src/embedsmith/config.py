@@ -100,6 +100,8 @@ class ModelSection(Section):
     """Fills {instruction} in a prompt, where a row of data has none of its own."""
     end_token: bool = True
     """Whether the end token is put behind every text; false: a prompt's last token is the last one (PromptEOL)."""
+    bidirectional_layers: Annotated[Int, Field(ge=0)] | Literal["all"] = 0
+    """In how many of the last layers a token sees the whole text, not only what stands before it; all: every layer."""
     max_length: Int = Field(default=150, ge=2)
     """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token."""
     precision: Precision = Precision.AUTO

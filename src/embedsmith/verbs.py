@@ -255,6 +255,7 @@ def _prepare(config: RunConfig, *, device: torch.device) -> Embedder:
         query_prompt=config.model.query_prompt,
         instruction=config.model.instruction,
         end_token=config.model.end_token,
+        bidirectional_layers=config.model.bidirectional_layers,
         max_length=config.model.max_length,
         precision=config.model.precision,
         device=str(device),

@@ -28,14 +28,16 @@ def packed_attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     segments: Segments | None = None,
+    causal_layers: int | None = None,
     **unused: Any,
 ) -> tuple[torch.Tensor, None]:
-    """Causal attention within each segment of a packed row.
+    """Attention within each segment of a packed row, causal in the first layers.
 
     Args:
         query: (1, heads, N, width); key and value: (1, KV heads, N, width), rotary already applied.
         segments: where the segments lie; transformers hands it through from the model's call.
-        sliding_window: tokens a query may look back, itself included, or None.
+        sliding_window: tokens a query may look back, itself included, or None; as many ahead where it is not causal.
+        causal_layers: in so many of the first layers a token sees no later one; None: in all.
 
     Returns:
         (1, N, heads, width), and None in place of the attention weights.
@@ -51,8 +53,23 @@ def packed_attention(
     if extras or dropout > 0:
         raise ModelError(f"{name} uses {', '.join(extras) or 'attention dropout'}, which packed attention lacks.")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, heads, width)
-    output = segment_attention(query, key, value, segments, scaling=scaling, sliding_window=sliding_window)
+    output = segment_attention(
+        query,
+        key,
+        value,
+        segments,
+        scaling=scaling,
+        sliding_window=sliding_window,
+        is_causal=causal_layers is None or _layer_of(module) < causal_layers,
+    )
     return output[None], None
+
+
+def _layer_of(module: torch.nn.Module) -> int:
+    index = getattr(module, "layer_idx", None)
+    if index is None:
+        raise ModelError(f"{type(module).__name__} does not say which layer it is, so attention stays causal in it.")
+    return int(index)
 
 
 def segment_attention(
@@ -63,23 +80,34 @@ def segment_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    is_causal: bool = True,
     ends_only: bool = False,
 ) -> torch.Tensor:
-    """Causal attention within each segment.
+    """Attention within each segment.
 
     Args:
         query: (N, heads, width), or with `ends_only` (S, heads, width): the last token of each segment.
         key, value: (N, KV heads, width).
         segments: where the segments lie.
         scaling: of the scores; None: one over the root of the width.
-        sliding_window: tokens a query may look back, itself included, or None.
+        sliding_window: tokens a query may look back, itself included, or None; as many ahead if not `is_causal`.
+        is_causal: whether a query sees no later key.
         ends_only: see `query`.
 
     Returns:
         Rows as `query`.
     """
     attend = _varlen if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _by_length
-    return attend(query, key, value, segments, scaling=scaling, sliding_window=sliding_window, ends_only=ends_only)
+    return attend(
+        query,
+        key,
+        value,
+        segments,
+        scaling=scaling,
+        sliding_window=sliding_window,
+        is_causal=is_causal,
+        ends_only=ends_only,
+    )
 
 
 def _by_length(
@@ -90,6 +118,7 @@ def _by_length(
     *,
     scaling: float | None,
     sliding_window: int | None,
+    is_causal: bool,
     ends_only: bool,
 ) -> torch.Tensor:
     # float32: the bfloat16 backward of this function takes three times as long on a CPU (measured).
@@ -103,13 +132,15 @@ def _by_length(
     for (_, count, length), *rows in zip(runs, query_blocks, key_blocks, value_blocks, strict=True):
         q, k, v = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in rows)
         is_windowed = sliding_window is not None and length > sliding_window
-        mask = _window_mask(length, sliding_window, query.device)[-q.shape[2] :] if is_windowed else None
+        mask = None
+        if is_windowed:
+            mask = _window_mask(length, sliding_window, query.device, is_causal=is_causal)[-q.shape[2] :]
         output = scaled_dot_product_attention(
             q,
             k,
             v,
             attn_mask=mask,
-            is_causal=not (is_windowed or ends_only),
+            is_causal=is_causal and not (is_windowed or ends_only),
             scale=scaling,
             enable_gqa=query.shape[1] != key.shape[1],
         )  # (count, heads, length, width)
@@ -117,11 +148,11 @@ def _by_length(
     return torch.cat(outputs).to(dtype)
 
 
-def _window_mask(length: int, window: int | None, device: torch.device) -> torch.Tensor:
+def _window_mask(length: int, window: int | None, device: torch.device, *, is_causal: bool) -> torch.Tensor:
     assert window is not None
     position = torch.arange(length, device=device)
     distance = position[:, None] - position[None, :]
-    return (distance >= 0) & (distance < window)
+    return (distance >= 0) & (distance < window) if is_causal else distance.abs() < window
 
 
 def _varlen(
@@ -132,6 +163,7 @@ def _varlen(
     *,
     scaling: float | None,
     sliding_window: int | None,
+    is_causal: bool,
     ends_only: bool,
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
@@ -140,7 +172,8 @@ def _varlen(
     # Fewer queries than keys: flash attention aligns them at the segment's end, so an end sees all of its segment.
     query_seqlens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
     # (look back, look ahead); -1 is "no limit". The query itself is not counted here.
-    window = (-1 if sliding_window is None else sliding_window - 1, 0)
+    reach = -1 if sliding_window is None else sliding_window - 1
+    window = (reach, 0 if is_causal else reach)
     output = varlen_attn(
         query.contiguous(),
         key.contiguous(),

@@ -19,7 +19,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from embedsmith.config import Precision
-from embedsmith.errors import ModelError
+from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.attention import PACKED_ATTENTION
 from embedsmith.model.builtin import BUILTIN_MODELS, builtin_model_folder
 from embedsmith.model.checkpoint_files import conversion_advice, find_file
@@ -126,6 +126,17 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         )
         return torch.bfloat16 if is_fast else torch.float32
     return torch.bfloat16 if precision is Precision.BF16 else torch.float32
+
+
+def choose_precision(precision: Precision | str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if precision not in list(Precision):
+        raise ConfigError(f"precision is {precision!r}; it must be one of {', '.join(Precision)}.")
+    return Precision(precision)
 
 
 def choose_device(device: str | None = None) -> torch.device:

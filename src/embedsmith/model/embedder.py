@@ -5,14 +5,12 @@
 Cost: one forward over the distinct texts' tokens, nothing padded.
 """
 
-import json
 import sys
-from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal
 
 import numpy as np
 import torch
@@ -26,67 +24,30 @@ from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision, 
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import (
     add_adapter,
-    assumed_settings,
     load_adapter,
     lora_layers,
     save_adapter,
     set_adapter_dropout,
     set_adapter_weights,
 )
-from embedsmith.model.backbone import SETTINGS_FILE, Backbone, choose_device, find_adapter, load_backbone
+from embedsmith.model.backbone import (
+    SETTINGS_FILE,
+    Backbone,
+    choose_device,
+    choose_precision,
+    find_adapter,
+    load_backbone,
+)
 from embedsmith.model.dropout import rows_from
+from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts
 from embedsmith.model.fused.decoder import FusedDecoder
 from embedsmith.model.fused.layout import why_not_fused
-from embedsmith.model.packing import PackedTexts, pack_tokens, split_by_tokens
+from embedsmith.model.packing import PackedTexts, pack_tokens
 from embedsmith.model.pooling import pool, pooled_width
-from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
+from embedsmith.model.settings import EmbeddingSettings
+from embedsmith.model.tokens import TextTokenizer
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.prompts import Prompt, read_prompt, resolve_template
-
-# More gains nothing on a CPU (measured).
-ENCODE_MAX_TOKENS = 4096
-# The first layer's roundings go through all others: a tenth of bfloat16's error for a thirtieth of the work. On a CPU;
-# a GPU's float32 products are too slow for it.
-_ENCODE_EXACT_LAYERS = defaultdict(int, cpu=1)
-
-Choice = TypeVar("Choice", Pooling, Precision)
-
-
-@dataclass(frozen=True)
-class EmbeddingSettings:
-    """What besides the weights defines an embedding; saved beside the adapter as `embedding.json`."""
-
-    base_model: str
-    pooling: Pooling
-    prompt: str | None
-    max_length: int
-    query_prompt: str | None = None
-    instruction: str | None = None
-    end_token: bool = True
-    matryoshka_dims: tuple[int, ...] = ()
-
-    @classmethod
-    def read(cls, folder: Path) -> "EmbeddingSettings":
-        """Read `embedding.json`, or assume the published method where another tool wrote the adapter.
-
-        Raises:
-            ModelError: the file is damaged.
-        """
-        path = folder / SETTINGS_FILE
-        try:
-            values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else assumed_settings(folder)
-            return cls(
-                base_model=str(values["base_model"]),
-                pooling=Pooling(values["pooling"]),
-                prompt=values["prompt"],
-                max_length=int(values["max_length"]),
-                query_prompt=values.get("query_prompt"),
-                instruction=values.get("instruction"),
-                end_token=bool(values.get("end_token", True)),
-                matryoshka_dims=tuple(int(dim) for dim in values.get("matryoshka_dims", ())),
-            )
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path} is damaged: {error!r}") from error
+from embedsmith.prompts import Prompt, read_prompt
 
 
 class Embedder:
@@ -101,16 +62,22 @@ class Embedder:
     """
 
     def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings, fused: bool = True) -> None:
-        limit = _length_limit(backbone)
-        if limit and settings.max_length > limit:
-            raise ConfigError(f"model.max_length is {settings.max_length}, but '{backbone.name}' takes {limit}.")
+        config = backbone.model.config
+        limit = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        max_length = settings.max_length or min(ModelSection().max_length, limit)
+        if max_length > limit:
+            raise ConfigError(f"model.max_length is {max_length}, but '{backbone.name}' takes {limit}.")
+        num_bidirectional = settings.num_bidirectional(config.num_hidden_layers)
+        self.causal_layers = config.num_hidden_layers - num_bidirectional
         self.backbone = backbone
-        self.settings = settings
+        self.settings = replace(settings, max_length=max_length)
         self.tokenizer = self._make_tokenizer()
         self.adapter: PeftModel | None = None
         self._lora_layers: list[LoraLayer] = []
         self.why_not_fused = why_not_fused(backbone.model) if fused else "switched off"
-        self.decoder = FusedDecoder(backbone.model) if self.why_not_fused is None else None
+        self.decoder = None
+        if self.why_not_fused is None:
+            self.decoder = FusedDecoder(backbone.model, num_bidirectional=num_bidirectional)
 
     @classmethod
     def load(
@@ -123,6 +90,7 @@ class Embedder:
         instruction: str | None = None,
         end_token: bool | None = None,
         max_length: int | None = None,
+        bidirectional_layers: int | Literal["all"] | None = None,
         precision: Precision | str = Precision.AUTO,
         device: str | None = None,
         fused: bool = True,
@@ -138,6 +106,7 @@ class Embedder:
             instruction: fills `{instruction}` in a prompt; None: as trained.
             end_token: whether texts end with the end token; None: as trained, else yes.
             max_length: most tokens per text; None: as trained, else 150 or what the model takes.
+            bidirectional_layers: so many of the last layers, or `all`, see later tokens; None: as trained, else none.
             precision: `auto`, `bf16` or `fp32`.
             device: a torch device; None: CUDA where there is one, else the CPU.
             fused: run through fused blocks where the family has them; False: transformers' own layers.
@@ -148,24 +117,26 @@ class Embedder:
             ConfigError: an unusable pooling, prompt or length limit.
         """
         adapter_folder = find_adapter(model)
-        defaults = ModelSection(model=model)
         saved = EmbeddingSettings.read(adapter_folder) if adapter_folder else None
         if base_model and not saved:
             raise ConfigError(f"'{model}' is no run or adapter, so it has no base model.\nLeave base_model away.")
-        settings = EmbeddingSettings(
-            base_model=_portable_name(base_model or (saved.base_model if saved else model)),
-            pooling=_as_choice(Pooling, pooling, "pooling") or (saved.pooling if saved else defaults.pooling),
-            prompt=_as_template(prompt) if prompt is not None else (saved.prompt if saved else None),
-            max_length=max_length or (saved.max_length if saved else 0),
-            query_prompt=_as_template(query_prompt) or (saved.query_prompt if saved else None),
-            instruction=instruction or (saved.instruction if saved else None),
-            end_token=end_token if end_token is not None else (saved.end_token if saved else defaults.end_token),
-            matryoshka_dims=saved.matryoshka_dims if saved else (),
+        settings = (saved or EmbeddingSettings(base_model=model)).override(
+            {
+                "base_model": base_model,
+                "pooling": pooling,
+                "prompt": prompt,
+                "query_prompt": query_prompt,
+                "instruction": instruction,
+                "end_token": end_token,
+                "max_length": max_length,
+                "bidirectional_layers": bidirectional_layers,
+            }
         )
+        settings = replace(settings, base_model=_portable_name(settings.base_model))
         try:
             backbone = load_backbone(
                 settings.base_model,
-                precision=_as_choice(Precision, precision, "precision") or Precision.AUTO,
+                precision=choose_precision(precision),
                 device=choose_device(device),
             )
         except ModelError as error:
@@ -173,8 +144,6 @@ class Embedder:
                 raise
             advice = "If that base lies elsewhere by now, name it: --base-model MODEL, in Python base_model=MODEL."
             raise ModelError(f"The base of the adapter {model}: {error}\n{advice}") from error
-        if not settings.max_length:
-            settings = replace(settings, max_length=min(defaults.max_length, _length_limit(backbone) or sys.maxsize))
         embedder = cls(backbone, settings=settings, fused=fused)
         if adapter_folder:
             embedder._take(load_adapter(backbone, folder=adapter_folder))
@@ -182,6 +151,7 @@ class Embedder:
 
     def _make_tokenizer(self) -> TextTokenizer:
         settings = self.settings
+        assert settings.max_length
         tokenizer = TextTokenizer(self.backbone.tokenizer, max_length=settings.max_length, end_token=settings.end_token)
         for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
             tokenizer.tokenize([""], prompts=self.prompt_of(side))
@@ -243,18 +213,27 @@ class Embedder:
                 position_ids=packed.position_ids,
                 use_cache=False,
                 segments=packed.segments,
+                causal_layers=self.causal_layers,
             )
         hidden = output.last_hidden_state[0]
         return hidden[packed.segments.ends] if ends_only else hidden
 
-    def embed(self, packed: PackedTexts, *, pooling: Pooling | None = None) -> torch.Tensor:
+    def embed(self, packed: PackedTexts) -> torch.Tensor:
         """Unit-length embeddings (K, D) float32 of packed texts, with their graph when grad is enabled."""
-        pooling = pooling or self.settings.pooling
-        if pooling is Pooling.LAST:
-            pooled = self.hidden_states(packed, ends_only=True).float()
+        pooling = self.settings.pooling
+        return self.embed_poolings(packed, [pooling])[pooling]
+
+    def embed_poolings(
+        self, packed: PackedTexts, poolings: Sequence[Pooling], *, num_exact: int = 0
+    ) -> dict[Pooling, torch.Tensor]:
+        """As `embed`, with several poolings of one forward; `num_exact` as for `hidden_states`."""
+        ends_only = list(poolings) == [Pooling.LAST]
+        hidden = self.hidden_states(packed, ends_only=ends_only, num_exact=num_exact)
+        if ends_only:
+            pooled = {Pooling.LAST: hidden.float()}
         else:
-            pooled = pool(self.hidden_states(packed), segments=packed.segments, pooling=pooling)
-        return unit_length(pooled, dim=-1)[packed.segment_of_text]
+            pooled = {pooling: pool(hidden, segments=packed.segments, pooling=pooling) for pooling in poolings}
+        return {pooling: unit_length(rows, dim=-1)[packed.segment_of_text] for pooling, rows in pooled.items()}
 
     @contextmanager
     def plain_layers(self) -> Iterator[PreTrainedModel]:
@@ -305,7 +284,6 @@ class Embedder:
         )[pooling]
         return rows if dim is None else shorten(torch.from_numpy(rows), dim=dim).numpy()
 
-    @torch.no_grad()
     def encode_poolings(
         self,
         texts: Sequence[str],
@@ -320,36 +298,9 @@ class Embedder:
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("encode takes a list of strings; for one text write encode([text])[0]")
         prompt = self.prompt_of(Side(side), instruction=instruction)
-        counts = Counter(texts)
-        distinct = list(counts)
-        hidden_size = self.backbone.model.config.hidden_size
-        result = {
-            Pooling(pooling): np.empty((len(distinct), pooled_width(hidden_size, pooling=pooling)), dtype=np.float32)
-            for pooling in poolings
-        }
-        with self.dropout(is_on=False):
-            for first, tokenized in tokenize_ahead(self.tokenizer, distinct, prompt=prompt):
-                for group in split_by_tokens([len(tokens) for tokens in tokenized.ids], max_tokens=max_tokens):
-                    packed = pack_tokens(tokenized.select(group), device=self.device)
-                    for pooling, vectors in self._embed_poolings(packed, list(result)).items():
-                        result[pooling][first + group] = vectors.cpu().numpy()
-                    if on_progress:
-                        on_progress(sum(counts[distinct[first + index]] for index in group))
-        if len(distinct) == len(texts):
-            return result
-        row_of = {text: row for row, text in enumerate(distinct)}
-        rows_of_texts = [row_of[text] for text in texts]
-        return {pooling: rows[rows_of_texts] for pooling, rows in result.items()}
-
-    def _embed_poolings(self, packed: PackedTexts, poolings: Sequence[Pooling]) -> dict[Pooling, torch.Tensor]:
-        ends_only = list(poolings) == [Pooling.LAST]
-        num_exact = _ENCODE_EXACT_LAYERS[self.device.type]
-        hidden = self.hidden_states(packed, ends_only=ends_only, num_exact=num_exact)
-        if ends_only:
-            pooled = {Pooling.LAST: hidden.float()}
-        else:
-            pooled = {pooling: pool(hidden, segments=packed.segments, pooling=pooling) for pooling in poolings}
-        return {pooling: unit_length(rows, dim=-1)[packed.segment_of_text] for pooling, rows in pooled.items()}
+        return encode_texts(
+            self, texts, poolings=poolings, prompt=prompt, max_tokens=max_tokens, on_progress=on_progress
+        )
 
     # ---- the adapter ----------------------------------------------------------------------------------------------
 
@@ -393,24 +344,6 @@ class Embedder:
             files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))
 
 
-def _length_limit(backbone: Backbone) -> int | None:
-    return getattr(backbone.model.config, "max_position_embeddings", None)
-
-
 def _portable_name(model: str) -> str:
     """A folder by its full path, so that a run made from it loads from anywhere on this machine."""
     return str(Path(model).resolve()) if Path(model).is_dir() else model
-
-
-def _as_template(value: str | None) -> str | None:
-    try:
-        return None if value is None else resolve_template(value)
-    except ValueError as error:
-        raise ConfigError(f"The prompt {value!r} {error}.") from None
-
-
-def _as_choice(kind: type[Choice], value: Choice | str | None, name: str) -> Choice | None:
-    try:
-        return None if value is None else kind(value)
-    except ValueError:
-        raise ConfigError(f"{name} is {value!r}; it must be one of {', '.join(kind)}.") from None

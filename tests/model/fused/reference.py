@@ -81,7 +81,9 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: Attentio
         keys, values = keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
         scores = torch.einsum("qhd,khd->hqk", queries, keys) * shape.scaling
         distance = torch.arange(first, length)[:, None] - torch.arange(length)
-        hidden = (distance < 0) | (distance >= (shape.window or length))
+        hidden = distance.abs() >= (shape.window or length)
+        if shape.is_causal:
+            hidden |= distance < 0
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         outputs.append(torch.einsum("hqk,khd->qhd", weights, values).flatten(1))
         start += length

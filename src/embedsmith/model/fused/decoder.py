@@ -31,15 +31,16 @@ class FusedDecoder:
     Args:
         model: frozen; its linear layers share memory with the fused ones from here on.
         kernels: None: the fastest that work on the model's device.
+        num_bidirectional: in so many of the last layers a token sees later ones too.
     """
 
-    def __init__(self, model: PreTrainedModel, *, kernels: Kernels | None = None) -> None:
+    def __init__(self, model: PreTrainedModel, *, kernels: Kernels | None = None, num_bidirectional: int = 0) -> None:
         self.model = model
         self.dtype = model.dtype
         config = model.config
         widths = (config.hidden_size, config.intermediate_size, model.layers[0].self_attn.head_dim)
         self.kernels = kernels or choose_kernels(model.device, widths=widths)
-        self.layout = read_layout(model, kernels=self.kernels)
+        self.layout = read_layout(model, kernels=self.kernels, num_bidirectional=num_bidirectional)
         self._cos, self._sin = rotary_tables(model, 256)
 
     def __call__(self, packed: PackedTexts, *, ends_only: bool = False, num_exact: int = 0) -> torch.Tensor:
@@ -82,7 +83,9 @@ class FusedDecoder:
             for group in groups:
                 group.empty_layers()
 
-    def attention_shape(self, segments: Segments, *, window: int | None, ends_only: bool) -> AttentionShape:
+    def attention_shape(
+        self, segments: Segments, *, window: int | None, is_causal: bool, ends_only: bool
+    ) -> AttentionShape:
         """The shape of one layer's attention."""
         layout = self.layout
         return AttentionShape(
@@ -93,6 +96,7 @@ class FusedDecoder:
             scaling=layout.scaling,
             window=window,
             ends_only=ends_only,
+            is_causal=is_causal,
             cos=self._cos,
             sin=self._sin,
         )

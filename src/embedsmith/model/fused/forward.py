@@ -148,7 +148,9 @@ class Forward:
         return q, k, v
 
     def _shape(self, layer: Layer, rows: torch.Tensor | None) -> AttentionShape:
-        return self.decoder.attention_shape(self.packed.segments, window=layer.window, ends_only=rows is not None)
+        return self.decoder.attention_shape(
+            self.packed.segments, window=layer.window, is_causal=layer.is_causal, ends_only=rows is not None
+        )
 
     def _norm_heads(self, x: torch.Tensor, norm: Norm) -> NormState:
         """Normalise each head of x (n, heads * width) in place."""

@@ -164,11 +164,11 @@ static void product(const float *a, int64_t ai, int64_t ap, const float *b, int6
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
 
-/* One call's shape. Every segment attends to itself, causally; `ends_only`: only each segment's last query. */
+/* One call's shape. Every segment attends to itself, causally or both ways; `ends_only`: only its last query. */
 typedef struct {
     const int32_t *cu_seqlens;
     int64_t num_segments, longest, heads, kv_heads, dim, rotary_dim, window;
-    int32_t ends_only;
+    int32_t ends_only, is_causal;
     float scale;
     const float *cos, *sin; /* (positions, rotary_dim / 2) */
 } attention_t;
@@ -176,15 +176,17 @@ typedef struct {
 enum { QUERY_ROWS = 32 };
 #define MASKED -1e30f /* not infinity, which exp_quick would turn into NaN */
 
-/* Softmax of each column of s (seen keys x lanes queries) over keys (position - window, position]; the others become
- * zero. Column l is the query at position first + l. */
-INLINE void softmax_columns(float *s, int64_t first, int64_t seen, int64_t lanes, int64_t window, vf (*exp)(vf)) {
+/* Softmax of each column of s (seen keys x lanes queries) over keys (position - window, position + ahead]; the others
+ * become zero. Column l is the query at position first + l. */
+INLINE void softmax_columns(float *s, int64_t first, int64_t seen, int64_t lanes, int64_t window, int64_t ahead,
+                            vf (*exp)(vf)) {
     EACH_VECTOR(l, lanes) {
         vi position = LANE + (int32_t)(first + l), before = window > 0 ? position - (int32_t)window : splat_i(-1);
+        vi last = position + (int32_t)ahead;
         vf top = splat(MASKED), sum = splat(0);
         for (int64_t j = 0; j < seen; j++) {
             vi key = splat_i((int32_t)j);
-            vf v = select_f((key <= position) & (key > before), loadf(s + j * lanes + l), splat(MASKED));
+            vf v = select_f((key <= last) & (key > before), loadf(s + j * lanes + l), splat(MASKED));
             top = max_v(top, v);
             storef(s + j * lanes + l, v);
         }

@@ -57,11 +57,12 @@ class AttentionShape:
     """One call of attention over packed segments.
 
     Attributes:
-        segments: each attends to itself only, causally.
+        segments: each attends to itself only.
         num_heads, num_kv_heads, head_dim: heads and their width.
         scaling: of the scores.
-        window: tokens a query may look back, itself included, or None.
+        window: tokens a query may look back, itself included, or None; as many ahead where it is not causal.
         ends_only: queries are given for the last token of each segment only, one row a segment.
+        is_causal: whether a query sees no later key.
         cos, sin: (positions, rotated width / 2) float32.
     """
 
@@ -74,6 +75,7 @@ class AttentionShape:
     ends_only: bool
     cos: torch.Tensor
     sin: torch.Tensor
+    is_causal: bool = True
 
 
 class Kernels(Protocol):

@@ -242,7 +242,8 @@ static void NAME(load_queries)(const attention_t *t, const T *q, int64_t stride,
  * `row` on and see `seen` keys. */
 #define EACH_QUERY_BLOCK                                                                                   \
     for (int64_t first = t->ends_only ? length - 1 : 0, num, seen, row;                                    \
-         num = length - first < QUERY_ROWS ? length - first : QUERY_ROWS, seen = first + num,              \
+         num = length - first < QUERY_ROWS ? length - first : QUERY_ROWS,                                  \
+                 seen = t->is_causal ? first + num : length,                                               \
                  row = t->ends_only ? segment : start + first, first < length;                             \
          first += QUERY_ROWS)
 
@@ -263,6 +264,7 @@ void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T
             int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
             int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
             int64_t at = start * kv_stride + kv_head * dim;
+            int64_t ahead = t->is_causal ? 0 : t->window > 0 ? t->window - 1 : length;
             if (task > 0) NAME(fetch_task)(t, task - 1, q, q_stride, k, v, kv_stride, NULL, 0);
             NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, values);
             for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
@@ -271,7 +273,7 @@ void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T
                     NAME(load_queries)
                     (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
                     product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
-                    softmax_columns(p, first, seen, lanes, t->window, EXP);
+                    softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
                     product(p, 1, lanes, values, dim, sums, dim, num, dim, seen, 0);
                     for (int64_t i = 0; i < num; i++)
                         NAME(store_head)(sums + i * dim, dim, out + (row + i) * out_stride + head * dim);
@@ -298,6 +300,7 @@ void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride
             int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
             int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
             int64_t at = start * kv_stride + kv_head * dim;
+            int64_t ahead = t->is_causal ? 0 : t->window > 0 ? t->window - 1 : length;
             if (task > 0) {
                 NAME(fetch_task)(t, task - 1, q, q_stride, k, v, kv_stride, dout, out_stride);
                 NAME(fetch_task)(t, task - 1, dq, q_stride, dk, dv, kv_stride, NULL, 0);
@@ -315,7 +318,7 @@ void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride
                     transpose(douts, num, dim, douts_t, lanes);
                     product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
                     product(values, dim, 1, douts_t, lanes, ds, lanes, seen, lanes, dim, 0);
-                    softmax_columns(p, first, seen, lanes, t->window, EXP);
+                    softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
                     softmax_columns_backward(p, ds, seen, lanes);
                     product(ds, 1, lanes, keys, dim, dqueries, dim, num, dim, seen, 0);
                     product(ds, lanes, 1, queries, dim, dkeys, dim, seen, dim, num, 1);

@@ -30,6 +30,7 @@ class Layer:
         head_norms: of query and key heads (Qwen3), or None.
         out, up, down: attention's output, the MLP's input (gate and up in one) and output.
         window: tokens a query may look back, or None.
+        is_causal: whether a token sees no later one.
     """
 
     norm: Norm
@@ -42,6 +43,7 @@ class Layer:
     up: LinearGroup
     down: LinearGroup
     window: int | None
+    is_causal: bool
 
 
 @dataclass(frozen=True)
@@ -91,15 +93,25 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
     return None
 
 
-def read_layout(model: PreTrainedModel, *, kernels: Kernels) -> Layout:
-    """Read a model for which `why_not_fused` is None; merges its linear layers in place."""
+def read_layout(model: PreTrainedModel, *, kernels: Kernels, num_bidirectional: int = 0) -> Layout:
+    """Read a model for which `why_not_fused` is None; merges its linear layers in place.
+
+    In the last `num_bidirectional` layers a token sees later ones too.
+    """
     config = model.config
     attention = model.layers[0].self_attn
     num_layers = len(model.layers)
     activation = Activation(_ACTIVATIONS[config.hidden_act], is_gated=hasattr(model.layers[0].mlp, "gate_proj"))
     return Layout(
         layers=[
-            _read_layer(layer, config, kernels, activation, is_last=index == num_layers - 1)
+            _read_layer(
+                layer,
+                config,
+                kernels,
+                activation,
+                is_last=index == num_layers - 1,
+                is_causal=index < num_layers - num_bidirectional,
+            )
             for index, layer in enumerate(model.layers)
         ],
         final_norm=_read_norm(model.norm if hasattr(model, "norm") else model.final_layernorm, config),
@@ -121,7 +133,9 @@ def rotary_tables(model: PreTrainedModel, num_positions: int) -> tuple[torch.Ten
     return cos[0, :, :half].contiguous(), sin[0, :, :half].contiguous()
 
 
-def _read_layer(layer: Any, config: Any, kernels: Kernels, activation: Activation, *, is_last: bool) -> Layer:
+def _read_layer(
+    layer: Any, config: Any, kernels: Kernels, activation: Activation, *, is_last: bool, is_causal: bool
+) -> Layer:
     attention, mlp = layer.self_attn, layer.mlp
     is_parallel = not hasattr(layer, "post_attention_layernorm")
 
@@ -147,6 +161,7 @@ def _read_layer(layer: Any, config: Any, kernels: Kernels, activation: Activatio
         up=group(mlp, *(("gate_proj", "up_proj") if is_gated else ("fc1",)), activation=activation),
         down=group(mlp, "down_proj" if is_gated else "fc2", into_stream=True),
         window=window,
+        is_causal=is_causal,
     )
 
 
