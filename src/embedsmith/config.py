@@ -88,7 +88,8 @@ class ModelSection(Section):
     """The language model and how its states become an embedding."""
 
     model: str = "smollm2-135m"
-    """Built-in name, hub id or local folder of a decoder."""
+    """Built-in name, hub id or local folder of a decoder; or a finished run, whose adapter becomes part of the weights.
+    """
     pooling: Pooling = Pooling.LAST
     """last, mean, weighted_mean or concat (last and mean side by side)."""
     prompt: Template = None

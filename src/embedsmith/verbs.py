@@ -18,7 +18,7 @@ from embedsmith.config import Pooling, Precision, RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.display import TrainingDisplay, encoding_progress
-from embedsmith.errors import ConfigError, MissingExtraError, ModelError, RunError
+from embedsmith.errors import MissingExtraError, ModelError, RunError
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
 from embedsmith.model.doctor import Diagnosis, examine
@@ -260,9 +260,8 @@ def _prepare(config: RunConfig, *, device: torch.device) -> Embedder:
         precision=config.model.precision,
         device=str(device),
         fused=config.model.fused,
+        as_base=True,
     )
-    if embedder.adapter is not None:
-        raise ConfigError(f"model.model is {config.model.model}, a run or an adapter; name a base model to train.")
     examine(embedder).raise_if_wrong()
     torch.manual_seed(config.training.seed)
     embedder.add_adapter(config.adapter)

@@ -36,7 +36,6 @@ from embedsmith.model.backbone import (
     choose_device,
     choose_precision,
     find_adapter,
-    load_backbone,
 )
 from embedsmith.model.dropout import rows_from
 from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts
@@ -45,6 +44,7 @@ from embedsmith.model.fused.layout import why_not_fused
 from embedsmith.model.packing import PackedTexts, pack_tokens
 from embedsmith.model.pooling import pool, pooled_width
 from embedsmith.model.settings import EmbeddingSettings
+from embedsmith.model.stages import load_base
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prompts import Prompt, read_prompt
@@ -95,6 +95,7 @@ class Embedder:
         device: str | None = None,
         fused: bool = True,
         base_model: str | None = None,
+        as_base: bool = False,
     ) -> "Embedder":
         """Load MODEL: a built-in name, a hub id, a local folder, a finished run's folder, or a LoRA adapter.
 
@@ -111,6 +112,7 @@ class Embedder:
             device: a torch device; None: CUDA where there is one, else the CPU.
             fused: run through fused blocks where the family has them; False: transformers' own layers.
             base_model: where the base of a run or adapter lies; None: where it lay when it was trained.
+            as_base: take a run's adapter into the weights, for another one to be trained on top.
 
         Raises:
             ModelError: no such model, no decoder, or damaged files.
@@ -122,7 +124,7 @@ class Embedder:
             raise ConfigError(f"'{model}' is no run or adapter, so it has no base model.\nLeave base_model away.")
         settings = (saved or EmbeddingSettings(base_model=model)).override(
             {
-                "base_model": base_model,
+                "base_model": model if as_base else base_model,
                 "pooling": pooling,
                 "prompt": prompt,
                 "query_prompt": query_prompt,
@@ -134,18 +136,16 @@ class Embedder:
         )
         settings = replace(settings, base_model=_portable_name(settings.base_model))
         try:
-            backbone = load_backbone(
-                settings.base_model,
-                precision=choose_precision(precision),
-                device=choose_device(device),
+            backbone = load_base(
+                settings.base_model, precision=choose_precision(precision), device=choose_device(device)
             )
         except ModelError as error:
-            if not saved or base_model:
+            if not saved or base_model or as_base:
                 raise
             advice = "If that base lies elsewhere by now, name it: --base-model MODEL, in Python base_model=MODEL."
             raise ModelError(f"The base of the adapter {model}: {error}\n{advice}") from error
         embedder = cls(backbone, settings=settings, fused=fused)
-        if adapter_folder:
+        if adapter_folder and not as_base:
             embedder._take(load_adapter(backbone, folder=adapter_folder))
         return embedder
 

@@ -1,0 +1,40 @@
+"""A model, or a finished run with its adapter taken into the weights, so that another stage can build on it.
+
+The sum is formed in float32 and cast once. A run may itself build on a run.
+"""
+
+from pathlib import Path
+
+import torch
+
+from embedsmith.config import Precision
+from embedsmith.model.adapter import load_adapter
+from embedsmith.model.backbone import Backbone, choose_dtype, find_adapter, load_backbone
+from embedsmith.model.settings import EmbeddingSettings
+
+
+def load_base(model: str, *, precision: Precision, device: torch.device) -> Backbone:
+    """Load MODEL as something to put an adapter on.
+
+    Raises:
+        ModelError: as `load_backbone` and `load_adapter`.
+    """
+    folder = find_adapter(model)
+    if folder is None:
+        return load_backbone(model, precision=precision, device=device)
+    base = load_base(EmbeddingSettings.read(folder).base_model, precision=Precision.FP32, device=device)
+    merge_adapter(base, folder=folder)
+    base.model.to(choose_dtype(precision, device))
+    return Backbone(name=model, model=base.model, tokenizer=base.tokenizer)
+
+
+def merge_adapter(backbone: Backbone, *, folder: Path) -> None:
+    """Add a saved adapter to the weights of a backbone in float32; nothing of peft's stays on it.
+
+    Raises:
+        ModelError: the adapter does not fit.
+    """
+    assert backbone.model.dtype is torch.float32, "bfloat16 would lose small updates"
+    merged = load_adapter(backbone, folder=folder).merge_and_unload()
+    assert merged is backbone.model
+    merged.requires_grad_(False)
