@@ -11,6 +11,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.recipe import load_config
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import step_on
+from embedsmith.training.memory import tokens_that_fit
 from embedsmith.training.objective import Objective
 
 
@@ -59,7 +60,7 @@ class EmbedsmithSubject:
             self.embedder,
             batch=triplets,
             objective=self.objective,
-            max_tokens=self.config.training.max_tokens,
+            max_tokens=self.config.training.max_tokens or tokens_that_fit(self.embedder),
             processes=Processes(self.accelerator),
         )
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)

@@ -49,12 +49,14 @@ class Loss(StrEnum):
     """What is minimised; `training/loss.py` has the formulas.
 
     `auto` takes `info_nce` for triplets and pairs, `cosent` for scored pairs. `angle` is AnglE's, for scored pairs.
+    `mntp` is no embedding loss: it adapts a model to attention both ways, as the stage before one (LLM2Vec).
     """
 
     AUTO = "auto"
     INFO_NCE = "info_nce"
     COSENT = "cosent"
     ANGLE = "angle"
+    MNTP = "mntp"
 
 
 def _no_bool(value: Any) -> Any:
@@ -183,7 +185,11 @@ class TrainingSection(Section):
     temperature: Float = Field(default=0.05, gt=0)
     """Divides cosine similarities in the loss; sentence-transformers' `scale` is its inverse."""
     loss: Loss = Loss.AUTO
-    """auto, info_nce (triplets and pairs), cosent or angle (scored pairs)."""
+    """auto, info_nce (triplets and pairs), cosent or angle (scored pairs), or mntp (adapts to attention both ways)."""
+    mask_rate: Float = Field(default=0.2, gt=0, le=1)
+    """Share of the tokens that mntp hides."""
+    mask_token: str = "_"  # noqa: S105 (no password)
+    """What stands for a token that mntp hides."""
     use_hard_negatives: bool = True
     """Whether the data's negatives are candidates too."""
     hard_negative_weight: Float = Field(default=1.0, ge=0)

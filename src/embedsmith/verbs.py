@@ -14,7 +14,7 @@ from accelerate import Accelerator
 from rich.console import Console
 
 from embedsmith import files
-from embedsmith.config import Pooling, Precision, RunConfig, Side
+from embedsmith.config import Loss, Pooling, Precision, RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.display import TrainingDisplay, encoding_progress
@@ -31,7 +31,8 @@ from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import Outcome, planned_steps, train_adapter
-from embedsmith.training.objective import make_objective
+from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction
+from embedsmith.training.objective import Objective, make_objective
 
 log = logging.getLogger(__name__)
 
@@ -107,9 +108,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     max_steps = planned_steps(config, num_triplets=len(triplets))
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
     embedder = _prepare(config, device=accelerator.device)
-    objective = make_objective(config, data=triplets, dim=embedder.dim, device=embedder.device)
-    if config.training.matryoshka_dims:
-        embedder.settings = replace(embedder.settings, matryoshka_dims=objective.widths)
+    objective = _make_objective(config, triplets=triplets, embedder=embedder)
     console.print(
         f"{len(triplets)} {triplets.kind}, {max_steps} steps of {config.training.batch_size}; "
         f"model {config.model.model} ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, "
@@ -266,6 +265,15 @@ def _prepare(config: RunConfig, *, device: torch.device) -> Embedder:
     torch.manual_seed(config.training.seed)
     embedder.add_adapter(config.adapter)
     return embedder
+
+
+def _make_objective(config: RunConfig, *, triplets: TripletTable, embedder: Embedder) -> Objective | MaskedPrediction:
+    if config.training.loss is Loss.MNTP:
+        return make_masked_prediction(config, backbone=embedder.backbone)
+    objective = make_objective(config, data=triplets, dim=embedder.dim, device=embedder.device)
+    if config.training.matryoshka_dims:
+        embedder.settings = replace(embedder.settings, matryoshka_dims=objective.widths)
+    return objective
 
 
 def _require(tracker: str) -> None:

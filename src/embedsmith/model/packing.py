@@ -11,7 +11,7 @@ Invariant: segments are in order of length, so segments of one length lie side b
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, groupby, pairwise
 
 import numpy as np
@@ -99,6 +99,10 @@ class PackedTexts:
             self._piece(slice(first, end), start=starts[first], end=starts[end])
             for first, end in pairwise([*bounds, len(lengths)])
         ]
+
+    def with_ids(self, ids: torch.Tensor) -> "PackedTexts":
+        """The same row with other tokens, (N,)."""
+        return replace(self, input_ids=ids[None])
 
     def _piece(self, segments: slice, *, start: int, end: int) -> "PackedTexts":
         cu_seqlens = self.segments.cu_seqlens[segments.start : segments.stop + 1]

@@ -87,9 +87,10 @@ class Processes:
             return number
         return int(self.accelerator.reduce(torch.tensor(number, device=self.accelerator.device), "sum"))
 
-    def wait(self) -> None:
-        """Wait until every process is here."""
-        self.accelerator.wait_for_everyone()
+    def sum_tensor(self, number: torch.Tensor) -> torch.Tensor:
+        """A scalar tensor's sum over processes."""
+        total: torch.Tensor = self.accelerator.reduce(number, "sum") if self.count > 1 else number
+        return total
 
 
 class _Gather(torch.autograd.Function):

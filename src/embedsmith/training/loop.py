@@ -27,6 +27,7 @@ from embedsmith.training.checkpoint import Progress, load_checkpoint, save_check
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.memory import tokens_that_fit
+from embedsmith.training.mntp import MaskedPrediction, predict_masked
 from embedsmith.training.objective import Objective
 
 METRICS_FILE = "metrics.jsonl"
@@ -64,7 +65,7 @@ def train_adapter(
     *,
     config: RunConfig,
     triplets: TripletTable,
-    objective: Objective,
+    objective: Objective | MaskedPrediction,
     evaluate: Callable[[], TaskResult] | None,
     accelerator: Accelerator,
     display: Display,
@@ -133,9 +134,15 @@ def train_adapter(
         step_started = time.perf_counter()
         batch = triplets.rows(rows)
         # ---- one step ---------------------------------------------------------------------------
-        loss, num_tokens = step_on(
-            embedder, batch=batch, objective=objective, max_tokens=settings.max_tokens, processes=processes
-        )
+        max_tokens = settings.max_tokens or tokens_that_fit(embedder)
+        if isinstance(objective, MaskedPrediction):
+            loss, num_tokens = predict_masked(
+                embedder, batch=batch, objective=objective, max_tokens=max_tokens, processes=processes
+            )
+        else:
+            loss, num_tokens = step_on(
+                embedder, batch=batch, objective=objective, max_tokens=max_tokens, processes=processes
+            )
         processes.add_up(parameters)
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
@@ -181,7 +188,7 @@ def step_on(
     *,
     batch: Triplets,
     objective: Objective,
-    max_tokens: int | None,
+    max_tokens: int,
     processes: Processes,
 ) -> tuple[torch.Tensor, int]:
     """Add the gradients of one batch to the adapter; returns its loss and the tokens it took.
@@ -190,7 +197,7 @@ def step_on(
         embedder: has an adapter.
         batch: of all processes.
         objective: what is minimised.
-        max_tokens: tokens that keep what backward needs at one time; None: as many as fit.
+        max_tokens: tokens that keep what backward needs at one time.
         processes: among whom the batch is shared.
     """
     share = processes.share(batch)
@@ -206,7 +213,7 @@ def step_on(
         processes.apart(embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)])),
         embedder=embedder,
         loss_of=lambda embeddings: loss_of(processes.gather(embeddings, num_groups=len(groups))),
-        max_tokens=max_tokens or tokens_that_fit(embedder),
+        max_tokens=max_tokens,
         backward=processes.accelerator.backward,
     )
     return loss, processes.sum(num_tokens)
