@@ -229,7 +229,7 @@ def test_errors_of_the_programmer_keep_their_traceback(work: list[str], monkeypa
     def broken(*_: object, **__: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr(verbs, "load_triplets", broken)
+    monkeypatch.setattr("embedsmith.prepare.load_triplets", broken)
     with pytest.raises(AssertionError, match="a bug"):
         run_command(work)
 

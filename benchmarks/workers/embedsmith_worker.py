@@ -10,9 +10,9 @@ from embedsmith.data.triplets import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.recipe import load_config
 from embedsmith.training.distributed import Processes
-from embedsmith.training.loop import step_on
 from embedsmith.training.memory import tokens_that_fit
 from embedsmith.training.objective import Objective
+from embedsmith.training.step import take_step
 
 
 class EmbedsmithSubject:
@@ -56,7 +56,7 @@ class EmbedsmithSubject:
     def step(self, batch: Batch) -> tuple[float, int]:
         """As one turn of `embedsmith.training.loop.train_adapter`; equal texts count once in the tokens."""
         triplets = Triplets.plain(batch.anchors, batch.positives, batch.negatives)
-        loss, num_tokens = step_on(
+        loss, num_tokens = take_step(
             self.embedder,
             batch=triplets,
             objective=self.objective,

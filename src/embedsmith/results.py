@@ -92,3 +92,42 @@ class SweepPoint:
     def spread(self) -> float | None:
         """Standard deviation over seeds (of the sample); None for fewer than two."""
         return stdev(self.known) if len(self.known) > 1 else None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run will take.
+
+    Attributes:
+        num_rows: of data.
+        num_steps: optimizer steps.
+        num_epochs: passes over the data.
+        tokens_per_step: mean over the batches counted; equal texts of a batch count once.
+        step_s: seconds of a step of that size.
+        num_evaluations: of the development set.
+        evaluation_s: seconds of one.
+        start_s: seconds until the first step: data, model, checks.
+        peak_bytes: most memory at one time: of the whole process on a CPU, of tensors on a GPU.
+        device: where and how, in words.
+    """
+
+    num_rows: int
+    num_steps: int
+    num_epochs: float
+    tokens_per_step: float
+    step_s: float
+    num_evaluations: int
+    evaluation_s: float
+    start_s: float
+    peak_bytes: int
+    device: str
+
+    @property
+    def total_tokens(self) -> float:
+        """Tokens of all steps."""
+        return self.num_steps * self.tokens_per_step
+
+    @property
+    def total_s(self) -> float:
+        """Seconds of the whole run."""
+        return self.start_s + self.num_steps * self.step_s + self.num_evaluations * self.evaluation_s

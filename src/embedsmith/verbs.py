@@ -1,40 +1,33 @@
 """The verbs: each composes the folders below into one thing a user wants done. The command line and the Python API call
 these; nothing here parses arguments."""
 
-import logging
 import shutil
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from rich.console import Console
 
 from embedsmith import files
-from embedsmith.config import Loss, Pooling, Precision, RunConfig, Side
+from embedsmith.config import Pooling, Precision, RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.data.triplets import TripletTable, load_triplets
+from embedsmith.data.triplets import TripletTable
 from embedsmith.display import TrainingDisplay, encoding_progress
-from embedsmith.errors import MissingExtraError, ModelError, RunError
+from embedsmith.errors import ModelError, RunError
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.pooling import pooled_width
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.prompts import INSTRUCTION_FIELD
+from embedsmith.prepare import is_first_process, prepare_run
 from embedsmith.recipe import load_config
 from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
-from embedsmith.training.distributed import Processes
-from embedsmith.training.loop import Outcome, planned_steps, train_adapter
-from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction
-from embedsmith.training.objective import Objective, make_objective
-
-log = logging.getLogger(__name__)
+from embedsmith.training.loop import Outcome, train_adapter
 
 CONFIG_FILE = "run.yaml"
 DEV_TASK = "dev"
@@ -97,20 +90,12 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     """
     console = console or Console(quiet=True)
     folder = Path(config.output_dir)
-    accelerator = _start(config)
-    if not resume and accelerator.is_main_process:
+    if not resume and is_first_process():
         check_run_folder(folder)
-    triplets = load_triplets(config.data.train, columns=config.data.columns)
-    if config.data.max_triplets:
-        triplets = triplets.draw(config.data.max_triplets)
-    if triplets.has_instructions and not config.model.takes_instruction:
-        log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
-    max_steps = planned_steps(config, num_triplets=len(triplets))
-    dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
-    embedder = _prepare(config, device=accelerator.device)
-    objective = _make_objective(config, triplets=triplets, embedder=embedder)
+    run = prepare_run(config)
+    embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
     console.print(
-        f"{len(triplets)} {triplets.kind}, {max_steps} steps of {config.training.batch_size}; "
+        f"{len(triplets)} {triplets.kind}, {run.max_steps} steps of {config.training.batch_size}; "
         f"model {config.model.model} ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, "
         f"{embedder.path})",
         highlight=False,
@@ -119,7 +104,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     def evaluate_dev() -> TaskResult:
         assert dev is not None
         try:
-            return _score_dev(embedder, dev)
+            return score_dev(embedder, dev)
         except ModelError as error:
             raise RunError(f"The model has collapsed in training. {error}\nLower training.learning_rate.") from error
 
@@ -129,12 +114,12 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
             files.write_text(folder / CONFIG_FILE, config.to_yaml())
         if config.training.report_to:
             accelerator.init_trackers("embedsmith")
-        with TrainingDisplay(console, max_steps=max_steps) as display:
+        with TrainingDisplay(console, max_steps=run.max_steps) as display:
             outcome = train_adapter(
                 embedder,
                 config=config,
                 triplets=triplets,
-                objective=objective,
+                objective=run.objective,
                 evaluate=evaluate_dev if dev else None,
                 accelerator=accelerator,
                 display=display,
@@ -235,54 +220,6 @@ def evaluate(
         return evaluate_tasks(embed, tasks=loaded, on_task=start)
 
 
-def _start(config: RunConfig) -> Accelerator:
-    trackers = config.training.report_to
-    for tracker in trackers:
-        _require(tracker)
-    # Without the flag accelerate takes no notice of other processes on a machine without an accelerator.
-    on_cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=on_cpu, log_with=list(trackers) or None, project_dir=config.output_dir)
-    Processes(accelerator).check_batch(config.training.batch_size)
-    return accelerator
-
-
-def _prepare(config: RunConfig, *, device: torch.device) -> Embedder:
-    embedder = Embedder.load(
-        config.model.model,
-        pooling=config.model.pooling,
-        prompt=config.model.prompt,
-        query_prompt=config.model.query_prompt,
-        instruction=config.model.instruction,
-        end_token=config.model.end_token,
-        bidirectional_layers=config.model.bidirectional_layers,
-        max_length=config.model.max_length,
-        precision=config.model.precision,
-        device=str(device),
-        fused=config.model.fused,
-        as_base=True,
-    )
-    examine(embedder).raise_if_wrong()
-    torch.manual_seed(config.training.seed)
-    embedder.add_adapter(config.adapter)
-    return embedder
-
-
-def _make_objective(config: RunConfig, *, triplets: TripletTable, embedder: Embedder) -> Objective | MaskedPrediction:
-    if config.training.loss is Loss.MNTP:
-        return make_masked_prediction(config, backbone=embedder.backbone)
-    objective = make_objective(config, data=triplets, dim=embedder.dim, device=embedder.device)
-    if config.training.matryoshka_dims:
-        embedder.settings = replace(embedder.settings, matryoshka_dims=objective.widths)
-    return objective
-
-
-def _require(tracker: str) -> None:
-    from importlib.util import find_spec
-
-    if find_spec(tracker) is None:
-        raise MissingExtraError(tracker, extra=tracker, needed_for=f"training.report_to: {tracker}")
-
-
 @contextmanager
 def _run_folder(folder: Path) -> Iterator[None]:
     """Make the run folder; if the block fails before anything worth keeping is in it, take it away again."""
@@ -295,7 +232,8 @@ def _run_folder(folder: Path) -> Iterator[None]:
         raise
 
 
-def _score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
+def score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
+    """Score an embedder on a development set; raises ModelError when its embeddings cannot be ranked."""
     similarities = pair_similarities(lambda texts: {DEV_TASK: embedder.encode(texts, side=Side.QUERY)}, dev)
     return score_task(similarities[DEV_TASK], dev.scores, task="the development set")
 

@@ -70,9 +70,9 @@ def test_only_what_lies_beyond_the_bound_is_computed_twice(
     forwards: list[int] = []
     hidden_states = Embedder.hidden_states
 
-    def counted(self: Embedder, packed: PackedTexts, *, ends_only: bool = False) -> torch.Tensor:
+    def counted(self: Embedder, packed: PackedTexts, *, ends_only: bool = False, num_exact: int = 0) -> torch.Tensor:
         forwards.append(packed.num_tokens)
-        return hidden_states(self, packed, ends_only=ends_only)
+        return hidden_states(self, packed, ends_only=ends_only, num_exact=num_exact)
 
     monkeypatch.setattr(Embedder, "hidden_states", counted)
     _gradients(model_folders["llama"], max_tokens=max_tokens)

@@ -21,6 +21,7 @@ from embedsmith.training import loop, objective
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import learning_rate_at, planned_steps, read_metrics, train_adapter
 from embedsmith.training.objective import Objective, make_objective
+from embedsmith.training.step import take_step
 
 
 class Silent:
@@ -212,7 +213,7 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
         config = _config(tmp_path)
         paper = Objective(Loss.INFO_NCE, config.training, config.teacher, widths=(embedder.dim,))
         alone = Processes(Accelerator(cpu=True))
-        loss, _ = loop.step_on(embedder, batch=batch, objective=paper, max_tokens=1000, processes=alone)
+        loss, _ = take_step(embedder, batch=batch, objective=paper, max_tokens=1000, processes=alone)
         return loss.item()
 
     written_out = Triplets.plain(

@@ -10,7 +10,6 @@ from tiny import FAMILIES, TEXTS, save_model
 from transformers import AutoModelForCausalLM
 
 from embedsmith.config import AdapterSection
-from embedsmith.data.triplets import Triplets
 from embedsmith.errors import ConfigError
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.head import Head, load_head
@@ -19,7 +18,6 @@ from embedsmith.training.distributed import Processes
 from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction, mask_tokens, mntp_loss, predict_masked
 
 ALONE = Processes(Accelerator(cpu=True))
-BATCH = Triplets.plain(TEXTS[:3], TEXTS[1:4], TEXTS[3:6])
 
 
 def _objective(embedder: Embedder, **changes: object) -> MaskedPrediction:
@@ -118,7 +116,11 @@ def test_pieces_give_the_gradients_of_the_whole(model_folders: dict[str, str], f
             weight.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
         torch.manual_seed(3)
         loss, _ = predict_masked(
-            embedder, batch=BATCH, objective=_objective(embedder), max_tokens=max_tokens, processes=ALONE
+            embedder.pack(TEXTS),
+            embedder=embedder,
+            objective=_objective(embedder),
+            max_tokens=max_tokens,
+            processes=ALONE,
         )
         results.append((loss.item(), torch.cat([weight.grad.flatten() for weight in weights])))
     assert results[0][0] == pytest.approx(results[1][0], rel=1e-5)

@@ -15,9 +15,9 @@ from embedsmith.errors import ConfigError
 from embedsmith.model.embedder import Embedder
 from embedsmith.recipe import load_config
 from embedsmith.training.distributed import Processes
-from embedsmith.training.loop import step_on
 from embedsmith.training.loss import cosent, distillation, guided_exclusion, info_nce
 from embedsmith.training.objective import Objective, make_objective
+from embedsmith.training.step import take_step
 
 CPU = torch.device("cpu")
 ROWS = np.arange(6)
@@ -58,7 +58,7 @@ def _gradients(embedder: Embedder, objective: Objective, data: TripletTable, *, 
     for weight in weights:
         weight.grad = None
     torch.manual_seed(3)
-    step_on(
+    take_step(
         embedder,
         batch=data.rows(ROWS),
         objective=objective,

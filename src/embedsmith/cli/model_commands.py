@@ -55,6 +55,22 @@ def train_command(
     console.print(f"{run.outcome.num_steps} steps in {run.outcome.elapsed_s:.0f} s. The run: {run.config.output_dir}")
 
 
+@app.command("plan", context_settings=TAKES_SETTINGS, epilog=SETTINGS_EPILOG)
+def plan_command(
+    context: typer.Context,
+    config: Annotated[Optional[Path], typer.Option(help="Recipe (YAML).")] = None,  # noqa: UP045
+) -> None:
+    """Tell what a run will take here, before it runs: tokens, time, memory."""
+    from embedsmith.plan import plan_run
+    from embedsmith.recipe import load_config
+    from embedsmith.reporting.tables import plan_table
+
+    overrides = {**({} if config else {"output_dir": "unused"}), **read_overrides(context.args)}
+    console = make_console()
+    console.print("Taking a few steps to measure with ...", highlight=False)
+    console.print(plan_table(plan_run(load_config(config, overrides=overrides))))
+
+
 @app.command("evaluate")
 def evaluate_command(
     model: Model,

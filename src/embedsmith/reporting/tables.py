@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from embedsmith.results import EvaluationResult, TaskResult
+from embedsmith.results import EvaluationResult, Plan, TaskResult
 
 Rows = Sequence[tuple[str, EvaluationResult]]
 """(column title, result) of each model, all on the same tasks."""
@@ -28,6 +28,31 @@ def results_markdown(rows: Rows) -> str:
     header, *body = _cells(rows, with_gain=True)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def plan_table(plan: Plan) -> Table:
+    """What a run will take, for the terminal."""
+    table = Table(show_header=False)
+    for name, value in (
+        ("data", f"{plan.num_rows} rows, {plan.num_epochs:.2f} passes"),
+        ("steps", f"{plan.num_steps}"),
+        ("tokens", f"{plan.tokens_per_step:.0f} a step, {plan.total_tokens / 1e6:.2f} million in all"),
+        ("step", f"{plan.step_s:.2f} s, {plan.tokens_per_step / plan.step_s:.0f} tokens a second"),
+        ("evaluations", f"{plan.num_evaluations} of {_duration(plan.evaluation_s)}"),
+        ("start", _duration(plan.start_s)),
+        ("time in all", _duration(plan.total_s)),
+        ("memory", f"{plan.peak_bytes / 1e9:.1f} GB at most"),
+        ("on", plan.device),
+    ):
+        table.add_row(name, value)
+    return table
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def format_score(task: TaskResult) -> str:

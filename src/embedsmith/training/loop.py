@@ -9,7 +9,7 @@ import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -17,18 +17,18 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 
-from embedsmith.config import RunConfig, Side
-from embedsmith.data.triplets import Triplets, TripletTable
+from embedsmith.config import RunConfig, TrainingSection
+from embedsmith.data.triplets import TripletTable
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
 from embedsmith.results import TaskResult
 from embedsmith.training.batching import contrastive_batches, count_steps
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from embedsmith.training.distributed import Processes
-from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.memory import tokens_that_fit
-from embedsmith.training.mntp import MaskedPrediction, predict_masked
+from embedsmith.training.mntp import MaskedPrediction
 from embedsmith.training.objective import Objective
+from embedsmith.training.step import take_step
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
@@ -92,10 +92,10 @@ def train_adapter(
     folder = Path(config.output_dir)
     max_steps = planned_steps(config, num_triplets=len(triplets))
     warmup_steps = max_steps // 10 if settings.warmup_steps is None else settings.warmup_steps
-    eval_steps = config.evaluation.eval_steps or max(1, math.ceil(max_steps / 8))
-    save_steps = settings.save_steps or eval_steps
-    parameters = [parameter for parameter in embedder.backbone.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+    evaluated_at = evaluation_steps(config, max_steps=max_steps)
+    save_steps = settings.save_steps or _eval_steps(config, max_steps=max_steps)
+    parameters = trained_parameters(embedder)
+    optimizer = make_optimizer(parameters, settings=settings)
     assert embedder.adapter is not None
     progress = Progress()
     if resume:
@@ -126,7 +126,7 @@ def train_adapter(
         if progress.step > 0 and processes.is_main:
             embedder.save(folder / "adapter")
 
-    if not resume and evaluate is not None and config.evaluation.eval_at_start:
+    if not resume and evaluate is not None and 0 in evaluated_at:
         evaluate_and_keep()  # the untrained state: where the learning curve starts, and a dry pass of the evaluation
         progress.best = None  # some adapter is always kept, if only the least bad
 
@@ -134,15 +134,13 @@ def train_adapter(
         step_started = time.perf_counter()
         batch = triplets.rows(rows)
         # ---- one step ---------------------------------------------------------------------------
-        max_tokens = settings.max_tokens or tokens_that_fit(embedder)
-        if isinstance(objective, MaskedPrediction):
-            loss, num_tokens = predict_masked(
-                embedder, batch=batch, objective=objective, max_tokens=max_tokens, processes=processes
-            )
-        else:
-            loss, num_tokens = step_on(
-                embedder, batch=batch, objective=objective, max_tokens=max_tokens, processes=processes
-            )
+        loss, num_tokens = take_step(
+            embedder,
+            batch=batch,
+            objective=objective,
+            max_tokens=settings.max_tokens or tokens_that_fit(embedder),
+            processes=processes,
+        )
         processes.add_up(parameters)
         grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
@@ -167,7 +165,7 @@ def train_adapter(
             }
         )
         is_last = progress.step == max_steps
-        if is_last or (evaluate is not None and progress.step % eval_steps == 0):
+        if is_last or (evaluate is not None and progress.step in evaluated_at):
             evaluate_and_keep()
         if is_last or progress.step % save_steps == 0:
             progress.elapsed_s = time.perf_counter() - started
@@ -183,40 +181,25 @@ def train_adapter(
     )
 
 
-def step_on(
-    embedder: Embedder,
-    *,
-    batch: Triplets,
-    objective: Objective,
-    max_tokens: int,
-    processes: Processes,
-) -> tuple[torch.Tensor, int]:
-    """Add the gradients of one batch to the adapter; returns its loss and the tokens it took.
+def trained_parameters(embedder: Embedder) -> list[torch.nn.Parameter]:
+    """What the optimizer moves."""
+    return [parameter for parameter in embedder.backbone.model.parameters() if parameter.requires_grad]
 
-    Args:
-        embedder: has an adapter.
-        batch: of all processes.
-        objective: what is minimised.
-        max_tokens: tokens that keep what backward needs at one time.
-        processes: among whom the batch is shared.
-    """
-    share = processes.share(batch)
-    groups = objective.text_groups(share)
-    queries = [embedder.prompt_of(Side.QUERY, instruction=instruction) for instruction in share.instructions]
-    found = [
-        query if is_symmetric else embedder.prompt_of(Side.DOCUMENT, instruction=instruction)
-        for query, is_symmetric, instruction in zip(queries, share.are_symmetric, share.instructions, strict=True)
-    ]
-    prompts = [queries, found, found][: len(groups)]
-    loss_of = objective.loss_of(batch)
-    loss, num_tokens = contrastive_step(
-        processes.apart(embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)])),
-        embedder=embedder,
-        loss_of=lambda embeddings: loss_of(processes.gather(embeddings, num_groups=len(groups))),
-        max_tokens=max_tokens,
-        backward=processes.accelerator.backward,
-    )
-    return loss, processes.sum(num_tokens)
+
+def make_optimizer(parameters: list[torch.nn.Parameter], *, settings: TrainingSection) -> torch.optim.Optimizer:
+    """AdamW in one pass over the parameters."""
+    return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
+
+
+def evaluation_steps(config: RunConfig, *, max_steps: int) -> set[int]:
+    """The steps after which the development set is scored; 0: before the first."""
+    every = _eval_steps(config, max_steps=max_steps)
+    start = {0} if config.evaluation.eval_at_start else set()
+    return {*start, *range(every, max_steps, every), max_steps}
+
+
+def _eval_steps(config: RunConfig, *, max_steps: int) -> int:
+    return config.evaluation.eval_steps or max(1, math.ceil(max_steps / 8))
 
 
 def planned_steps(config: RunConfig, *, num_triplets: int) -> int:

@@ -14,7 +14,6 @@ Reference: BehnamGhader et al. 2024, LLM2Vec (arXiv 2404.05961), section 2.1; it
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from itertools import chain
 
 import torch
 from torch.nn.functional import cross_entropy
@@ -51,6 +50,10 @@ class MaskedPrediction:
     mask_rate: float
     fixed_ids: tuple[int, ...]
 
+    def text_groups(self, batch: Triplets) -> list[list[str]]:
+        """Every text of the rows counts, whatever its role."""
+        return [group for group in (batch.anchors, batch.positives, batch.negatives) if group is not None]
+
 
 def make_masked_prediction(config: RunConfig, *, backbone: Backbone) -> MaskedPrediction:
     """Read the output matrix and the mask token of a model.
@@ -86,14 +89,12 @@ def make_masked_prediction(config: RunConfig, *, backbone: Backbone) -> MaskedPr
 
 
 def predict_masked(
-    embedder: Embedder, *, batch: Triplets, objective: MaskedPrediction, max_tokens: int, processes: Processes
+    packed: PackedTexts, *, embedder: Embedder, objective: MaskedPrediction, max_tokens: int, processes: Processes
 ) -> tuple[torch.Tensor, int]:
-    """Add the gradients of one batch's texts to the adapter; returns the mean loss of a hidden token, and the tokens.
+    """Add the gradients of this process's texts to the adapter; returns the mean loss of a hidden token, and tokens.
 
-    Every text of the rows counts, whatever its role. What is hidden comes from torch's global CPU generator.
+    Both are over all processes. What is hidden comes from torch's global CPU generator.
     """
-    share = processes.share(batch)
-    packed = embedder.pack([*chain(share.anchors, share.positives, share.negatives or [])])
     masked_ids, hidden = mask_tokens(packed, objective=objective)
     num_hidden = processes.sum(int(hidden.sum()))
     total = torch.zeros((), device=embedder.device)
@@ -101,7 +102,7 @@ def predict_masked(
     with embedder.dropout(is_on=True):
         for piece in pieces:
             rows = slice(piece.first_row - packed.first_row, piece.first_row - packed.first_row + piece.num_tokens)
-            states = embedder.hidden_states(processes.apart(piece.with_ids(masked_ids[rows])))
+            states = embedder.hidden_states(piece.with_ids(masked_ids[rows]))
             loss = mntp_loss(states, piece.input_ids[0], hidden[rows], head=objective.head) / max(num_hidden, 1)
             if hidden[rows].any():
                 processes.accelerator.backward(loss)
