@@ -45,6 +45,14 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class Quantization(StrEnum):
+    """How the frozen base's linear layers are stored: whole, or in 8 or 4 bits (QLoRA)."""
+
+    NONE = "none"
+    EIGHT_BIT = "8bit"
+    FOUR_BIT = "4bit"
+
+
 class Loss(StrEnum):
     """What is minimised; `training/loss.py` has the formulas.
 
@@ -109,6 +117,8 @@ class ModelSection(Section):
     """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token."""
     precision: Precision = Precision.AUTO
     """Of the frozen backbone: auto, bf16 or fp32."""
+    quantization: Quantization = Quantization.NONE
+    """Of the frozen base: none, 8bit or 4bit (QLoRA); takes less memory and more time."""
     fused: bool = True
     """Whether families that have fused blocks run through them; false: transformers' own layers, slower and equal."""
 

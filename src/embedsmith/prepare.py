@@ -97,6 +97,7 @@ def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
         bidirectional_layers=settings.bidirectional_layers,
         max_length=settings.max_length,
         precision=settings.precision,
+        quantization=settings.quantization,
         device=str(device),
         fused=settings.fused,
         as_base=True,

@@ -18,12 +18,13 @@ from transformers.models.auto.modeling_auto import (
     MODEL_FOR_MASKED_LM_MAPPING_NAMES,
 )
 
-from embedsmith.config import Precision
+from embedsmith.config import Precision, Quantization
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.attention import PACKED_ATTENTION
 from embedsmith.model.builtin import BUILTIN_MODELS, builtin_model_folder
 from embedsmith.model.checkpoint_files import conversion_advice, find_file
 from embedsmith.model.minicpm import check_all_taken, granite_config, is_minicpm
+from embedsmith.model.quantization import loading_options, use_differentiable_products
 from embedsmith.model.tokenizer_files import load_tokenizer
 
 SETTINGS_FILE = "embedding.json"
@@ -81,28 +82,37 @@ def _find_hub_adapter(model: str) -> Path | None:
     return found.parent
 
 
-def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: torch.device) -> Backbone:
+def load_backbone(
+    model: str,
+    *,
+    precision: Precision = Precision.AUTO,
+    device: torch.device,
+    quantization: Quantization = Quantization.NONE,
+) -> Backbone:
     """Load a decoder for packed texts.
 
     Raises:
         ModelError: there is no such model, its weights are not safetensors, or it is no decoder that takes packed
             attention.
-        MissingExtraError: its tokenizer needs a package that is not installed.
+        MissingExtraError: its tokenizer or its quantisation needs a package that is not installed.
     """
     source = str(builtin_model_folder(model)) if model in BUILTIN_MODELS else model
     config, is_mapped = _load_config(model, source)
     _check_decoder(model, config)
+    dtype = choose_dtype(precision, device)
+    options = loading_options(quantization, dtype=dtype, device=device)
     try:
         network, report = AutoModel.from_pretrained(
             source,
             config=config,
-            dtype=choose_dtype(precision, device),
+            dtype=dtype,
             attn_implementation=PACKED_ATTENTION,
             use_safetensors=True,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # named below, in one line
             # A named commit: from "main", pickled weights would make transformers ask the hub's robot for a conversion.
             revision=getattr(config, "_commit_hash", None) or "main",
+            **options,
         )
         tokenizer = load_tokenizer(source, config=config)
     except (OSError, ValueError, SafetensorError) as error:
@@ -113,7 +123,9 @@ def load_backbone(model: str, *, precision: Precision = Precision.AUTO, device: 
         check_all_taken(report["unexpected_keys"], name=model)
     network.requires_grad_(False)
     network.train(mode=False)
-    return Backbone(name=model, model=network.to(device), tokenizer=tokenizer)
+    use_differentiable_products(network)
+    # A quantised one is there already, and cannot be moved.
+    return Backbone(name=model, model=network if options else network.to(device), tokenizer=tokenizer)
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:

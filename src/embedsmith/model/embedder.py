@@ -20,7 +20,7 @@ from torch.nn.functional import normalize as unit_length
 from transformers import PreTrainedModel
 
 from embedsmith import files
-from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision, Side
+from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision, Quantization, Side
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import (
     add_adapter,
@@ -92,6 +92,7 @@ class Embedder:
         max_length: int | None = None,
         bidirectional_layers: int | Literal["all"] | None = None,
         precision: Precision | str = Precision.AUTO,
+        quantization: Quantization | str | None = None,
         device: str | None = None,
         fused: bool = True,
         base_model: str | None = None,
@@ -109,6 +110,7 @@ class Embedder:
             max_length: most tokens per text; None: as trained, else 150 or what the model takes.
             bidirectional_layers: so many of the last layers, or `all`, see later tokens; None: as trained, else none.
             precision: `auto`, `bf16` or `fp32`.
+            quantization: of the base: `none`, `8bit` or `4bit`; None: as trained, else none.
             device: a torch device; None: CUDA where there is one, else the CPU.
             fused: run through fused blocks where the family has them; False: transformers' own layers.
             base_model: where the base of a run or adapter lies; None: where it lay when it was trained.
@@ -132,12 +134,16 @@ class Embedder:
                 "end_token": end_token,
                 "max_length": max_length,
                 "bidirectional_layers": bidirectional_layers,
+                "quantization": quantization,
             }
         )
         settings = replace(settings, base_model=_portable_name(settings.base_model))
         try:
             backbone = load_base(
-                settings.base_model, precision=choose_precision(precision), device=choose_device(device)
+                settings.base_model,
+                precision=choose_precision(precision),
+                device=choose_device(device),
+                quantization=settings.quantization,
             )
         except ModelError as error:
             if not saved or base_model or as_base:

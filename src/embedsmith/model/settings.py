@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from embedsmith.config import Pooling
+from embedsmith.config import Pooling, Quantization
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import assumed_settings
 from embedsmith.model.backbone import SETTINGS_FILE
@@ -31,6 +31,7 @@ class EmbeddingSettings:
     end_token: bool = True
     max_length: int | None = None
     bidirectional_layers: int | Literal["all"] = 0
+    quantization: Quantization = Quantization.NONE
     matryoshka_dims: tuple[int, ...] = ()
 
     @classmethod
@@ -57,6 +58,7 @@ class EmbeddingSettings:
                 "max_length": int(values["max_length"]),
                 "end_token": bool(values.get("end_token", True)),
                 "bidirectional_layers": layers if layers == "all" else int(layers),
+                "quantization": Quantization(values.get("quantization", Quantization.NONE)),
                 "matryoshka_dims": tuple(int(dim) for dim in values.get("matryoshka_dims", ())),
             })  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -66,13 +68,14 @@ class EmbeddingSettings:
         """The same with what is given and not None in the place of its own; prompts may be known names.
 
         Raises:
-            ConfigError: an unknown pooling, or a prompt without a text.
+            ConfigError: an unknown pooling or quantization, or a prompt without a text.
         """
         values = {name: value for name, value in given.items() if value is not None}
-        if "pooling" in values and values["pooling"] not in list(Pooling):
-            raise ConfigError(f"pooling is {values['pooling']!r}; it must be one of {', '.join(Pooling)}.")
-        if "pooling" in values:
-            values["pooling"] = Pooling(values["pooling"])
+        for name, kind in (("pooling", Pooling), ("quantization", Quantization)):
+            if name in values and values[name] not in list(kind):
+                raise ConfigError(f"{name} is {values[name]!r}; it must be one of {', '.join(kind)}.")
+            if name in values:
+                values[name] = kind(values[name])
         for name in ("prompt", "query_prompt"):
             if name in values:
                 values[name] = _template(values[name])

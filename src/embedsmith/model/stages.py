@@ -7,21 +7,35 @@ from pathlib import Path
 
 import torch
 
-from embedsmith.config import Precision
+from embedsmith.config import Precision, Quantization
+from embedsmith.errors import ConfigError
 from embedsmith.model.adapter import load_adapter
 from embedsmith.model.backbone import Backbone, choose_dtype, find_adapter, load_backbone
 from embedsmith.model.settings import EmbeddingSettings
 
 
-def load_base(model: str, *, precision: Precision, device: torch.device) -> Backbone:
+def load_base(
+    model: str,
+    *,
+    precision: Precision,
+    device: torch.device,
+    quantization: Quantization = Quantization.NONE,
+) -> Backbone:
     """Load MODEL as something to put an adapter on.
 
     Raises:
         ModelError: as `load_backbone` and `load_adapter`.
+        ConfigError: a run is to be quantised, which its adapter would have to survive.
     """
     folder = find_adapter(model)
     if folder is None:
-        return load_backbone(model, precision=precision, device=device)
+        return load_backbone(model, precision=precision, device=device, quantization=quantization)
+    if quantization is not Quantization.NONE:
+        raise ConfigError(
+            f"model.quantization is {quantization}, but '{model}' is a run, whose adapter would have to be merged "
+            "first.\n"
+            "Export it as a merged model and train on that, or leave model.quantization at none."
+        )
     base = load_base(EmbeddingSettings.read(folder).base_model, precision=Precision.FP32, device=device)
     merge_adapter(base, folder=folder)
     base.model.to(choose_dtype(precision, device))
