@@ -175,7 +175,7 @@ def test_a_full_disk(work: list[str], monkeypatch: pytest.MonkeyPatch, capsys: p
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/r/adapter")
 
-    monkeypatch.setattr("embedsmith.model.embedder.save_adapter", full)
+    monkeypatch.setattr("embedsmith.model.trained.save_adapter", full)
     assert run_command(work) == 2
     assert "The disk is full: runs/r/adapter" in capsys.readouterr().err
     assert not Path("runs/r").exists()

@@ -158,8 +158,10 @@ class DataSection(Section):
 
 
 class AdapterSection(Section):
-    """LoRA (Hu et al. 2021), saved in peft's format."""
+    """LoRA (Hu et al. 2021), saved in peft's format; or every weight of the model."""
 
+    method: Literal["lora", "full"] = "lora"
+    """lora, or full: all weights are trained, in float32, and saved as a model folder."""
     lora_r: Int = Field(default=8, ge=1)
     """Rank."""
     lora_alpha: Float = Field(default=32, gt=0)
@@ -261,6 +263,28 @@ class RunConfig(Section):
         unknown = [name for name in self.training.report_to if name not in known]
         if unknown:
             raise ValueError(f"training.report_to: unknown tracker {unknown[0]!r}, known are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_full(self) -> "RunConfig":
+        if self.adapter.method == "full":
+            if self.model.precision is Precision.BF16:
+                raise ValueError(
+                    "adapter.method is full, which trains the weights themselves in float32, but model.precision is "
+                    "bf16; set it to auto or fp32"
+                )
+            if self.model.quantization is not Quantization.NONE:
+                raise ValueError(
+                    f"adapter.method is full, but model.quantization is {self.model.quantization}: weights in few bits "
+                    "cannot be trained; set it to none"
+                )
+            idle = [
+                name
+                for name, field in AdapterSection.model_fields.items()
+                if name != "method" and getattr(self.adapter, name) != field.default
+            ]
+            if idle:
+                raise ValueError(f"adapter.method is full, with which {', '.join(idle)} does nothing; leave it away")
         return self
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from importlib.util import find_spec
 import torch
 from accelerate import Accelerator
 
-from embedsmith.config import Loss, RunConfig
+from embedsmith.config import Loss, Precision, RunConfig
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.triplets import TripletTable, load_triplets
 from embedsmith.errors import MissingExtraError
@@ -87,6 +87,7 @@ def _start(config: RunConfig) -> Accelerator:
 
 def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
     settings = config.model
+    is_full = config.adapter.method == "full"
     embedder = Embedder.load(
         settings.model,
         pooling=settings.pooling,
@@ -96,10 +97,10 @@ def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
         end_token=settings.end_token,
         bidirectional_layers=settings.bidirectional_layers,
         max_length=settings.max_length,
-        precision=settings.precision,
+        precision=Precision.FP32 if is_full else settings.precision,
         quantization=settings.quantization,
         device=str(device),
-        fused=settings.fused,
+        fused=settings.fused and not is_full,  # fused blocks form no gradients of weights
         as_base=True,
     )
     examine(embedder).raise_if_wrong()

@@ -22,6 +22,7 @@ from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_sim
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.pooling import pooled_width
+from embedsmith.model.trained import kept_in, reload_trained
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prepare import is_first_process, prepare_run
 from embedsmith.recipe import load_config
@@ -128,7 +129,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         accelerator.wait_for_everyone()  # for the main process to have written the adapter
         accelerator.end_training()
         if outcome.best_step != outcome.num_steps:
-            embedder.reload_adapter(folder / "adapter")
+            reload_trained(embedder, folder=folder / kept_in(embedder))
         dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
         if accelerator.is_main_process:
             _write_card(config, embedder=embedder, triplets=triplets, outcome=outcome, dev=dev_result)
@@ -227,7 +228,8 @@ def _run_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        if not (folder / "adapter").exists() and not any((folder / "checkpoints").glob("*")):
+        kept = any((folder / name).exists() for name in ("adapter", "model"))
+        if not kept and not any((folder / "checkpoints").glob("*")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
@@ -249,6 +251,7 @@ def _write_card(
         config_yaml=config.to_yaml(),
         data=f"{len(triplets)} {triplets.kind}",
         matryoshka_dims=embedder.settings.matryoshka_dims,
+        is_adapter=embedder.adapter is not None,
         num_steps=outcome.num_steps,
     )
     files.write_text(folder / "README.md", card)

@@ -15,6 +15,7 @@ from embedsmith.config import Loss, RunConfig
 from embedsmith.data.triplets import Triplets, TripletTable, load_triplets
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.trained import reload_trained
 from embedsmith.recipe import load_config
 from embedsmith.results import TaskResult
 from embedsmith.training import loop, objective
@@ -118,7 +119,7 @@ def test_the_best_adapter_is_kept(tmp_path: Path, model_folders: dict[str, str],
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [r["step"] for r in records if "dev_cosine_spearman" in r] == [0, 3, 6, 8]
     last = embedder.encode(["w1 cat"])
-    embedder.reload_adapter(tmp_path / "run" / "adapter")
+    reload_trained(embedder, folder=tmp_path / "run" / "adapter")
     assert abs(embedder.encode(["w1 cat"]) - last).max() > 1e-4
 
 

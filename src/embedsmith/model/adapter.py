@@ -205,11 +205,6 @@ def _quietly(make: Callable[..., PeftModel], *arguments: Any) -> PeftModel:
         return make(*arguments)
 
 
-def set_adapter_weights(model: PeftModel, *, folder: Path) -> None:
-    """Set an adapter of the same shape to the weights saved in `folder`."""
-    set_peft_model_state_dict(model, load_file(folder / WEIGHTS_FILE))
-
-
 def _seed_dropout(model: PeftModel) -> None:
     """Put dropout that is a function of a seed in the place of peft's, switched off."""
     layers = lora_layers(model)

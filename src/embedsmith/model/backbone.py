@@ -46,6 +46,12 @@ class Backbone:
     tokenizer: Any
 
 
+def find_model(model: str) -> str:
+    """The model folder inside a run that trained all weights; anything else as it is."""
+    inner = Path(model) / "model"
+    return str(inner) if (inner / SETTINGS_FILE).exists() else model
+
+
 def find_adapter(model: str) -> Path | None:
     """The adapter's folder, if MODEL is a finished run's folder, or a folder or hub id of an adapter in peft's format.
 

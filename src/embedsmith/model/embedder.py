@@ -26,9 +26,7 @@ from embedsmith.model.adapter import (
     add_adapter,
     load_adapter,
     lora_layers,
-    save_adapter,
     set_adapter_dropout,
-    set_adapter_weights,
 )
 from embedsmith.model.backbone import (
     SETTINGS_FILE,
@@ -36,6 +34,7 @@ from embedsmith.model.backbone import (
     choose_device,
     choose_precision,
     find_adapter,
+    find_model,
 )
 from embedsmith.model.dropout import rows_from
 from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts
@@ -46,6 +45,7 @@ from embedsmith.model.pooling import pool, pooled_width
 from embedsmith.model.settings import EmbeddingSettings
 from embedsmith.model.stages import load_base
 from embedsmith.model.tokens import TextTokenizer
+from embedsmith.model.trained import unfreeze, write_trained
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prompts import Prompt, read_prompt
 
@@ -120,13 +120,15 @@ class Embedder:
             ModelError: no such model, no decoder, or damaged files.
             ConfigError: an unusable pooling, prompt or length limit.
         """
+        model = find_model(model)
         adapter_folder = find_adapter(model)
-        saved = EmbeddingSettings.read(adapter_folder) if adapter_folder else None
-        if base_model and not saved:
+        is_own_model = adapter_folder is None and (Path(model) / SETTINGS_FILE).exists()
+        saved = EmbeddingSettings.read(adapter_folder or Path(model)) if adapter_folder or is_own_model else None
+        if base_model and not adapter_folder:
             raise ConfigError(f"'{model}' is no run or adapter, so it has no base model.\nLeave base_model away.")
         settings = (saved or EmbeddingSettings(base_model=model)).override(
             {
-                "base_model": model if as_base else base_model,
+                "base_model": model if as_base or is_own_model else base_model,
                 "pooling": pooling,
                 "prompt": prompt,
                 "query_prompt": query_prompt,
@@ -137,7 +139,6 @@ class Embedder:
                 "quantization": quantization,
             }
         )
-        settings = replace(settings, base_model=_portable_name(settings.base_model))
         try:
             backbone = load_base(
                 settings.base_model,
@@ -311,18 +312,16 @@ class Embedder:
     # ---- the adapter ----------------------------------------------------------------------------------------------
 
     def add_adapter(self, settings: AdapterSection) -> None:
-        """Put a fresh LoRA adapter on the backbone; errors as `model.adapter.add_adapter`."""
+        """Put a fresh LoRA adapter on the backbone, or free its own weights; errors as `model.adapter.add_adapter`."""
         assert self.adapter is None, "there is an adapter already"
-        self._take(add_adapter(self.backbone, settings=settings))
+        if settings.method == "full":
+            unfreeze(self.backbone)
+        else:
+            self._take(add_adapter(self.backbone, settings=settings))
 
     def _take(self, adapter: PeftModel) -> None:
         self.adapter = adapter
         self._lora_layers = lora_layers(self.backbone.model)
-
-    def reload_adapter(self, folder: Path) -> None:
-        """Set the adapter's weights to those saved in `folder`, which must be of the same shape."""
-        assert self.adapter is not None, "there is no adapter"
-        set_adapter_weights(self.adapter, folder=folder)
 
     @contextmanager
     def dropout(self, *, is_on: bool) -> Iterator[None]:
@@ -343,13 +342,7 @@ class Embedder:
             yield
 
     def save(self, folder: Path | str) -> None:
-        """Write the adapter and `embedding.json` as one folder, atomically."""
-        assert self.adapter is not None, "there is no adapter to save"
+        """Write the adapter, or the whole model where there is none, and `embedding.json` as one folder, atomically."""
         with files.atomic_folder(folder) as temporary:
-            save_adapter(self.adapter, folder=temporary)
+            write_trained(self, folder=temporary)
             files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))
-
-
-def _portable_name(model: str) -> str:
-    """A folder by its full path, so that a run made from it loads from anywhere on this machine."""
-    return str(Path(model).resolve()) if Path(model).is_dir() else model

@@ -79,7 +79,10 @@ class EmbeddingSettings:
         for name in ("prompt", "query_prompt"):
             if name in values:
                 values[name] = _template(values[name])
-        return replace(self, **values)
+        changed = replace(self, **values)
+        # A folder by its full path, so that a run made from it loads from anywhere on this machine.
+        is_folder = Path(changed.base_model).is_dir()
+        return replace(changed, base_model=str(Path(changed.base_model).resolve())) if is_folder else changed
 
     def num_bidirectional(self, num_layers: int) -> int:
         """Layers, from the last on, in which a token sees later ones too.

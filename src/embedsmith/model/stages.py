@@ -10,7 +10,7 @@ import torch
 from embedsmith.config import Precision, Quantization
 from embedsmith.errors import ConfigError
 from embedsmith.model.adapter import load_adapter
-from embedsmith.model.backbone import Backbone, choose_dtype, find_adapter, load_backbone
+from embedsmith.model.backbone import Backbone, choose_dtype, find_adapter, find_model, load_backbone
 from embedsmith.model.settings import EmbeddingSettings
 
 
@@ -27,6 +27,7 @@ def load_base(
         ModelError: as `load_backbone` and `load_adapter`.
         ConfigError: a run is to be quantised, which its adapter would have to survive.
     """
+    model = find_model(model)
     folder = find_adapter(model)
     if folder is None:
         return load_backbone(model, precision=precision, device=device, quantization=quantization)

@@ -19,6 +19,7 @@ def model_card(
     data: str,
     num_steps: int,
     matryoshka_dims: Sequence[int] = (),
+    is_adapter: bool = True,
 ) -> str:
     """The card of a run.
 
@@ -30,12 +31,14 @@ def model_card(
         data: how much of what it was trained on, such as "1000 triplets".
         num_steps: optimizer steps.
         matryoshka_dims: widths that were trained besides the full one, if any.
+        is_adapter: LoRA, or else all weights.
     """
+    front = yaml.safe_dump(_front_matter(name, base_model, results, is_adapter), sort_keys=False, allow_unicode=True)
+    what = "a LoRA adapter for" if is_adapter else "all weights of"
     parts = [
-        f"---\n{yaml.safe_dump(_front_matter(name, base_model, results), sort_keys=False, allow_unicode=True)}---\n",
+        f"---\n{front}---\n",
         f"# {name}\n",
-        f"A text-embedding model: a LoRA adapter for `{base_model}`, fine-tuned with embedsmith on "
-        f"{data} in {num_steps} steps.\n",
+        f"A text-embedding model: {what} `{base_model}`, fine-tuned with embedsmith on {data} in {num_steps} steps.\n",
         "## Use\n",
         "```python\n"
         "from embedsmith import Embedder\n\n"
@@ -57,11 +60,13 @@ def model_card(
     return "\n".join(parts)
 
 
-def _front_matter(name: str, base_model: str, results: Sequence[tuple[str, EvaluationResult]]) -> dict[str, Any]:
+def _front_matter(
+    name: str, base_model: str, results: Sequence[tuple[str, EvaluationResult]], is_adapter: bool
+) -> dict[str, Any]:
     front: dict[str, Any] = {
-        "library_name": "peft",
+        "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": "sentence-similarity",
-        "tags": ["embedsmith", "feature-extraction", "sentence-similarity", "lora"],
+        "tags": ["embedsmith", "feature-extraction", "sentence-similarity", *(["lora"] if is_adapter else [])],
     }
     # A hub id may stand here; a local path means nothing elsewhere.
     front["base_model"] = PurePath(base_model).name if PurePath(base_model).is_absolute() else base_model

@@ -1,4 +1,4 @@
-"""Checkpoints that resume exactly: adapter, optimizer, schedule position and random states, in safetensors and JSON.
+"""Checkpoints that resume exactly: weights, optimizer, schedule position and random states, in safetensors and JSON.
 
 A checkpoint is a folder `checkpoints/step-000100`, written under a temporary name and renamed: it is whole or absent.
 """
@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import PeftModel, set_peft_model_state_dict
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from embedsmith import files
 from embedsmith.errors import RunError
-from embedsmith.model.adapter import adapter_state
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.trained import set_trained_state, trained_state
 
 FOLDER = "checkpoints"
 
@@ -40,7 +40,7 @@ class Progress:
 
 
 def save_checkpoint(
-    run_folder: Path, *, model: PeftModel, optimizer: torch.optim.Optimizer, progress: Progress
+    run_folder: Path, *, embedder: Embedder, optimizer: torch.optim.Optimizer, progress: Progress
 ) -> None:
     """Write a checkpoint and drop the one before it.
 
@@ -50,7 +50,7 @@ def save_checkpoint(
     folder = run_folder / FOLDER / f"step-{progress.step:06d}"
     previous = _checkpoints(run_folder)
     with files.atomic_folder(folder) as temporary:
-        files.write_bytes(temporary / "adapter.safetensors", save(_contiguous(adapter_state(model))))
+        files.write_bytes(temporary / "weights.safetensors", save(_contiguous(trained_state(embedder))))
         files.write_bytes(temporary / "optimizer.safetensors", save(_contiguous(_flatten(optimizer))))
         files.write_bytes(temporary / "random.safetensors", save(_random_states()))
         files.write_json(temporary / "progress.json", asdict(progress))
@@ -59,7 +59,7 @@ def save_checkpoint(
             _remove(old)
 
 
-def load_checkpoint(run_folder: Path, *, model: PeftModel, optimizer: torch.optim.Optimizer) -> Progress:
+def load_checkpoint(run_folder: Path, *, embedder: Embedder, optimizer: torch.optim.Optimizer) -> Progress:
     """Set model, optimizer and random states to the newest checkpoint.
 
     Raises:
@@ -71,7 +71,7 @@ def load_checkpoint(run_folder: Path, *, model: PeftModel, optimizer: torch.opti
     folder = checkpoints[-1]
     try:
         progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
-        set_peft_model_state_dict(model, load_file(folder / "adapter.safetensors"))
+        set_trained_state(embedder, load_file(folder / "weights.safetensors"))
         _unflatten(optimizer, load_file(folder / "optimizer.safetensors"))
         states = load_file(folder / "random.safetensors")
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:

@@ -21,6 +21,7 @@ from embedsmith.config import RunConfig, TrainingSection
 from embedsmith.data.triplets import TripletTable
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.trained import kept_in
 from embedsmith.results import TaskResult
 from embedsmith.training.batching import contrastive_batches, count_steps
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -96,10 +97,9 @@ def train_adapter(
     save_steps = settings.save_steps or _eval_steps(config, max_steps=max_steps)
     parameters = trained_parameters(embedder)
     optimizer = make_optimizer(parameters, settings=settings)
-    assert embedder.adapter is not None
     progress = Progress()
     if resume:
-        progress = load_checkpoint(folder, model=embedder.adapter, optimizer=optimizer)
+        progress = load_checkpoint(folder, embedder=embedder, optimizer=optimizer)
     metrics = _MetricsFile(folder / METRICS_FILE, from_step=progress.step, accelerator=accelerator)
     batches = contrastive_batches(triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
     started = time.perf_counter() - progress.elapsed_s
@@ -124,7 +124,7 @@ def train_adapter(
             progress.best = result.to_json()
         progress.best_step = progress.step
         if progress.step > 0 and processes.is_main:
-            embedder.save(folder / "adapter")
+            embedder.save(folder / kept_in(embedder))
 
     if not resume and evaluate is not None and 0 in evaluated_at:
         evaluate_and_keep()  # the untrained state: where the learning curve starts, and a dry pass of the evaluation
@@ -170,7 +170,7 @@ def train_adapter(
         if is_last or progress.step % save_steps == 0:
             progress.elapsed_s = time.perf_counter() - started
             if processes.is_main:
-                save_checkpoint(folder, model=embedder.adapter, optimizer=optimizer, progress=progress)
+                save_checkpoint(folder, embedder=embedder, optimizer=optimizer, progress=progress)
 
     return Outcome(
         num_steps=progress.step,
