@@ -52,3 +52,4 @@ def test_a_page_holds_a_picture_for_each_axis(values: tuple[float | None, float 
     assert page.count("<svg") == 2
     assert "b &amp; c" in page
     assert "3 of 5 runs" in page
+    assert (tmp_path / "lr.svg").read_text() in page

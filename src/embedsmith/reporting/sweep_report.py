@@ -1,5 +1,6 @@
 """A sweep's points -> table, Markdown and one self-contained HTML page with a picture for each axis."""
 
+import re
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -64,7 +65,7 @@ def verdict(point: SweepPoint, base: SweepPoint | None) -> str:
 
 
 def write_sweep_page(path: Path, points: Sequence[SweepPoint], *, title: str, recipe_yaml: str) -> None:
-    """Write the page atomically.
+    """Write the page, and beside it each axis's picture as a file of its own (`AXIS.svg`), atomically.
 
     Raises:
         MissingExtraError: matplotlib or jinja2 is not installed.
@@ -76,17 +77,20 @@ def write_sweep_page(path: Path, points: Sequence[SweepPoint], *, title: str, re
         raise MissingExtraError("jinja2", extra="report", needed_for="Writing the sweep's page") from None
     from embedsmith.reporting.sweep_plot import axis_svg
 
-    axes = [(axis, list(group)) for axis, group in groupby(points, key=lambda point: point.axis)]
+    groups = [(axis, list(group)) for axis, group in groupby(points, key=lambda point: point.axis)]
+    axes = [(axis, axis_svg(axis, own), sweep_lines(own)) for axis, own in groups]
     environment = Environment(loader=PackageLoader("embedsmith.reporting"), autoescape=True, undefined=StrictUndefined)
     page = environment.get_template("sweep.html").render(
         title=title,
         header=HEADER,
-        axes=[(axis, axis_svg(axis, own), sweep_lines(own)) for axis, own in axes],
+        axes=axes,
         num_runs=sum(len(point.known) for point in points),
         num_wanted=sum(len(point.scores) for point in points),
         recipe_yaml=recipe_yaml,
     )
     files.write_text(path, page)
+    for axis, svg, _ in axes:
+        files.write_text(path.parent / f"{re.sub(r'[^A-Za-z0-9_.-]+', '-', axis)}.svg", svg)
 
 
 def _number(score: float | None) -> str:
