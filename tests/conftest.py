@@ -10,14 +10,25 @@ from tiny import FAMILIES, save_model
 
 from embedsmith.model.embedder import Embedder
 
+LOOPBACK = ("127.0.0.1", b"127.0.0.1")
+
 
 @pytest.fixture(autouse=True)
 def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object, **__: object) -> None:
-        raise OSError("tests run offline")
+    connect, look_up = socket.socket.connect, socket.getaddrinfo
 
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    def connect_here(own: socket.socket, address: object) -> None:
+        if not (isinstance(address, tuple) and address[0] in LOOPBACK):
+            raise OSError("tests run offline")
+        connect(own, address)
+
+    def look_up_here(host: object, *rest: object, **named: object) -> object:
+        if host not in LOOPBACK:
+            raise OSError("tests run offline")
+        return look_up(host, *rest, **named)
+
+    monkeypatch.setattr(socket.socket, "connect", connect_here)
+    monkeypatch.setattr(socket, "getaddrinfo", look_up_here)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 
 _INTERRUPTED = 130
-_LISTS = ("--tasks", "--prompts", "--dims", "--grid")
+_LISTS = ("--tasks", "--prompts", "--dims", "--grid", "--task-types", "--languages")
 
 
 def main() -> None:
@@ -70,6 +70,7 @@ def _quiet_libraries() -> None:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # tells of kernels it has not, whoever asks for it
 
 
 def _fail(message: str) -> int:

@@ -1,4 +1,4 @@
-"""data triplets."""
+"""data triplets, data synthesize."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -33,3 +33,46 @@ def triplets_command(
         f"({counts.num_unlabelled} without a label skipped): {out}",
         highlight=False,
     )
+
+
+@data_app.command("synthesize")
+def synthesize_command(
+    out: Annotated[Path, typer.Option(help="File to write, or to go on with: JSON lines.")],
+    endpoint: Annotated[str, typer.Option(help="OpenAI-compatible, as in http://localhost:8000/v1")],
+    model: Annotated[str, typer.Option(help="As the endpoint calls it.")],
+    num_triplets: Annotated[int, typer.Option(min=1, help="Triplets the file shall hold.")] = 1000,
+    task_types: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="Kinds of task, several behind one --task-types; default: all but bitext."),
+    ] = None,
+    languages: Annotated[
+        Optional[list[str]],  # noqa: UP045
+        typer.Option(help="As the model knows them, several behind one --languages; default: English."),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of what is asked.")] = 7,
+    temperature: Annotated[float, typer.Option(help="Of the answers.")] = 1.0,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
+    max_requests: Annotated[Optional[int], typer.Option(min=1, help="Requests of this run at most.")] = None,  # noqa: UP045
+    timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
+    api_key_env: Annotated[str, typer.Option(help="Environment variable with the key.")] = "OPENAI_API_KEY",
+) -> None:
+    """Have a chat model write triplets with instructions; goes on where it was when started again."""
+    from embedsmith.data.chat import ChatEndpoint
+    from embedsmith.data.synthesize import Synthesis, synthesize
+
+    kinds = tuple(task_types or ("short-long", "long-short", "short-short", "long-long", "sts"))
+    synthesis = Synthesis(model, kinds, tuple(languages or ("English",)), seed, temperature)
+    console = make_console()
+    with console.status("asking ...") as status:
+        outcome = synthesize(
+            synthesis,
+            endpoint=ChatEndpoint(endpoint, model, api_key_env, temperature, timeout_s),
+            out=out,
+            num_triplets=num_triplets,
+            concurrency=concurrency,
+            max_requests=max_requests,
+            on_progress=lambda count: status.update(f"{count} of {num_triplets} triplets"),
+        )
+    console.print(f"{outcome.num_triplets} triplets in {out}, {outcome.num_requests} requests now", highlight=False)
+    for reason, count in outcome.rejected.most_common():
+        console.print(f"  {count} answers left out: {reason}", highlight=False)

@@ -1,0 +1,208 @@
+"""Synthetic triplets, asked of a real HTTP server on this machine that answers by what it is asked."""
+
+import hashlib
+import json
+import threading
+from collections.abc import Callable, Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from embedsmith.cli import run_command
+from embedsmith.data.chat import ChatEndpoint
+from embedsmith.data.synthesis_prompts import TASK_TYPES
+from embedsmith.data.synthesize import Outcome, Synthesis, synthesize
+from embedsmith.data.triplets import load_triplets
+from embedsmith.errors import ConfigError, DataError
+
+Answer = tuple[int, dict[str, str], str]
+
+
+class Server:
+    """An endpoint; `script` may answer a request in its own way, else it answers as a good model does."""
+
+    def __init__(self) -> None:
+        self.requests: list[dict] = []
+        self.headers: list[dict[str, str]] = []
+        self.script: Callable[[str, int], Answer | None] = lambda prompt, number: None
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_POST(self) -> None:
+                body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+                outer.requests.append(body)
+                outer.headers.append({name.lower(): value for name, value in self.headers.items()})
+                prompt = body["messages"][0]["content"]
+                status, headers, content = outer.script(prompt, len(outer.requests)) or (200, {}, good(prompt))
+                if status == 200:
+                    content = json.dumps({"choices": [{"message": {"role": "assistant", "content": content}}]})
+                self.send_response(status)
+                for name, value in headers.items():
+                    self.send_header(name, value)
+                data = content.encode()
+                self.send_header("content-length", str(len(data)))
+                self.end_headers()
+                self.wfile.write(data)
+
+            def log_message(self, *_: object) -> None:
+                return
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}/v1"
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+
+
+def good(prompt: str) -> str:
+    if "JSON list" in prompt:
+        return json.dumps([f"Given a thing, find thing {n}." for n in range(5)])
+    mark = hashlib.sha256(prompt.encode()).hexdigest()[:8]
+    answer = {"anchor": f"q {mark}", "positive": f"right {mark}", "negative": f"wrong {mark}"}
+    return f"```json\n{json.dumps(answer)}\n```" if int(mark, 16) % 2 else json.dumps(answer)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    one = Server()
+    yield one
+    one.server.shutdown()
+    one.server.server_close()
+
+
+def _synthesis(**changes: object) -> Synthesis:
+    settings = {"model": "m", "task_types": tuple(TASK_TYPES), "languages": ("English", "German"), "seed": 3}
+    return Synthesis(**{**settings, "temperature": 1.0, **changes})
+
+
+def _run(server: Server, out: Path, *, num_triplets: int = 12, **changes: object) -> Outcome:
+    endpoint = ChatEndpoint(server.url, "m", "NO_SUCH_KEY", timeout_s=2, pause_s=0.01)
+    settings = {"concurrency": 3, **changes}
+    return synthesize(_synthesis(), endpoint=endpoint, out=out, num_triplets=num_triplets, **settings)
+
+
+def _rows(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+def test_every_kind_of_task_gives_triplets_that_the_reader_takes(server: Server, tmp_path: Path, cache: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    assert _run(server, out).num_triplets == 12
+    rows = _rows(out)
+    assert {row["task_type"] for row in rows} == set(TASK_TYPES)
+    assert len({row["anchor"] for row in rows}) == 12
+    assert {row["language"] for row in rows if row["task_type"] == "bitext"} <= {"English-German", "German-English"}
+    table = load_triplets([str(out)])
+    loaded = table.rows(np.arange(12))
+    assert loaded.instructions == [row["instruction"] for row in rows]
+    assert loaded.negatives == [row["negative"] for row in rows]
+    num_lists = sum("JSON list" in body["messages"][0]["content"] for body in server.requests)
+    assert num_lists == sum(kind.needs_tasks for kind in TASK_TYPES.values())
+
+
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(server: Server, tmp_path: Path) -> None:
+    _run(server, tmp_path / "whole.jsonl")
+    _run(server, tmp_path / "killed.jsonl", num_triplets=5)
+    killed = tmp_path / "killed.jsonl"
+    killed.write_text(killed.read_text() + '{"instruction": "cut sho')
+    num_before = len(server.requests)
+    outcome = _run(server, killed)
+    assert _rows(killed) == _rows(tmp_path / "whole.jsonl")
+    assert outcome.num_requests == 7
+    assert len(server.requests) - num_before <= 7 + 3  # those under way when it was enough
+    assert not any("JSON list" in body["messages"][0]["content"] for body in server.requests[num_before:])
+    assert _run(server, killed).num_requests == 0
+
+
+def test_unusable_answers_are_left_out_and_counted(server: Server, tmp_path: Path) -> None:
+    bad = [
+        "no JSON",
+        "[1]",
+        json.dumps({"anchor": "a", "positive": "p"}),
+        json.dumps({"anchor": " ", "positive": "p", "negative": "n"}),
+        json.dumps({"anchor": "a", "positive": "P x", "negative": "p  X"}),
+        json.dumps({"anchor": "the same", "positive": "p", "negative": "n"}),
+        json.dumps({"anchor": "The  SAME", "positive": "p2", "negative": "n2"}),
+    ]
+    answers = iter(bad)
+
+    def script(prompt: str, number: int) -> Answer | None:
+        return None if "JSON list" in prompt else (200, {}, next(answers, good(prompt)))
+
+    server.script = script
+    outcome = _run(server, tmp_path / "s.jsonl", num_triplets=4, concurrency=1)
+    assert outcome.rejected == {
+        "no JSON object": 2,
+        "negative is missing": 1,
+        "anchor is empty": 1,
+        "two texts alike": 1,
+        "told before": 1,
+    }
+    assert _rows(tmp_path / "s.jsonl")[0]["anchor"] == "the same"
+
+
+def test_a_busy_endpoint_is_asked_again(server: Server, tmp_path: Path) -> None:
+    troubles = iter([(429, {"retry-after": "0"}, "busy"), (500, {}, "oops"), (503, {}, "oops")])
+    server.script = lambda prompt, number: None if "JSON list" in prompt else next(troubles, None)
+    assert _run(server, tmp_path / "s.jsonl", num_triplets=3, concurrency=1).num_triplets == 3
+
+
+@pytest.mark.parametrize(("status", "advice"), [(401, "valid key"), (403, "may not use"), (404, "ends in /v1")])
+def test_a_refusal_ends_at_once(server: Server, tmp_path: Path, status: int, advice: str) -> None:
+    server.script = lambda prompt, number: (status, {}, "no")
+    with pytest.raises(DataError, match=advice):
+        _run(server, tmp_path / "s.jsonl")
+    assert len(server.requests) == 1
+
+
+def test_an_endpoint_that_is_not_there_is_named(tmp_path: Path) -> None:
+    endpoint = ChatEndpoint("http://127.0.0.1:9/v1", "m", "NO_SUCH_KEY", timeout_s=1, pause_s=0.001)
+    with pytest.raises(DataError, match=r"http://127\.0\.0\.1:9/v1 does not answer after"):
+        synthesize(_synthesis(), endpoint=endpoint, out=tmp_path / "s.jsonl", num_triplets=1)
+
+
+def test_what_is_no_chat_endpoint_is_told_so(server: Server, tmp_path: Path) -> None:
+    server.script = lambda prompt, number: (201, {}, "<html>")
+    with pytest.raises(DataError, match="does not answer as a chat endpoint does: <html>"):
+        _run(server, tmp_path / "s.jsonl")
+
+
+def test_a_model_that_cannot_do_it_ends_the_run(server: Server, tmp_path: Path) -> None:
+    server.script = lambda prompt, number: None if "JSON list" in prompt else (200, {}, "Sure! Here you go")
+    with pytest.raises(DataError, match=r"30 answers in a row were unusable, most of them: no JSON object.*Sure!"):
+        _run(server, tmp_path / "s.jsonl")
+
+
+def test_other_settings_need_another_file(server: Server, tmp_path: Path) -> None:
+    out = tmp_path / "s.jsonl"
+    _run(server, out, num_triplets=2)
+    endpoint = ChatEndpoint(server.url, "m", "NO_SUCH_KEY")
+    with pytest.raises(ConfigError, match="begun with other settings: seed was 3, is 4"):
+        synthesize(_synthesis(seed=4), endpoint=endpoint, out=out, num_triplets=3)
+    out.write_text("{}\n")
+    with pytest.raises(DataError, match="was not written by this command"):
+        _run(server, out)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [({"task_types": ("poems",)}, "names poems; it may name short-long"), ({"languages": ("English",)}, "needs two")],
+)
+def test_settings_that_make_no_sense(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        _synthesis(**changes)
+
+
+def test_the_command_and_the_key(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("MY_KEY", "secret-123")
+    out = tmp_path / "s.jsonl"
+    command = ["data", "synthesize", "--out", str(out), "--endpoint", server.url, "--model", "m", "--num-triplets", "4"]
+    assert run_command([*command, "--task-types", "sts", "short-short", "--api-key-env", "MY_KEY"]) == 0
+    printed = capsys.readouterr()
+    assert "4 triplets in" in printed.out
+    assert all(headers["authorization"] == "Bearer secret-123" for headers in server.headers)
+    written = out.read_text() + (tmp_path / "s.tasks.jsonl").read_text() + printed.out + printed.err
+    assert "secret-123" not in written
+    assert run_command([*command, "--task-types", "poems"]) == 2
