@@ -2,6 +2,7 @@
 
 import errno
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -248,3 +249,13 @@ def test_every_setting_has_a_meaning() -> None:
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:
     assert run_command(["--help"]) == 0
     assert "doctor" in capsys.readouterr().out
+
+
+def test_published_results_stand_under_measured_ones(
+    work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = Path("MiniCPM-2B-dpo-bf16")
+    shutil.copytree(model_folders["llama"], named)
+    for model, is_known in ((str(named), True), (model_folders["llama"], False)):
+        assert run_command(["evaluate", model, "--data", "sts"]) == 0
+        assert ("published: MiniCPM-2B" in capsys.readouterr().out) == is_known

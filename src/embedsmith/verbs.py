@@ -19,9 +19,11 @@ from embedsmith.display import TrainingDisplay, encoding_progress
 from embedsmith.errors import ModelError, RunError
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
+from embedsmith.model.backbone import SETTINGS_FILE, find_adapter, find_model
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.pooling import pooled_width
+from embedsmith.model.settings import EmbeddingSettings
 from embedsmith.model.trained import kept_in, reload_trained
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prepare import is_first_process, prepare_run
@@ -219,6 +221,12 @@ def evaluate(
             }
 
         return evaluate_tasks(embed, tasks=loaded, on_task=start)
+
+
+def base_of(model: str) -> str:
+    """What MODEL builds on, by the name it has; a model that is no run builds on itself."""
+    folder = find_adapter(model) or Path(find_model(model))
+    return EmbeddingSettings.read(folder).base_model if (folder / SETTINGS_FILE).exists() else model
 
 
 @contextmanager

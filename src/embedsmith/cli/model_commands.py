@@ -98,6 +98,7 @@ def evaluate_command(
     """Score a model on STS tasks, with bootstrap intervals."""
     from embedsmith import files, verbs
     from embedsmith.config import Pooling
+    from embedsmith.reporting.published import beside
     from embedsmith.reporting.tables import results_table
 
     console = make_console()
@@ -117,6 +118,8 @@ def evaluate_command(
         console=console,
     )
     console.print(results_table(list(results.items()), with_gain=False))
+    for line in beside(next(iter(results.values())), base_model=base_model or verbs.base_of(model)):
+        console.print(line, highlight=False, soft_wrap=True)
     if out is not None:
         values = {label: result.to_json() for label, result in results.items()}
         files.write_json(out, values if len(values) > 1 else next(iter(values.values())))

@@ -1,0 +1,56 @@
+"""Published figures: sourced, consistent with themselves, and shown only beside what they compare with."""
+
+from pathlib import Path
+from statistics import fmean
+
+import pytest
+
+from embedsmith.reporting.published import beside, load_published, published_for, published_markdown
+from embedsmith.results import EvaluationResult, TaskResult
+
+DOCS = Path(__file__).parent.parent.parent / "docs"
+
+
+def test_every_figure_has_a_source_and_a_place() -> None:
+    for one in load_published():
+        assert one.url.startswith("https://")
+        assert one.title
+        assert one.place
+        assert all(20 < score < 100 for score in [*one.scores.values(), one.average])
+
+
+def test_averages_agree_with_the_scores_printed() -> None:
+    checked = [one for one in load_published() if set(one.scores) == set(one.average_over)]
+    assert len(checked) > 5
+    for one in checked:
+        assert fmean(one.scores.values()) == pytest.approx(one.average, abs=0.0051)
+
+
+@pytest.mark.parametrize(
+    ("name", "model"),
+    [
+        ("openbmb/MiniCPM-2B-dpo-bf16", "MiniCPM-2B"),
+        ("/somewhere/minicpm-2b-dpo-bf16", "MiniCPM-2B"),
+        ("facebook/opt-1.3b", "OPT-1.3B"),
+        ("smollm2-135m", None),
+        ("openbmb/MiniCPM-2B", None),
+    ],
+)
+def test_a_model_is_known_by_the_last_part_of_its_name(name: str, model: str | None) -> None:
+    assert {one.model for one in published_for(name)} == ({model} if model else set())
+
+
+def test_averages_stand_beside_the_same_tasks_only() -> None:
+    task = TaskResult(0.5, (0.4, 0.6), 9)
+    (published,) = published_for("MiniCPM-2B-dpo-bf16")
+    same = EvaluationResult("m", dict.fromkeys(published.average_over, task))
+    assert beside(same, base_model="MiniCPM-2B-dpo-bf16")[0].endswith("measured here, over the same: 50.00")
+    (line,) = beside(EvaluationResult("m", {"STS12": task}), base_model="MiniCPM-2B-dpo-bf16")
+    assert "83.84 ± 4.27" in line
+    assert published.url in line
+    assert line.endswith("SICK-R, so the averages do not compare")
+    assert beside(same, base_model="smollm2-135m") == []
+
+
+def test_the_page_is_made_from_the_data() -> None:
+    assert (DOCS / "published.md").read_text() == published_markdown()
