@@ -20,6 +20,7 @@ MAY_IMPORT = {
     "training": {"training", "model", "data"},
     "evaluation": {"evaluation", "data"},
     "reporting": {"reporting"},
+    "export": {"export", "model", "data"},
 }
 
 

@@ -1,0 +1,177 @@
+"""A model or run -> a folder that other tools load, kept only if it embeds as the model does.
+
+`merged`: transformers' own form, the adapter taken into the weights in float32. `sentence-transformers`: the same, with
+a tokenizer that puts the end token itself, and that package's description of pooling, length and prompts. Both hold
+`embedding.json`, so that `Embedder.load` takes them too. The LM head is left out: an embedding has no use for it.
+
+Invariant: the folder appears under its name only when a set of texts, long and odd ones among them, came out of it as
+they come out of the model (`parity.py`).
+"""
+
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import torch
+from tokenizers import processors
+from transformers import PreTrainedTokenizerFast
+
+from embedsmith import files
+from embedsmith.config import Pooling, Precision, Quantization, Side
+from embedsmith.errors import ConfigError, RunError
+from embedsmith.export.parity import check_merged, check_sentence_transformers
+from embedsmith.model.backbone import SETTINGS_FILE
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.settings import EmbeddingSettings
+
+_MODES = {Pooling.LAST: "lasttoken", Pooling.MEAN: "mean", Pooling.WEIGHTED_MEAN: "weightedmean"}
+_ALL_MODES = {
+    "cls": "cls_token",
+    "mean": "mean_tokens",
+    "max": "max_tokens",
+    "mean_sqrt_len": "mean_sqrt_len_tokens",
+    "weightedmean": "weightedmean_tokens",
+    "lasttoken": "lasttoken",
+}
+# Settings that a sentence-transformers folder carries, one way or another; a new one must be thought about.
+_CARRIED = {
+    *("base_model", "pooling", "prompt", "query_prompt", "instruction", "end_token", "max_length", "matryoshka_dims"),
+    *("bidirectional_layers", "quantization"),  # refused where they are set
+}
+
+
+class Format(StrEnum):
+    """What to export to."""
+
+    MERGED = "merged"
+    SENTENCE_TRANSFORMERS = "sentence-transformers"
+
+
+def export(
+    model: str, *, folder: Path, to: Format, dtype: Precision = Precision.FP32, base_model: str | None = None
+) -> float:
+    """Write `folder`; returns the smallest cosine between its embeddings and the model's.
+
+    Args:
+        model: built-in name, hub id, folder or run.
+        folder: must not exist, or be empty.
+        to: see `Format`.
+        dtype: of the weights stored, fp32 or bf16.
+        base_model: where the base of a run lies, if not where it lay in training.
+
+    Raises:
+        RunError: the folder is taken, or what was written does not embed as the model does.
+        ConfigError: the format cannot express a setting of the model.
+        ModelError, MissingExtraError: by their names.
+    """
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"{folder} exists already and is not empty.\nChoose another folder.")
+    live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, fused=False)
+    faults = what_cannot_be_expressed(live.settings, to=to)
+    if faults:
+        raise ConfigError(
+            f"Cannot be expressed in {to}: {'; '.join(faults)}.\nExport to merged, or load it with embedsmith."
+        )
+    merged = _merged(live, model, base_model=base_model)
+    backbone = merged.backbone
+    if dtype is Precision.BF16:
+        backbone.model.to(torch.bfloat16)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with files.atomic_folder(folder) as temporary:
+        backbone.model.save_pretrained(temporary)
+        files.write_json(temporary / SETTINGS_FILE, asdict(live.settings))
+        if to is Format.MERGED:
+            backbone.tokenizer.save_pretrained(temporary)
+            return check_merged(temporary, live=live, dtype=dtype)
+        closing_tokenizer(backbone.tokenizer, settings=live.settings).save_pretrained(temporary)
+        _describe(temporary, live=live)
+        return check_sentence_transformers(temporary, live=live, dtype=dtype)
+
+
+def what_cannot_be_expressed(settings: EmbeddingSettings, *, to: Format) -> list[str]:
+    """Settings that the format has no place for, by name and value."""
+    faults = []
+    if settings.quantization is not Quantization.NONE:
+        faults.append(f"quantization {settings.quantization}: the adapter was trained on rounded weights")
+    if to is Format.MERGED:
+        return faults
+    for name in sorted(set(asdict(settings)) - _CARRIED):
+        faults.append(f"{name} {getattr(settings, name)}")
+    if settings.bidirectional_layers:
+        faults.append(f"bidirectional_layers {settings.bidirectional_layers}")
+    if settings.pooling not in _MODES:
+        faults.append(f"pooling {settings.pooling}")
+    for name in ("prompt", "query_prompt"):
+        template = getattr(settings, name)
+        if template is not None and (template.count("{text}") > 1 or not template.endswith("{text}")):
+            faults.append(f"{name} {template!r}, which goes on behind the text")
+    return faults
+
+
+def _merged(live: Embedder, model: str, *, base_model: str | None) -> Embedder:
+    """The same with the adapter in the weights, which are the embedder's own from here on."""
+    if live.adapter is None:
+        return Embedder.load(model, precision=Precision.FP32, fused=False)
+    other = Embedder.load(model, base_model=base_model, precision=Precision.FP32, fused=False)
+    assert other.adapter is not None
+    other.adapter.merge_and_unload()
+    return other
+
+
+def closing_tokenizer(tokenizer: Any, *, settings: EmbeddingSettings) -> PreTrainedTokenizerFast:
+    """A tokenizer that puts start and end tokens as embedsmith does, whatever tool loads it; no chat template."""
+    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
+    first = tokenizer("a")["input_ids"][0]
+    starts = [tokenizer.bos_token] if tokenizer.bos_token_id is not None and first == tokenizer.bos_token_id else []
+    ends = [tokenizer.eos_token] if settings.end_token else []
+    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in dict.fromkeys([*starts, *ends])]
+    backend.post_processor = processors.TemplateProcessing(
+        single=" ".join([*starts, "$A", *ends]), special_tokens=special
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=tokenizer.bos_token,
+        eos_token=tokenizer.eos_token,
+        unk_token=tokenizer.unk_token,
+        pad_token=tokenizer.pad_token or tokenizer.eos_token,
+        padding_side="right",
+        model_max_length=settings.max_length,
+    )
+
+
+def _describe(folder: Path, *, live: Embedder) -> None:
+    """sentence-transformers' own files, in the form that its old and new versions and the servers read."""
+    settings = live.settings
+    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    modules = [
+        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
+        for index, (path, kind) in enumerate(kinds)
+    ]
+    prompts = {str(side): live.prompt_of(side).parts[0] for side in Side}
+    limits = {"max_seq_length": settings.max_length, "do_lower_case": False}
+    files.write_json(folder / "sentence_bert_config.json", limits)
+    files.write_json(
+        folder / "config_sentence_transformers.json",
+        {
+            "model_type": "SentenceTransformer",
+            "prompts": prompts,
+            "default_prompt_name": str(Side.DOCUMENT) if prompts[Side.DOCUMENT] else None,
+            "similarity_fn_name": "cosine",
+        },
+    )
+    mode = _MODES[settings.pooling]
+    for name in ("1_Pooling", "2_Normalize"):
+        (folder / name).mkdir()
+    files.write_json(
+        folder / "1_Pooling" / "config.json",
+        {
+            "embedding_dimension": live.dim,
+            "word_embedding_dimension": live.dim,
+            "pooling_mode": mode,
+            **{f"pooling_mode_{old}": new == mode for new, old in _ALL_MODES.items()},
+            "include_prompt": True,
+        },
+    )
+    files.write_json(folder / "2_Normalize" / "config.json", {})
+    files.write_json(folder / "modules.json", modules)
