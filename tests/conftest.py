@@ -6,10 +6,14 @@ from pathlib import Path
 import pytest
 import torch
 from huggingface_hub import constants
+from hypothesis import settings
 from tiny import FAMILIES, save_model
 
 from embedsmith.model.embedder import Embedder
 
+# A machine with other work to do misses any deadline; speed is no matter of tests.
+settings.register_profile("no deadline", deadline=None)
+settings.load_profile("no deadline")
 LOOPBACK = ("127.0.0.1", b"127.0.0.1")
 
 
