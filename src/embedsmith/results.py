@@ -3,9 +3,16 @@
 No torch and no model here, so that evaluation, training and reporting can share them.
 """
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
 from statistics import fmean, stdev
 from typing import Any
+
+import numpy as np
+
+SIGNIFICANCE = 0.05
+"""A difference counts where its corrected p-value is below this."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +41,27 @@ class TaskResult:
 
 
 @dataclass(frozen=True)
+class PairSimilarities:
+    """What a score was made of, which a comparison needs.
+
+    Attributes:
+        cosine: of each pair, (K,).
+        gold: what people gave it, (K,).
+        fingerprint: equal for equal pairs in equal order.
+    """
+
+    cosine: np.ndarray
+    gold: np.ndarray
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
-    """Scores of one model on several tasks, in the order they were asked for."""
+    """Scores of one model on several tasks, in the order they were asked for, and maybe what they were made of."""
 
     model: str
     tasks: dict[str, TaskResult]
+    similarities: Mapping[str, PairSimilarities] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def average(self) -> float:
@@ -56,6 +79,100 @@ class EvaluationResult:
         return cls(
             model=value["model"], tasks={name: TaskResult.from_json(task) for name, task in value["tasks"].items()}
         )
+
+
+class Verdict(StrEnum):
+    """What a comparison says of a model."""
+
+    BETTER = "better"
+    WORSE = "worse"
+    CANNOT_TELL = "cannot tell"
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One model against another, on one task or on average over tasks.
+
+    Attributes:
+        base: Spearman of the one compared with, mean over its seeds.
+        model: of the other, mean over its seeds.
+        ci95: 95 % interval of `model - base`, over pairs and seeds.
+        p_value: of the test that there is no difference, corrected for the number of tests.
+        num_pairs: scored pairs.
+        num_seeds: of base and model.
+    """
+
+    base: float
+    model: float
+    ci95: tuple[float, float]
+    p_value: float
+    num_pairs: int
+    num_seeds: tuple[int, int]
+
+    @property
+    def gain(self) -> float:
+        """`model - base`."""
+        return self.model - self.base
+
+    @property
+    def verdict(self) -> Verdict:
+        """Better or worse where the corrected p-value is below 0.05 and the interval has no zero in it."""
+        lower, upper = self.ci95
+        if self.p_value >= SIGNIFICANCE or lower <= 0 <= upper:
+            return Verdict.CANNOT_TELL
+        return Verdict.BETTER if self.gain > 0 else Verdict.WORSE
+
+    def with_p_value(self, p_value: float) -> "Difference":
+        """The same with another p-value."""
+        return replace(self, p_value=p_value)
+
+    def to_json(self) -> dict[str, Any]:
+        """For files."""
+        return {
+            "base": self.base,
+            "model": self.model,
+            "difference": self.gain,
+            "ci95": list(self.ci95),
+            "p_value": self.p_value,
+            "verdict": str(self.verdict),
+            "num_pairs": self.num_pairs,
+            "num_seeds": list(self.num_seeds),
+        }
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One model against another: label of the one compared with, label of the other, by task and on average."""
+
+    base: str
+    model: str
+    tasks: dict[str, Difference]
+    average: Difference
+
+    @property
+    def verdict(self) -> Verdict:
+        """Of the average."""
+        return self.average.verdict
+
+    @property
+    def sentence(self) -> str:
+        """The verdict in a sentence."""
+        lower, upper = (100 * bound for bound in self.average.ci95)
+        size = f"{100 * self.average.gain:+.1f} points of Spearman x 100 [{lower:+.1f}, {upper:+.1f}]"
+        where = f"on average over {len(self.tasks)} tasks" if len(self.tasks) > 1 else f"on {next(iter(self.tasks))}"
+        if self.verdict is Verdict.CANNOT_TELL:
+            return f"{self.model} against {self.base}: cannot tell, {size} {where}"
+        return f"{self.model} is {self.verdict} than {self.base}: {size} {where}"
+
+    def to_json(self) -> dict[str, Any]:
+        """For files."""
+        return {
+            "base": self.base,
+            "model": self.model,
+            "verdict": str(self.verdict),
+            "average": self.average.to_json(),
+            "tasks": {name: difference.to_json() for name, difference in self.tasks.items()},
+        }
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
-from embedsmith.evaluation.correlation import bootstrap_interval, spearman
+from embedsmith.evaluation.correlation import bootstrap_interval, bootstrap_spearman, spearman
 
 values = st.lists(st.integers(-3, 3), min_size=3, max_size=30)
 
@@ -52,3 +52,19 @@ def test_the_interval_is_a_function_of_the_seed() -> None:
     assert bootstrap_interval(x, y) == bootstrap_interval(x, y) != bootstrap_interval(x, y, seed=1)
     lower, upper = bootstrap_interval(x, y)
     assert lower < spearman(x, y) < upper
+
+
+@given(values, st.randoms(use_true_random=False))
+def test_draws_equal_scipy_on_the_drawn_pairs(first: list[int], random) -> None:
+    """Ranks by running sums of counts are those of the sample written out, ties and all."""
+    x, y = np.array(first), np.array([random.randint(-2, 2) for _ in first])
+    assume(len(set(first)) > 1 and len(set(y.tolist())) > 1)
+    draws = bootstrap_spearman([x, y], y, num_draws=3, seed=5)
+    drawing, by_y = np.random.default_rng(5), np.argsort(y, kind="stable")
+    for draw in range(3):
+        rows = by_y[drawing.integers(len(y), size=len(y), dtype=np.int32)]
+        if len(set(x[rows].tolist())) > 1 and len(set(y[rows].tolist())) > 1:
+            assert draws[0, draw] == pytest.approx(spearmanr(x[rows], y[rows]).statistic, abs=1e-12)
+            assert draws[1, draw] == pytest.approx(1)
+        else:
+            assert np.isnan(draws[0, draw])

@@ -8,7 +8,13 @@ import sys
 import typer
 
 from embedsmith.allocator import keep_freed_memory
-from embedsmith.cli import data_commands, export_commands, model_commands, sweep_commands  # noqa: F401 (each adds its commands to the application)
+from embedsmith.cli import (  # noqa: F401 (each adds its commands to the application)
+    data_commands,
+    export_commands,
+    model_commands,
+    result_commands,
+    sweep_commands,
+)
 from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 

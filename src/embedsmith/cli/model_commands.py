@@ -78,7 +78,7 @@ def evaluate_command(
         Optional[list[str]], typer.Option(help="Task names; repeat, or list several behind one --tasks.")  # noqa: UP045
     ] = None,
     data: Annotated[Optional[Path], typer.Option(help="Folder of <TASK>.tsv.gz files.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="Write the results here (JSON).")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Write the results here (JSON), for compare too.")] = None,  # noqa: UP045
     pooling: Annotated[
         Optional[str],  # noqa: UP045
         typer.Option(help="last, mean, weighted_mean, concat, or `all` to score each; default: as trained."),
@@ -98,6 +98,7 @@ def evaluate_command(
     """Score a model on STS tasks, with bootstrap intervals."""
     from embedsmith import files, verbs
     from embedsmith.config import Pooling
+    from embedsmith.evaluation.saved import save_evaluation
     from embedsmith.reporting.published import beside
     from embedsmith.reporting.tables import results_table
 
@@ -120,9 +121,10 @@ def evaluate_command(
     console.print(results_table(list(results.items()), with_gain=False))
     for line in beside(next(iter(results.values())), base_model=base_model or verbs.base_of(model)):
         console.print(line, highlight=False, soft_wrap=True)
-    if out is not None:
-        values = {label: result.to_json() for label, result in results.items()}
-        files.write_json(out, values if len(values) > 1 else next(iter(values.values())))
+    if out is not None and len(results) == 1:
+        save_evaluation(out, next(iter(results.values())))
+    elif out is not None:
+        files.write_json(out, {label: result.to_json() for label, result in results.items()})
 
 
 @app.command("baseline")

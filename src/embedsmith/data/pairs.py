@@ -1,5 +1,7 @@
 """Files -> scored sentence pairs, the form of every STS set."""
 
+import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +24,12 @@ class ScoredPairs:
 
     def __len__(self) -> int:
         return len(self.sentence1)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal pairs and scores in equal order."""
+        text = json.dumps([self.sentence1, self.sentence2, self.scores.tolist()])
+        return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 def load_pairs(source: str, *, columns: Mapping[str, str] | None = None) -> ScoredPairs:

@@ -12,8 +12,8 @@ import numpy as np
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.readers import SUFFIXES
 from embedsmith.errors import DataError, ModelError
-from embedsmith.evaluation.correlation import bootstrap_interval, spearman
-from embedsmith.results import EvaluationResult, TaskResult
+from embedsmith.evaluation.correlation import NUM_DRAWS, bootstrap_interval, spearman
+from embedsmith.results import EvaluationResult, PairSimilarities, TaskResult
 
 Embed = Callable[[list[str]], Mapping[str, np.ndarray]]
 """Texts -> model label -> embeddings (K, D)."""
@@ -42,8 +42,10 @@ def pair_similarities(embed: Embed, pairs: ScoredPairs) -> dict[str, np.ndarray]
     return {label: cosine_similarities(vectors[rows1], vectors[rows2]) for label, vectors in embed(texts).items()}
 
 
-def score_task(similarities: np.ndarray, scores: np.ndarray, *, task: str = "the task") -> TaskResult:
-    """Spearman correlation of similarities with gold scores, and its bootstrap interval.
+def score_task(
+    similarities: np.ndarray, scores: np.ndarray, *, task: str = "the task", num_draws: int = 1000
+) -> TaskResult:
+    """Spearman correlation of similarities with gold scores, and its bootstrap interval from `num_draws` resamples.
 
     Raises:
         ModelError: similarities are not finite or all equal: the model has collapsed.
@@ -51,7 +53,7 @@ def score_task(similarities: np.ndarray, scores: np.ndarray, *, task: str = "the
     try:
         return TaskResult(
             cosine_spearman=spearman(similarities, scores),
-            ci95=bootstrap_interval(similarities, scores),
+            ci95=bootstrap_interval(similarities, scores, num_draws=num_draws),
             num_pairs=len(scores),
         )
     except ValueError as error:
@@ -75,12 +77,15 @@ def evaluate_tasks(
         ModelError: embeddings that cannot be ranked.
     """
     results: dict[str, dict[str, TaskResult]] = {}
+    kept: dict[str, dict[str, PairSimilarities]] = {}
     for name, pairs in tasks.items():
         if on_task:
             on_task(name)
         for label, similarities in pair_similarities(embed, pairs).items():
-            results.setdefault(label, {})[name] = score_task(similarities, pairs.scores, task=name)
-    return {label: EvaluationResult(model=label, tasks=scored) for label, scored in results.items()}
+            result = score_task(similarities, pairs.scores, task=name, num_draws=NUM_DRAWS)
+            results.setdefault(label, {})[name] = result
+            kept.setdefault(label, {})[name] = PairSimilarities(similarities, pairs.scores, pairs.fingerprint)
+    return {label: EvaluationResult(label, scored, kept[label]) for label, scored in results.items()}
 
 
 def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[str, ScoredPairs]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from rich.table import Table
 
-from embedsmith.results import EvaluationResult, Plan, TaskResult
+from embedsmith.results import Comparison, EvaluationResult, Plan, TaskResult
 
 Rows = Sequence[tuple[str, EvaluationResult]]
 """(column title, result) of each model, all on the same tasks."""
@@ -59,6 +59,42 @@ def format_score(task: TaskResult) -> str:
     """For example `67.5 [65.1, 69.8]`."""
     lower, upper = task.ci95
     return f"{100 * task.cosine_spearman:.1f} [{100 * lower:.1f}, {100 * upper:.1f}]"
+
+
+def comparison_table(comparison: Comparison) -> Table:
+    """For the terminal: a line per task, and the average."""
+    table = Table()
+    for index, name in enumerate(comparison_header(comparison)):
+        table.add_column(name, justify="left" if index in (0, 6) else "right")
+    *body, average = comparison_lines(comparison)
+    for line in body:
+        table.add_row(*line)
+    if len(body) > 1:
+        table.add_section()
+        table.add_row(*average)
+    return table
+
+
+def comparison_header(comparison: Comparison) -> list[str]:
+    """Column titles of `comparison_lines`."""
+    return ["task", "pairs", comparison.base, comparison.model, "difference", "p", "verdict"]
+
+
+def comparison_lines(comparison: Comparison) -> list[list[str]]:
+    """Cells of a comparison, the average last; scores and differences are Spearman x 100."""
+    rows = [*comparison.tasks.items(), ("average", comparison.average)]
+    return [
+        [
+            name,
+            str(one.num_pairs),
+            f"{100 * one.base:.1f}",
+            f"{100 * one.model:.1f}",
+            f"{100 * one.gain:+.1f} [{100 * one.ci95[0]:+.1f}, {100 * one.ci95[1]:+.1f}]",
+            f"{one.p_value:.4f}",
+            str(one.verdict),
+        ]
+        for name, one in rows
+    ]
 
 
 def intervals_overlap(first: TaskResult, second: TaskResult) -> bool:

@@ -1,0 +1,50 @@
+"""compare."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from embedsmith.cli.app import app, make_console
+
+
+@app.command("compare")
+def compare_command(
+    models: Annotated[
+        list[str],
+        typer.Argument(help="Each a MODEL or results.json; seeds of one recipe with commas between. First: the mark."),
+    ],
+    tasks: Annotated[Optional[list[str]], typer.Option(help="Task names, several behind one --tasks.")] = None,  # noqa: UP045
+    data: Annotated[Optional[Path], typer.Option(help="Folder of <TASK>.tsv.gz files.")] = None,  # noqa: UP045
+    out: Annotated[Optional[Path], typer.Option(help="Write the comparison here (JSON).")] = None,  # noqa: UP045
+    draws: Annotated[int, typer.Option(min=100, help="Of bootstrap and permutations.")] = 10_000,
+    seed_spread: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            help="Usual standard deviation between seeds, in points; it counts where few seeds are given. 0: these "
+            "very models, not their recipes.",
+        ),
+    ] = 0.5,
+) -> None:
+    """Say whether models are better or worse than the first one, or whether that cannot be told."""
+    from embedsmith import files
+    from embedsmith.comparison import compare_models
+    from embedsmith.reporting.tables import comparison_table
+
+    console = make_console()
+    found = compare_models(
+        models, tasks=tasks, data=data, num_draws=draws, seed_spread=seed_spread / 100, console=console
+    )
+    for one in found:
+        console.print(comparison_table(one))
+        console.print(one.sentence, highlight=False, soft_wrap=True)
+    console.print(
+        f"Spearman x 100. Differences with their 95 % interval over the pairs (paired bootstrap) and over seeds "
+        f"(usual spread {seed_spread:g}); p: permutation test, corrected for all tasks (Holm).",
+        highlight=False,
+        soft_wrap=True,
+    )
+    if out is not None:
+        files.write_json(out, [one.to_json() for one in found])
+    console.print("verdict: " + "; ".join(f"{one.verdict}" for one in found), highlight=False)

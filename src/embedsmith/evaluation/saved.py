@@ -1,0 +1,66 @@
+"""An evaluation <-> its files: `results.json`, and beside it the similarities that a comparison needs.
+
+`results.similarities.safetensors` holds for each task the cosine and the gold score of every pair, so that two models
+can be compared later, or elsewhere, without embedding anything again.
+"""
+
+import json
+from pathlib import Path
+
+import safetensors.numpy
+from safetensors import SafetensorError
+
+from embedsmith import files
+from embedsmith.errors import DataError
+from embedsmith.results import EvaluationResult, PairSimilarities
+
+_SUFFIX = ".similarities.safetensors"
+
+
+def save_evaluation(path: Path, result: EvaluationResult) -> None:
+    """Write `path` (JSON) and, where the result carries them, its similarities beside it; each atomically."""
+    if result.similarities:
+        tensors = {}
+        for task, pairs in result.similarities.items():
+            tensors[f"{task}/cosine"], tensors[f"{task}/gold"] = pairs.cosine, pairs.gold
+        fingerprints = {task: pairs.fingerprint for task, pairs in result.similarities.items()}
+        files.write_bytes(similarities_path(path), safetensors.numpy.save(tensors, metadata=fingerprints))
+    files.write_json(path, result.to_json())
+
+
+def similarities_path(path: Path) -> Path:
+    """Where the similarities of `results.json` lie."""
+    return path.with_name(path.name.removesuffix(".json") + _SUFFIX)
+
+
+def load_evaluation(path: Path) -> EvaluationResult:
+    """Inverse of `save_evaluation`.
+
+    Raises:
+        DataError: a file is missing or is no such file.
+    """
+    try:
+        result = EvaluationResult.from_json(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.\nWrite it with: embedsmith evaluate MODEL --out {path}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n"
+            f"Write it with: embedsmith evaluate MODEL --out {path}"
+        ) from error
+    kept = similarities_path(path)
+    try:
+        with safetensors.safe_open(kept, framework="numpy") as file:
+            fingerprints = file.metadata()
+            similarities = {
+                task: PairSimilarities(
+                    file.get_tensor(f"{task}/cosine"), file.get_tensor(f"{task}/gold"), fingerprints[task]
+                )
+                for task in result.tasks
+            }
+    except (FileNotFoundError, SafetensorError, KeyError) as error:
+        raise DataError(
+            f"{kept}, which must lie beside {path.name}, is missing or damaged: {error}\n"
+            f"Write both with: embedsmith evaluate MODEL --out {path}"
+        ) from error
+    return EvaluationResult(result.model, result.tasks, similarities)
