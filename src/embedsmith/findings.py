@@ -4,7 +4,9 @@ Labels are the models' titles, in the order of the report.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from enum import IntEnum, StrEnum
+from typing import Any
 
 
 @dataclass(frozen=True)
@@ -88,3 +90,92 @@ class Slice:
     errors: Mapping[str, float]
     biases: Mapping[str, float]
     worst: tuple[WrongPair, ...]
+
+
+class Match(IntEnum):
+    """How alike a training text and an evaluation text are; a larger one is nearer."""
+
+    NEAR = 1
+    """Most of their character n-grams are common."""
+    NORMALISED = 2
+    """The same letters and digits in the same order, whatever the case, spaces and punctuation."""
+    EXACT = 3
+    """The same characters."""
+
+    @property
+    def word(self) -> str:
+        """For people to read."""
+        return self.name.lower()
+
+
+class Leakage(StrEnum):
+    """What training and evaluation data have in common."""
+
+    NONE = "clean"
+    TEXTS = "texts overlap"
+    PAIRS = "pairs overlap"
+
+
+@dataclass(frozen=True)
+class SharedText:
+    """An evaluation text, a training text like it, and how alike they are."""
+
+    evaluated: str
+    trained: str
+    match: Match
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """What one evaluation set has in common with the training data.
+
+    Attributes:
+        name: of the set.
+        num_texts: its distinct texts.
+        num_pairs: its distinct pairs: the same two texts in either order, case and punctuation aside, are one.
+        texts: kind of match -> how many of its texts; each counts once, under its nearest match.
+        pairs: the same for pairs of which both texts stand in one training row.
+        examples: some of the texts, those of shared pairs first.
+    """
+
+    name: str
+    num_texts: int
+    num_pairs: int
+    texts: Mapping[Match, int]
+    pairs: Mapping[Match, int]
+    examples: tuple[SharedText, ...]
+
+
+@dataclass(frozen=True)
+class LeakageReport:
+    """What evaluation sets have in common with training data.
+
+    Attributes:
+        num_rows: of training data.
+        num_shared_rows: rows of which some text matches an evaluation text.
+        threshold: Jaccard similarity from which texts count as near; None: near ones were not looked for.
+        overlaps: one for each evaluation set.
+    """
+
+    num_rows: int
+    num_shared_rows: int
+    threshold: float | None
+    overlaps: tuple[Overlap, ...]
+
+    @property
+    def verdict(self) -> Leakage:
+        """The worst that was found."""
+        if any(sum(overlap.pairs.values()) for overlap in self.overlaps):
+            return Leakage.PAIRS
+        return Leakage.TEXTS if any(sum(overlap.texts.values()) for overlap in self.overlaps) else Leakage.NONE
+
+    def to_json(self) -> dict[str, Any]:
+        """For files."""
+        overlaps = [
+            asdict(overlap)
+            | {"texts": {kind.word: number for kind, number in overlap.texts.items()}}
+            | {"pairs": {kind.word: number for kind, number in overlap.pairs.items()}}
+            | {"examples": [{**asdict(example), "match": example.match.word} for example in overlap.examples]}
+            for overlap in self.overlaps
+        ]
+        return {**asdict(self), "verdict": str(self.verdict), "overlaps": overlaps}

@@ -19,7 +19,7 @@ from embedsmith.cli.app import app
 from embedsmith.errors import EmbedsmithError
 
 _INTERRUPTED = 130
-_LISTS = ("--tasks", "--prompts", "--dims", "--grid", "--task-types", "--languages")
+_LISTS = ("--tasks", "--prompts", "--dims", "--grid", "--task-types", "--languages", "--against")
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""data triplets, data synthesize."""
+"""data triplets, data synthesize, data check, data stats."""
 
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from embedsmith.cli.app import data_app, make_console
+from embedsmith.cli.app import data_app, escape, make_console
 from embedsmith.errors import ConfigError
 
 
@@ -76,3 +76,50 @@ def synthesize_command(
     console.print(f"{outcome.num_triplets} triplets in {out}, {outcome.num_requests} requests now", highlight=False)
     for reason, count in outcome.rejected.most_common():
         console.print(f"  {count} answers left out: {reason}", highlight=False)
+
+
+@data_app.command("check")
+def check_command(
+    sources: Annotated[list[str], typer.Argument(help="Training data: files, globs, hub ids or `sample`.")],
+    against: Annotated[
+        list[str],
+        typer.Option(help="Evaluation data: files of scored pairs, or folders of them; several behind one --against."),
+    ],
+    near: Annotated[bool, typer.Option("--near/--no-near", help="Look for near duplicates too.")] = True,
+    threshold: Annotated[
+        float, typer.Option(min=0.5, max=1.0, help="Share of common character n-grams that makes texts near.")
+    ] = 0.8,
+    drop: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Write the training rows that share no text with the evaluation here."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write what was found here (JSON).")] = None,  # noqa: UP045
+) -> None:
+    """Look for evaluation texts in training data; ends in a line that says: clean, texts overlap or pairs overlap."""
+    from embedsmith import files
+    from embedsmith.data.leakage import LeakageCheck, write_clean
+    from embedsmith.data.triplets import load_triplets
+    from embedsmith.data.writers import check_output
+    from embedsmith.evaluation.sts import load_evaluation_sets
+    from embedsmith.reporting.tables import leakage_table
+
+    if drop is not None:
+        check_output(drop)
+    console = make_console()
+    table = load_triplets(sources)
+    with console.status("looking ..."):
+        check = LeakageCheck(load_evaluation_sets(against), threshold=threshold if near else None)
+        report, is_shared = check.run(table)
+    console.print(leakage_table(report))
+    for overlap in report.overlaps:
+        for one in overlap.examples:
+            console.print(escape(f"{overlap.name}, {one.match.word}: {one.evaluated}\n  trained on: {one.trained}"))
+    console.print(
+        f"{report.num_shared_rows} of {report.num_rows} training rows share a text with the evaluation.",
+        highlight=False,
+    )
+    if drop is not None:
+        console.print(f"{write_clean(drop, table, is_shared=is_shared)} rows written: {drop}", highlight=False)
+    if out is not None:
+        files.write_json(out, report.to_json())
+    console.print(f"verdict: {report.verdict}", highlight=False)

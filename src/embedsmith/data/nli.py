@@ -4,18 +4,13 @@ For every premise with at least one entailment and one contradiction: (premise, 
 entailment going with its n-th contradiction. Memory: the distinct texts of one file.
 """
 
-import csv
-import gzip
-import io
-import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from embedsmith import files
 from embedsmith.data.columns import NLI_FIELDS, read_fields, text_fault
 from embedsmith.data.readers import Faults, expand_sources
+from embedsmith.data.writers import check_output, write_rows
 from embedsmith.errors import DataError
 
 _LABELS = {
@@ -28,7 +23,6 @@ _LABELS = {
     "2": "contradiction",
 }
 _UNLABELLED = ("-", "-1")
-_OUTPUTS = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz")
 _HEADER = ("anchor", "positive", "negative")
 Triplet = tuple[str, str, str]
 
@@ -48,10 +42,7 @@ def make_triplets(sources: Sequence[str], *, out: Path, columns: Mapping[str, st
     Raises:
         DataError: faulty input (all faults named), `out` exists, or nothing comes out; nothing is written then.
     """
-    if not out.name.endswith(_OUTPUTS):
-        raise DataError(f"{out}: unknown format to write; known are {', '.join(_OUTPUTS)}.")
-    if out.exists():
-        raise DataError(f"{out} exists already.\nRemove it or choose another name.")
+    check_output(out)
     faults = Faults()
     triplets: list[Triplet] = []
     num_pairs = num_unlabelled = 0
@@ -79,25 +70,9 @@ def make_triplets(sources: Sequence[str], *, out: Path, columns: Mapping[str, st
     faults.raise_if_any(what="labelled pairs")
     if not triplets:
         raise DataError("No premise has both an entailment and a contradiction, so there is no triplet to write.")
-    files.write_bytes(out, _serialize(triplets, out.name))
+    write_rows(out, header=_HEADER, rows=triplets)
     return NliCounts(num_pairs=num_pairs, num_unlabelled=num_unlabelled, num_triplets=len(triplets))
 
 
 def _squeeze(text: str) -> str:
     return " ".join(text.split())
-
-
-def _serialize(triplets: Iterable[Triplet], name: str) -> bytes:
-    buffer = io.StringIO()
-    kind = name.removesuffix(".gz")
-    if kind.endswith(".jsonl"):
-        for triplet in triplets:
-            record: dict[str, Any] = dict(zip(_HEADER, triplet, strict=True))
-            buffer.write(json.dumps(record, ensure_ascii=False) + "\n")
-    elif kind.endswith(".tsv"):
-        for fields in (_HEADER, *triplets):
-            buffer.write("\t".join(fields) + "\n")
-    else:
-        csv.writer(buffer, lineterminator="\n").writerows([_HEADER, *triplets])
-    data = buffer.getvalue().encode()
-    return gzip.compress(data, mtime=0) if name.endswith(".gz") else data

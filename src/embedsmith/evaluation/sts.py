@@ -112,3 +112,24 @@ def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[s
             + f"\nIt holds: {', '.join(available) or 'no file of a known format'}."
         )
     return {name: load_pairs(str(available[name])) for name in names or available}
+
+
+def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:
+    """Every set of the folders, and the files, named; `sample` is the built-in one.
+
+    Raises:
+        DataError: as `load_local_tasks` and `load_pairs`; or two sets have one name.
+    """
+    sets: dict[str, ScoredPairs] = {}
+    for source in sources:
+        path = Path(source)
+        found = load_local_tasks(path) if path.is_dir() else {_set_name(path.name): load_pairs(source)}
+        if repeated := set(found) & set(sets):
+            raise DataError(f"Two evaluation sets have the name {', '.join(sorted(repeated))}: see {source}.")
+        sets |= found
+    return sets
+
+
+def _set_name(file_name: str) -> str:
+    suffix = next((suffix for suffix in SUFFIXES if file_name.endswith(suffix)), "")
+    return file_name.removesuffix(suffix)

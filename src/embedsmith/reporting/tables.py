@@ -1,9 +1,10 @@
 """Results -> tables, for the terminal and for Markdown: score x 100 with its 95 % interval, as papers print it."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from rich.table import Table
 
+from embedsmith.findings import LeakageReport, Match
 from embedsmith.results import Comparison, EvaluationResult, Plan, TaskResult
 
 Rows = Sequence[tuple[str, EvaluationResult]]
@@ -59,6 +60,35 @@ def format_score(task: TaskResult) -> str:
     """For example `67.5 [65.1, 69.8]`."""
     lower, upper = task.ci95
     return f"{100 * task.cosine_spearman:.1f} [{100 * lower:.1f}, {100 * upper:.1f}]"
+
+
+def leakage_table(report: LeakageReport) -> Table:
+    """For the terminal: a line per evaluation set, with its distinct texts and pairs in the training data."""
+    table = Table(*leakage_header())
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for line in leakage_lines(report):
+        table.add_row(*line)
+    return table
+
+
+def leakage_header() -> list[str]:
+    """Column titles of `leakage_lines`."""
+    kinds = [kind.word for kind in sorted(Match, reverse=True)]
+    return ["evaluation set", "texts", *kinds, "pairs", *kinds]
+
+
+def leakage_lines(report: LeakageReport) -> list[list[str]]:
+    """Cells of a leakage report; a dash where near ones were not looked for."""
+
+    def cells(counts: Mapping[Match, int]) -> list[str]:
+        known = [kind for kind in counts if report.threshold is not None or kind is not Match.NEAR]
+        return [str(counts[kind]) if kind in known else "-" for kind in counts]
+
+    return [
+        [one.name, str(one.num_texts), *cells(one.texts), str(one.num_pairs), *cells(one.pairs)]
+        for one in report.overlaps
+    ]
 
 
 def comparison_table(comparison: Comparison) -> Table:
