@@ -42,7 +42,7 @@ def plan_table(plan: Plan) -> Table:
         ("evaluations", f"{plan.num_evaluations} of {_duration(plan.evaluation_s)}"),
         ("start", _duration(plan.start_s)),
         ("time in all", _duration(plan.total_s)),
-        ("memory", f"{plan.peak_bytes / 1e9:.1f} GB at most"),
+        ("memory", f"{plan.peak_bytes / 1e9:.1f} GB in these few steps; a long run may take half as much again"),
         ("on", plan.device),
     ):
         table.add_row(name, value)
