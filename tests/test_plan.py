@@ -48,6 +48,6 @@ def test_the_command_prints_time_tokens_and_memory(
     command = ["plan", "--model.model", model_folders["llama"], "--max_length", "64", "--data.train", "sample"]
     assert run_command([*command, "--dev", "null", "--max_steps", "2", "--batch_size", "4"]) == 0
     printed = capsys.readouterr().out
-    for part in ("time in all", "tokens a second", "GB at most", "0 of 0 s"):
+    for part in ("time in all", "tokens a second", "GB in these few steps", "0 of 0 s"):
         assert part in printed
     assert run_command(["plan", "--batch_size", "none"]) == 2
