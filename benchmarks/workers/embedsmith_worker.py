@@ -6,7 +6,7 @@ from accelerate import Accelerator
 
 from benchmarks.protocol import Batch, WorkerSpec
 from embedsmith.config import Loss
-from embedsmith.data.triplets import Triplets
+from embedsmith.data.table import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.recipe import load_config
 from embedsmith.training.distributed import Processes

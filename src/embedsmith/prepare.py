@@ -13,7 +13,8 @@ from accelerate import Accelerator
 
 from embedsmith.config import Loss, Precision, RunConfig
 from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.data.triplets import TripletTable, load_triplets
+from embedsmith.data.table import TripletTable
+from embedsmith.data.triplets import load_triplets
 from embedsmith.errors import MissingExtraError
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder

@@ -14,7 +14,7 @@ from rich.console import Console
 from embedsmith import files
 from embedsmith.config import Pooling, Precision, RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.data.triplets import TripletTable
+from embedsmith.data.table import TripletTable
 from embedsmith.display import TrainingDisplay, encoding_progress
 from embedsmith.errors import ModelError, RunError
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from safetensors.torch import load_file
 from tiny import write_pairs, write_triplets
 
-from embedsmith.data.triplets import Triplets
+from embedsmith.data.table import Triplets
 from embedsmith.errors import ConfigError
 from embedsmith.training.distributed import Processes
 

@@ -12,7 +12,8 @@ from tiny import save_teacher, write_pairs, write_triplets
 from transformers import get_cosine_schedule_with_warmup
 
 from embedsmith.config import Loss, RunConfig
-from embedsmith.data.triplets import Triplets, TripletTable, load_triplets
+from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.triplets import load_triplets
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.trained import reload_trained

@@ -10,7 +10,8 @@ from tiny import save_teacher, write_pairs, write_triplets
 from torch.nn.functional import normalize
 
 from embedsmith.config import AdapterSection, RunConfig
-from embedsmith.data.triplets import TripletTable, load_triplets
+from embedsmith.data.table import TripletTable
+from embedsmith.data.triplets import load_triplets
 from embedsmith.errors import ConfigError
 from embedsmith.model.embedder import Embedder
 from embedsmith.recipe import load_config

@@ -123,3 +123,37 @@ def check_command(
     if out is not None:
         files.write_json(out, report.to_json())
     console.print(f"verdict: {report.verdict}", highlight=False)
+
+
+@data_app.command("stats")
+def stats_command(
+    sources: Annotated[list[str], typer.Argument(help="Training data: files, globs, hub ids or `sample`.")],
+    model: Annotated[
+        str, typer.Option(help="Whose tokens are counted: built-in name, hub id or folder.")
+    ] = "smollm2-135m",
+    out: Annotated[Optional[Path], typer.Option(help="Write what was found here (JSON).")] = None,  # noqa: UP045
+) -> None:
+    """Look into training data: counts, duplicates, lengths in tokens, words shared with the anchor, examples."""
+    from embedsmith import files
+    from embedsmith.data.statistics import describe_data, token_lengths
+    from embedsmith.data.triplets import load_triplets
+    from embedsmith.model.backbone import load_model_tokenizer
+    from embedsmith.reporting.tables import facts_table, histogram
+
+    console = make_console()
+    table = load_triplets(sources)
+    with console.status("counting ..."):
+        facts = describe_data(table, count_lengths=token_lengths(load_model_tokenizer(model)))
+    console.print(facts_table(facts))
+    for column in facts.columns:
+        console.print(histogram(f"{column.name}, {column.num_distinct:,} distinct, length in tokens", column.lengths))
+    for name, values in facts.overlaps.items():
+        console.print(histogram(f"words {name} shares with {facts.columns[0].name} (Jaccard)", values))
+    if facts.scores is not None:
+        console.print(histogram("score", facts.scores))
+    for number, texts in enumerate(facts.examples, start=1):
+        console.print(f"example {number}", highlight=False)
+        for column, text in zip(facts.columns, texts, strict=True):
+            console.print(f"  {column.name}: {escape(text)}", highlight=False)
+    if out is not None:
+        files.write_json(out, facts.to_json())

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.pairs import ScoredPairs
-from embedsmith.data.triplets import Triplets, TripletTable
+from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.writers import write_rows
 from embedsmith.errors import MissingExtraError
 from embedsmith.findings import LeakageReport, Match, Overlap, SharedText
 
 NEAR_THRESHOLD = 0.8
 _NGRAM = 4
-_ROWS_AT_A_TIME = 4096
 _NUM_EXAMPLES = 5
 Pair = tuple[int, int]
 """Two numbers of keys, the smaller one first."""
@@ -58,7 +57,8 @@ class LeakageCheck:
         """
         found = _Found()
         is_shared = np.zeros(len(table), dtype=bool)
-        for row, texts in enumerate(_rows_of(table)):
+        rows = (texts for chunk in table.chunks() for texts in zip(*chunk.texts, strict=True))
+        for row, texts in enumerate(rows):
             matches = [self._matches_of(text) for text in texts]
             is_shared[row] = any(matches)
             found.add(texts, matches)
@@ -151,29 +151,16 @@ def write_clean(path: Path, table: TripletTable, *, is_shared: np.ndarray) -> in
         DataError: the file exists, its format is unknown, or cannot hold a text.
     """
     kept = np.flatnonzero(~is_shared)
-    names = ["sentence1", "sentence2", "score"] if table.has_scores else ["anchor", "positive"]
-    names += ["negative"] * table.has_negatives + ["instruction"] * table.has_instructions
-    write_rows(path, header=names, rows=(row for rows in _chunks(table, kept) for row in _fields(rows, table)))
+    names = table.text_columns + ["score"] * table.has_scores + ["instruction"] * table.has_instructions
+    write_rows(path, header=names, rows=(row for rows in table.chunks(kept) for row in _fields(rows, table)))
     return len(kept)
 
 
 def _fields(rows: Triplets, table: TripletTable) -> Iterator[tuple[str | float | None, ...]]:
-    columns: list[list[Any]] = [rows.anchors, rows.positives]
-    columns += [rows.negatives] if rows.negatives is not None else []
+    columns: list[list[Any]] = list(rows.texts)
     columns += [rows.scores.tolist()] if rows.scores is not None else []
     columns += [rows.instructions] if table.has_instructions else []
     return zip(*columns, strict=True)
-
-
-def _rows_of(table: TripletTable) -> Iterator[tuple[str, ...]]:
-    for rows in _chunks(table, np.arange(len(table))):
-        columns = [rows.anchors, rows.positives, *([rows.negatives] if rows.negatives else [])]
-        yield from zip(*columns, strict=True)
-
-
-def _chunks(table: TripletTable, rows: np.ndarray) -> Iterator[Triplets]:
-    for start in range(0, len(rows), _ROWS_AT_A_TIME):
-        yield table.rows(rows[start : start + _ROWS_AT_A_TIME])
 
 
 def _ordered(first: int, second: int) -> Pair:

@@ -15,9 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from embedsmith import files
 from embedsmith.config import TrainSource
@@ -31,121 +29,13 @@ from embedsmith.data.columns import (
 )
 from embedsmith.data.readers import Faults, Row, expand_sources, is_data_file
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
+from embedsmith.data.table import INSTRUCTION, IS_SYMMETRIC, TEXT_COLUMNS, TripletTable
 from embedsmith.errors import DataError, MissingExtraError
 
 _FORMAT_VERSION = 2
 _BATCH_ROWS = 8192
-_NAMES = ("anchor", "positive", "negative")
-_INSTRUCTION, _SYMMETRIC = "instruction", "is_symmetric"
 _PAIR_NAMES = ("sentence1", "sentence2", "score")
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
-
-
-@dataclass(frozen=True)
-class Triplets:
-    """Some rows; lists of one length.
-
-    Attributes:
-        anchors: of scored pairs, the first sentence.
-        positives: of scored pairs, the second sentence.
-        negatives: None when the data has none.
-        instructions: what each row's queries are for; None: the model's own instruction.
-        are_symmetric: whether a row's positive and negative are queries as its anchor is; true of scored pairs.
-        scores: (B,) float64 of scored pairs, else None.
-    """
-
-    anchors: list[str]
-    positives: list[str]
-    negatives: list[str] | None
-    instructions: list[str | None]
-    are_symmetric: list[bool]
-    scores: np.ndarray | None = None
-
-    @classmethod
-    def plain(cls, anchors: list[str], positives: list[str], negatives: list[str] | None = None) -> "Triplets":
-        """Rows without instructions."""
-        return cls(anchors, positives, negatives, [None] * len(anchors), [False] * len(anchors))
-
-    def slice(self, rows: slice) -> "Triplets":
-        """Some of the rows, side by side."""
-        return Triplets(
-            anchors=self.anchors[rows],
-            positives=self.positives[rows],
-            negatives=None if self.negatives is None else self.negatives[rows],
-            instructions=self.instructions[rows],
-            are_symmetric=self.are_symmetric[rows],
-            scores=None if self.scores is None else self.scores[rows],
-        )
-
-
-class TripletTable:
-    """Memory-mapped triplets, pairs without a negative, or scored pairs.
-
-    Args:
-        table: columns anchor, positive, maybe negative (string), for each NAME_id (uint64), maybe score (float64), and
-            the rows' instruction (string or null) and is_symmetric (bool).
-        drawn: the rows that count, as `draw` chose them; None: all.
-    """
-
-    def __init__(self, table: pa.Table, *, drawn: np.ndarray | None = None) -> None:
-        self._table = table
-        self._drawn = np.arange(len(table)) if drawn is None else drawn
-        names = [name for name in _NAMES if name in table.column_names]
-        self._names = names
-        ids = [table.column(f"{name}_id").to_numpy()[self._drawn] for name in names]
-        self.text_ids = self._drawn[:, None] if self.has_scores else np.stack(ids, axis=1)
-        """(num_triplets, 2 or 3), equal where texts are equal; rows with a common one never meet in a batch. Scored
-        pairs that share a text may, so each has an id of its own: (num_pairs, 1)."""
-
-    def __len__(self) -> int:
-        return len(self._drawn)
-
-    @property
-    def has_instructions(self) -> bool:
-        """Whether some row has an instruction of its own."""
-        return bool(self._table[_INSTRUCTION].null_count < len(self._table))
-
-    @property
-    def has_negatives(self) -> bool:
-        """Whether every row has a hard negative."""
-        return "negative" in self._names
-
-    @property
-    def has_scores(self) -> bool:
-        """Whether the rows are scored pairs."""
-        return "score" in self._table.column_names
-
-    @property
-    def kind(self) -> str:
-        """What the rows are, for people to read."""
-        return "scored pairs" if self.has_scores else "triplets" if self.has_negatives else "pairs"
-
-    def rows(self, indices: np.ndarray) -> Triplets:
-        """Texts of the rows numbered by `indices`."""
-        names = [*self._names, _INSTRUCTION, _SYMMETRIC, *(["score"] if self.has_scores else [])]
-        # Not `Table.take`: on a column of many batches it first copies the whole column into memory.
-        texts = self._table.select(names)
-        columns = {
-            name: [texts[name][row].as_py() for row in self._drawn[indices].tolist()] for name in texts.column_names
-        }
-        return Triplets(
-            anchors=columns["anchor"],
-            positives=columns["positive"],
-            negatives=columns.get("negative"),
-            instructions=columns[_INSTRUCTION],
-            are_symmetric=columns[_SYMMETRIC],
-            scores=np.array(columns["score"]) if self.has_scores else None,
-        )
-
-    def scores_differ(self) -> bool:
-        """Whether scored pairs have at least two different scores."""
-        bounds = pc.min_max(self._table.column("score"))
-        return bool(bounds["min"] != bounds["max"])
-
-    def draw(self, num_rows: int) -> "TripletTable":
-        """A view of so many rows drawn at random, always the same ones; a smaller draw is part of a larger one."""
-        order = np.random.default_rng(0).permutation(len(self._drawn))[:num_rows]
-        return TripletTable(self._table, drawn=self._drawn[order])
 
 
 def load_triplets(
@@ -168,9 +58,9 @@ def load_triplets(
     """
     faults = Faults()
     is_scored = bool(columns) and set(columns or {}) <= set(_PAIR_NAMES)
-    unknown = [] if is_scored else sorted(set(columns or {}) - {*_NAMES, _INSTRUCTION})
+    unknown = [] if is_scored else sorted(set(columns or {}) - {*TEXT_COLUMNS, INSTRUCTION})
     if unknown:
-        known = f"{', '.join((*_NAMES, _INSTRUCTION))}, or {', '.join(_PAIR_NAMES)}"
+        known = f"{', '.join((*TEXT_COLUMNS, INSTRUCTION))}, or {', '.join(_PAIR_NAMES)}"
         faults.add("data.columns", None, f"names {', '.join(unknown)}; it may name {known}")
     origins = [origin for source in sources for origin in _origins(source, faults=faults)]
     faults.raise_if_any(what="training data")
@@ -236,14 +126,14 @@ def _all_rows(
     first: tuple[str, str] | None = None
     for origin in origins:
         for line, row in _rows_of(origin.place, layout=layout, columns=columns, faults=faults):
-            instruction = row.pop(_INSTRUCTION, None) or origin.instruction
+            instruction = row.pop(INSTRUCTION, None) or origin.instruction
             kind = _kind(row)
             first = first or (str(origin.place), kind)
             if kind != first[1]:
                 faults.add(origin.place, None, f"holds {kind}, but {first[0]} holds {first[1]}; a run takes one kind")
                 break
             for values in _triplets_of(row):
-                bad = row_faults({**values, _INSTRUCTION: instruction} if instruction is not None else values)
+                bad = row_faults({**values, INSTRUCTION: instruction} if instruction is not None else values)
                 for fault in bad:
                     faults.add(origin.place, line, fault)
                 if not bad:
@@ -315,12 +205,12 @@ def _record_batches(rows: Iterator[_Row]) -> Iterator[pa.RecordBatch]:
 
 def _record_batch(rows: Sequence[_Row]) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {
-        _INSTRUCTION: pa.array([row.instruction for row in rows], pa.string()),
-        _SYMMETRIC: pa.array([row.is_symmetric for row in rows], pa.bool_()),
+        INSTRUCTION: pa.array([row.instruction for row in rows], pa.string()),
+        IS_SYMMETRIC: pa.array([row.is_symmetric for row in rows], pa.bool_()),
     }
     if rows[0].score is not None:
         columns["score"] = pa.array([row.score for row in rows], pa.float64())
-    for name, texts in zip(_NAMES, zip(*(row.texts for row in rows), strict=True), strict=False):
+    for name, texts in zip(TEXT_COLUMNS, zip(*(row.texts for row in rows), strict=True), strict=False):
         columns[name] = pa.array(texts, pa.string())
         columns[f"{name}_id"] = pa.array([_text_id(text) for text in texts], pa.uint64())
     return pa.RecordBatch.from_pydict(columns)

@@ -134,6 +134,21 @@ def load_backbone(
     return Backbone(name=model, model=network if options else network.to(device), tokenizer=tokenizer)
 
 
+def load_model_tokenizer(model: str) -> Any:
+    """The tokenizer alone of a model: built-in name, hub id or folder with config.json.
+
+    Raises:
+        ModelError: there is no such model, or it has no usable tokenizer.
+        MissingExtraError: its tokenizer needs a package that is not installed.
+    """
+    source = str(builtin_model_folder(model)) if model in BUILTIN_MODELS else model
+    config, _ = _load_config(model, source)
+    try:
+        return load_tokenizer(source, config=config)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The tokenizer of '{model}' cannot be loaded: {_first_line(error)}") from error
+
+
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The number format that `precision` means on `device`."""
     if precision is Precision.AUTO:

@@ -2,11 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 
+from rich.bar import Bar
+from rich.console import Group
 from rich.table import Table
 
-from embedsmith.findings import LeakageReport, Match
+from embedsmith.findings import DataFacts, Distribution, LeakageReport, Match
 from embedsmith.results import Comparison, EvaluationResult, Plan, TaskResult
 
+_BAR_WIDTH = 40
 Rows = Sequence[tuple[str, EvaluationResult]]
 """(column title, result) of each model, all on the same tasks."""
 
@@ -89,6 +92,30 @@ def leakage_lines(report: LeakageReport) -> list[list[str]]:
         [one.name, str(one.num_texts), *cells(one.texts), str(one.num_pairs), *cells(one.pairs)]
         for one in report.overlaps
     ]
+
+
+def facts_table(facts: DataFacts) -> Table:
+    """For the terminal: the counts of training data."""
+    table = Table(show_header=False)
+    for name, value in facts.counts.items():
+        table.add_row(name, value)
+    return table
+
+
+def histogram(title: str, values: Distribution) -> Group:
+    """For the terminal: a title, and a line per bin; empty bins at either end are left out."""
+    filled = [index for index, count in enumerate(values.counts) if count]
+    smallest, few, median, most, largest = values.quantiles
+    table = Table("", "", "", box=None, show_header=False)
+    table.columns[0].justify = table.columns[2].justify = "right"
+    for index in range(filled[0], filled[-1] + 1):
+        count = values.counts[index]
+        bar = Bar(max(values.counts), 0, count, width=_BAR_WIDTH)
+        table.add_row(f"{values.edges[index]:.3g} ..", bar, f"{count:,}")
+    return Group(
+        f"\n{title}\nmedian {median:.3g}; 5 to 95 %: {few:.3g} to {most:.3g}; all: {smallest:.3g} to {largest:.3g}",
+        table,
+    )
 
 
 def comparison_table(comparison: Comparison) -> Table:

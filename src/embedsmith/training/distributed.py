@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 
-from embedsmith.data.triplets import Triplets
+from embedsmith.data.table import Triplets
 from embedsmith.errors import ConfigError
 from embedsmith.model.packing import PackedTexts
 

@@ -18,7 +18,7 @@ import torch
 from accelerate import Accelerator
 
 from embedsmith.config import RunConfig, TrainingSection
-from embedsmith.data.triplets import TripletTable
+from embedsmith.data.table import TripletTable
 from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.trained import kept_in

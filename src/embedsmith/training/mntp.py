@@ -20,7 +20,7 @@ from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
 from embedsmith.config import RunConfig
-from embedsmith.data.triplets import Triplets
+from embedsmith.data.table import Triplets
 from embedsmith.errors import ConfigError
 from embedsmith.model.backbone import Backbone
 from embedsmith.model.embedder import Embedder

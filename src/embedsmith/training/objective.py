@@ -13,7 +13,7 @@ from itertools import chain
 import torch
 
 from embedsmith.config import Loss, RunConfig, TeacherSection, TrainingSection
-from embedsmith.data.triplets import Triplets, TripletTable
+from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.errors import ConfigError
 from embedsmith.model.teacher import Teacher, load_teacher
 from embedsmith.model.widths import shorten

@@ -8,7 +8,7 @@ from itertools import chain
 import torch
 
 from embedsmith.config import Side
-from embedsmith.data.triplets import Triplets
+from embedsmith.data.table import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.packing import PackedTexts
 from embedsmith.training.distributed import Processes
