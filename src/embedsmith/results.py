@@ -4,7 +4,7 @@ No torch and no model here, so that evaluation, training and reporting can share
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from enum import StrEnum
 from statistics import fmean, stdev
 from typing import Any
@@ -71,7 +71,7 @@ class EvaluationResult:
     def to_json(self) -> dict[str, Any]:
         """The `results.json` form; scores are fractions."""
         tasks = {name: task.to_json() for name, task in self.tasks.items()}
-        return {"model": self.model, "tasks": tasks, "average": self.average}
+        return {"model": self.model, "tasks": tasks, "average": self.average if tasks else None}
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "EvaluationResult":
@@ -79,6 +79,62 @@ class EvaluationResult:
         return cls(
             model=value["model"], tasks={name: TaskResult.from_json(task) for name, task in value["tasks"].items()}
         )
+
+
+@dataclass(frozen=True)
+class MtebScore:
+    """What mteb found on one task.
+
+    Attributes:
+        kind: mteb's type of task, such as Retrieval.
+        metric: its main score.
+        score: a fraction; over the task's subsets, their mean.
+    """
+
+    kind: str
+    metric: str
+    score: float
+
+
+@dataclass(frozen=True)
+class BenchmarkResult:
+    """Scores of one model on tasks of several types.
+
+    Attributes:
+        benchmark: name, where tasks are one's.
+        scores: by task.
+        sts: the tasks of one kind again, with intervals, for `compare`.
+    """
+
+    benchmark: str | None
+    scores: dict[str, MtebScore]
+    sts: EvaluationResult
+
+    @property
+    def by_kind(self) -> dict[str, float]:
+        """Mean of each type of task."""
+        kinds = dict.fromkeys(one.kind for one in self.scores.values())
+        return {kind: fmean(one.score for one in self.scores.values() if one.kind == kind) for kind in kinds}
+
+    @property
+    def mean(self) -> float:
+        """Over tasks."""
+        return fmean(one.score for one in self.scores.values())
+
+    @property
+    def mean_of_kinds(self) -> float:
+        """Over the means of the types, which mteb's leaderboards rank by."""
+        return fmean(self.by_kind.values())
+
+    def to_json(self) -> dict[str, Any]:
+        """What `results.json` holds besides the similarity tasks."""
+        return {
+            "benchmark": self.benchmark,
+            "scores": {name: asdict(one) for name, one in self.scores.items()},
+            "by_kind": self.by_kind,
+            "mean": self.mean,
+            "mean_of_kinds": self.mean_of_kinds,
+        }
 
 
 class Verdict(StrEnum):

@@ -164,6 +164,7 @@ def evaluate(
     instruction: str | None = None,
     end_token: bool | None = None,
     base_model: str | None = None,
+    precision: Precision = Precision.AUTO,
     console: Console | None = None,
 ) -> dict[str, EvaluationResult]:
     """Score MODEL on STS tasks. Both sentences of a pair are queries, as the tasks are symmetric.
@@ -178,6 +179,7 @@ def evaluate(
         instruction: fills `{instruction}` in the prompt, in the place of the model's own.
         end_token: whether texts end with the end token; None: as trained.
         base_model: where the base of a run or adapter lies, if not where it lay in training.
+        precision: of the weights.
         console: where progress goes; None: nowhere.
 
     Returns:
@@ -194,6 +196,7 @@ def evaluate(
     embedder = Embedder.load(
         model,
         base_model=base_model,
+        precision=precision,
         prompt=prompt,
         query_prompt=prompt,
         instruction=instruction,

@@ -10,6 +10,7 @@ import typer
 from embedsmith.allocator import keep_freed_memory
 from embedsmith.cli import (  # noqa: F401 (each adds its commands to the application)
     data_commands,
+    evaluate_commands,
     export_commands,
     model_commands,
     result_commands,

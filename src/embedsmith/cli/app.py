@@ -24,6 +24,7 @@ BaseModel = Annotated[
     Optional[str],  # noqa: UP045 (typer reads it)
     typer.Option(help="The base of a run or adapter, if it does not lie where it lay in training."),
 ]
+PROMPT_HELP = "Template with {text}, or a known name such as prompteol; default: as trained."
 TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes any setting of a recipe as an option."""
 SETTINGS_EPILOG = "Any setting of a recipe: --section.key VALUE, or --key VALUE."

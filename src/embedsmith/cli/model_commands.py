@@ -1,4 +1,4 @@
-"""train, evaluate, doctor, demo."""
+"""train, plan, baseline, doctor, demo."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -7,6 +7,7 @@ import typer
 from rich.table import Table
 
 from embedsmith.cli.app import (
+    PROMPT_HELP,
     SETTINGS_EPILOG,
     TAKES_SETTINGS,
     BaseModel,
@@ -17,8 +18,6 @@ from embedsmith.cli.app import (
     read_overrides,
 )
 from embedsmith.errors import ConfigError
-
-_PROMPT_HELP = "Template with {text}, or a known name such as prompteol; default: as trained."
 
 
 @app.command(
@@ -71,62 +70,6 @@ def plan_command(
     console.print(plan_table(plan_run(load_config(config, overrides=overrides))))
 
 
-@app.command("evaluate")
-def evaluate_command(
-    model: Model,
-    tasks: Annotated[
-        Optional[list[str]], typer.Option(help="Task names; repeat, or list several behind one --tasks.")  # noqa: UP045
-    ] = None,
-    data: Annotated[Optional[Path], typer.Option(help="Folder of <TASK>.tsv.gz files.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="Write the results here (JSON), for compare too.")] = None,  # noqa: UP045
-    pooling: Annotated[
-        Optional[str],  # noqa: UP045
-        typer.Option(help="last, mean, weighted_mean, concat, or `all` to score each; default: as trained."),
-    ] = None,
-    prompt: Annotated[Optional[str], typer.Option(help=_PROMPT_HELP)] = None,  # noqa: UP045
-    instruction: Annotated[Optional[str], typer.Option(help="Fills {instruction} in the prompt.")] = None,  # noqa: UP045
-    end_token: Annotated[
-        Optional[bool],  # noqa: UP045
-        typer.Option("--end-token/--no-end-token", help="Whether texts end with the end token; default: as trained."),
-    ] = None,
-    dims: Annotated[
-        Optional[list[int]],  # noqa: UP045
-        typer.Option("--dims", "--dim", help="Score the first DIM dimensions; repeat, or list several behind --dims."),
-    ] = None,
-    base_model: BaseModel = None,
-) -> None:
-    """Score a model on STS tasks, with bootstrap intervals."""
-    from embedsmith import files, verbs
-    from embedsmith.config import Pooling
-    from embedsmith.evaluation.saved import save_evaluation
-    from embedsmith.reporting.published import beside
-    from embedsmith.reporting.tables import results_table
-
-    console = make_console()
-    if pooling is not None and pooling not in ("all", *Pooling):
-        raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
-    poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
-    results = verbs.evaluate(
-        model,
-        tasks=tasks,
-        data=data,
-        poolings=poolings,
-        dims=dims or [],
-        prompt=prompt,
-        instruction=instruction,
-        end_token=end_token,
-        base_model=base_model,
-        console=console,
-    )
-    console.print(results_table(list(results.items()), with_gain=False))
-    for line in beside(next(iter(results.values())), base_model=base_model or verbs.base_of(model)):
-        console.print(line, highlight=False, soft_wrap=True)
-    if out is not None and len(results) == 1:
-        save_evaluation(out, next(iter(results.values())))
-    elif out is not None:
-        files.write_json(out, {label: result.to_json() for label, result in results.items()})
-
-
 @app.command("baseline")
 def baseline_command(
     model: Model = "smollm2-135m",
@@ -166,7 +109,7 @@ def baseline_command(
 def doctor_command(
     model: Model = "smollm2-135m",
     text: Annotated[Optional[str], typer.Option(help="Show this text's tokens.")] = None,  # noqa: UP045
-    prompt: Annotated[Optional[str], typer.Option(help=_PROMPT_HELP)] = None,  # noqa: UP045
+    prompt: Annotated[Optional[str], typer.Option(help=PROMPT_HELP)] = None,  # noqa: UP045
     max_length: Annotated[Optional[int], typer.Option(help="Most tokens per text.")] = None,  # noqa: UP045
     base_model: BaseModel = None,
 ) -> None:

@@ -1,11 +1,16 @@
-"""STS tasks by their mteb name, from the hub, as the same scored pairs that local files give."""
+"""mteb's tasks and benchmarks by name; STS tasks as the same scored pairs that local files give.
+
+Their data comes from the hub, that of `local_retrieval_task` from files.
+"""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from types import ModuleType
 from typing import Any
 
 import numpy as np
 
+from embedsmith.data.beir import RetrievalSet
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.errors import DataError, MissingExtraError
 
@@ -17,10 +22,7 @@ def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
         MissingExtraError: mteb is not installed.
         DataError: an unknown name, no STS task, or the hub cannot be reached.
     """
-    try:
-        import mteb
-    except ImportError:
-        raise MissingExtraError("mteb", extra="mteb", needed_for="Loading tasks by name from the hub") from None
+    mteb = import_mteb()
     tasks = mteb.get_tasks(task_types=["STS"], languages=["eng"], exclude_superseded=False)
     known = [task.metadata.name for task in tasks if _has_english_subset(task)]
     unknown = [name for name in names if name not in known]
@@ -31,28 +33,120 @@ def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
             + (f" Did you mean {close[0]}?" if close else "")
             + f"\nKnown are: {', '.join(known)}. For files of your own add --data DIR."
         )
-    return {name: _pairs(mteb.get_task(name, languages=["eng"], exclusive_language_filter=True)) for name in names}
+    tasks = {name: mteb.get_task(name, languages=["eng"], exclusive_language_filter=True) for name in names}
+    for task in tasks.values():
+        load_task(task)
+    return {name: task_pairs(task) for name, task in tasks.items()}
 
 
-def _has_english_subset(task: Any) -> bool:
-    """False for tasks that pair English with other languages only, such as IndicCrosslingualSTS."""
-    subsets = task.metadata.hf_subsets_to_langscripts.values()
-    return any(all(language.startswith("eng-") for language in languages) for languages in subsets)
+def find_mteb_tasks(names: Sequence[str] | None, *, benchmark: str | None = None) -> list[Any]:
+    """Tasks of any type, in English where they have it, not loaded yet.
+
+    Args:
+        names: of tasks; None: all of the benchmark.
+        benchmark: such as "MTEB(eng, v2)"; None: any task that mteb knows.
+
+    Raises:
+        MissingExtraError: mteb is not installed.
+        DataError: no such task or benchmark.
+    """
+    mteb = import_mteb()
+    if benchmark is None:
+        known = dict.fromkeys(mteb.get_tasks(exclude_superseded=False).to_dataframe(["name"])["name"])
+        _check_names(names or [], known, what="task", of="mteb")
+        return [_english(mteb, name) for name in names or []]
+    benchmarks = {one.name: one for one in mteb.get_benchmarks()}
+    _check_names([benchmark], benchmarks, what="benchmark", of="mteb")
+    tasks = {task.metadata.name: task for task in benchmarks[benchmark].tasks}
+    _check_names(names or [], tasks, what="task", of=benchmark)
+    return [tasks[name] for name in names or tasks]
 
 
-def _pairs(task: Any) -> ScoredPairs:
+def local_retrieval_task(name: str, data: RetrievalSet) -> Any:
+    """A retrieval task of mteb's on local data; scored by nDCG@10."""
+    import_mteb()
+    from datasets import Dataset
+    from mteb.abstasks.retrieval import AbsTaskRetrieval
+    from mteb.abstasks.task_metadata import TaskMetadata
+
+    class LocalRetrieval(AbsTaskRetrieval):
+        metadata = TaskMetadata(
+            name=name,
+            description="Documents, queries and judgements from a folder in BEIR's layout.",
+            dataset={"path": name, "revision": data.fingerprint},
+            type="Retrieval",
+            eval_splits=["test"],
+            eval_langs=["eng-Latn"],
+            main_score="ndcg_at_10",
+        )
+
+    task = LocalRetrieval()
+    documents = [{"id": key, "title": title, "text": text} for key, (title, text) in data.documents.items()]
+    queries = [{"id": key, "text": text} for key, text in data.queries.items()]
+    split = {"corpus": documents, "queries": queries}
+    task.dataset = {
+        "default": {
+            "test": {
+                **{part: Dataset.from_list(rows) for part, rows in split.items()},
+                "relevant_docs": data.judgements,
+                "top_ranked": None,
+            }
+        }
+    }
+    task.data_loaded = True
+    return task
+
+
+def import_mteb() -> ModuleType:
+    """The package mteb; raises MissingExtraError when it is not installed."""
+    try:
+        import mteb
+    except ImportError:
+        raise MissingExtraError("mteb", extra="mteb", needed_for="Running mteb's tasks") from None
+    return mteb
+
+
+def load_task(task: Any) -> None:
+    """Have a task load its data from the hub; raises DataError when that fails."""
     name = task.metadata.name
     try:
         task.load_data()
     except Exception as error:  # the hub libraries raise many kinds when it cannot be reached
         raise DataError(
             f"The task {name} cannot be loaded from the hub: {error}\n"
-            f"Check the network, or keep its pairs as {name}.tsv.gz in a folder and add --data FOLDER."
+            f"Check the network, or keep its data in a folder ({name}.tsv.gz with scored pairs; {name}/ in BEIR's "
+            "layout for retrieval) and add --data FOLDER."
         ) from error
+
+
+def task_pairs(task: Any) -> ScoredPairs:
+    """Scored pairs of a loaded STS task's first subset; of its test split, where it has one."""
     dataset = task.dataset[task.hf_subsets[0]] if task.metadata.is_multilingual else task.dataset
     # Some tasks list their validation split first.
     splits = task.metadata.eval_splits
     return pairs_of_rows(dataset["test" if "test" in splits else splits[0]], column_names=task.column_names)
+
+
+def _english(mteb: ModuleType, name: str) -> Any:
+    task = mteb.get_task(name)
+    if task.metadata.is_multilingual and _has_english_subset(task):
+        return mteb.get_task(name, languages=["eng"], exclusive_language_filter=True)
+    return task
+
+
+def _check_names(names: Iterable[str], known: Iterable[str], *, what: str, of: str) -> None:
+    known = list(known)
+    for name in names:
+        if name not in known:
+            close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+            hint = f"\nDid you mean {' or '.join(close)}?" if close else ""
+            raise DataError(f"{of} has no {what} {name}.{hint}")
+
+
+def _has_english_subset(task: Any) -> bool:
+    """False for tasks that pair English with other languages only, such as IndicCrosslingualSTS."""
+    subsets = task.metadata.hf_subsets_to_langscripts.values()
+    return any(all(language.startswith("eng-") for language in languages) for languages in subsets)
 
 
 def pairs_of_rows(rows: Any, *, column_names: Sequence[str]) -> ScoredPairs:

@@ -12,20 +12,23 @@ from safetensors import SafetensorError
 
 from embedsmith import files
 from embedsmith.errors import DataError
-from embedsmith.results import EvaluationResult, PairSimilarities
+from embedsmith.results import BenchmarkResult, EvaluationResult, PairSimilarities
 
 _SUFFIX = ".similarities.safetensors"
 
 
-def save_evaluation(path: Path, result: EvaluationResult) -> None:
-    """Write `path` (JSON) and, where the result carries them, its similarities beside it; each atomically."""
+def save_evaluation(path: Path, result: EvaluationResult, *, benchmark: BenchmarkResult | None = None) -> None:
+    """Write `path` (JSON) and, where the result carries them, its similarities beside it; each atomically.
+
+    `benchmark` is what else was found in the same run.
+    """
     if result.similarities:
         tensors = {}
         for task, pairs in result.similarities.items():
             tensors[f"{task}/cosine"], tensors[f"{task}/gold"] = pairs.cosine, pairs.gold
         fingerprints = {task: pairs.fingerprint for task, pairs in result.similarities.items()}
         files.write_bytes(similarities_path(path), safetensors.numpy.save(tensors, metadata=fingerprints))
-    files.write_json(path, result.to_json())
+    files.write_json(path, result.to_json() | ({"mteb": benchmark.to_json()} if benchmark else {}))
 
 
 def similarities_path(path: Path) -> Path:
@@ -48,6 +51,8 @@ def load_evaluation(path: Path) -> EvaluationResult:
             f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n"
             f"Write it with: embedsmith evaluate MODEL --out {path}"
         ) from error
+    if not result.tasks:
+        raise DataError(f"{path} holds no similarity task, and only those can be compared pair by pair.")
     kept = similarities_path(path)
     try:
         with safetensors.safe_open(kept, framework="numpy") as file:

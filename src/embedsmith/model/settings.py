@@ -10,7 +10,7 @@ from embedsmith.config import Pooling, Quantization
 from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.adapter import assumed_settings
 from embedsmith.model.backbone import SETTINGS_FILE
-from embedsmith.prompts import resolve_template
+from embedsmith.prompts import INSTRUCTION_FIELD, resolve_template
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class EmbeddingSettings:
     bidirectional_layers: int | Literal["all"] = 0
     quantization: Quantization = Quantization.NONE
     matryoshka_dims: tuple[int, ...] = ()
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt has a place for an instruction."""
+        return any(INSTRUCTION_FIELD in (template or "") for template in (self.prompt, self.query_prompt))
 
     @classmethod
     def read(cls, folder: Path) -> "EmbeddingSettings":

@@ -7,7 +7,7 @@ from rich.console import Group
 from rich.table import Table
 
 from embedsmith.findings import DataFacts, Distribution, LeakageReport, Match
-from embedsmith.results import Comparison, EvaluationResult, Plan, TaskResult
+from embedsmith.results import BenchmarkResult, Comparison, EvaluationResult, Plan, TaskResult
 
 _BAR_WIDTH = 40
 Rows = Sequence[tuple[str, EvaluationResult]]
@@ -32,6 +32,24 @@ def results_markdown(rows: Rows) -> str:
     header, *body = _cells(rows, with_gain=True)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+
+
+def benchmark_table(result: BenchmarkResult) -> Table:
+    """For the terminal: a line per task of mteb's, then the mean of each type, then both means."""
+    table = Table("task", "type", "metric", "score x 100")
+    table.columns[3].justify = "right"
+    for name, one in result.scores.items():
+        has_interval = name in result.sts.tasks
+        score = format_score(result.sts.tasks[name]) if has_interval else f"{100 * one.score:.1f}"
+        table.add_row(name, one.kind, one.metric, score)
+    table.add_section()
+    if len(result.scores) > 1:
+        for kind, mean in result.by_kind.items():
+            table.add_row("mean", kind, "", f"{100 * mean:.1f}")
+        table.add_row("mean over tasks", "", "", f"{100 * result.mean:.1f}")
+    if len(result.by_kind) > 1:
+        table.add_row("mean over types", "", "", f"{100 * result.mean_of_kinds:.1f}")
+    return table
 
 
 def plan_table(plan: Plan) -> Table:

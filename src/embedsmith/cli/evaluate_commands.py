@@ -1,0 +1,105 @@
+"""evaluate."""
+
+from pathlib import Path
+from typing import Annotated, Optional
+
+import typer
+
+from embedsmith.cli.app import PROMPT_HELP, BaseModel, Model, app, make_console
+from embedsmith.errors import ConfigError
+
+
+@app.command("evaluate")
+def evaluate_command(
+    model: Model,
+    tasks: Annotated[
+        Optional[list[str]], typer.Option(help="Task names, of --data or mteb's; several behind one --tasks.")  # noqa: UP045
+    ] = None,
+    benchmark: Annotated[Optional[str], typer.Option(help='One of mteb\'s, such as "MTEB(eng, v2)".')] = None,  # noqa: UP045
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of <TASK>.tsv.gz files with scored pairs, or of retrieval sets in BEIR's layout."),
+    ] = None,
+    out: Annotated[Optional[Path], typer.Option(help="Write the results here (JSON), for compare too.")] = None,  # noqa: UP045
+    pooling: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="last, mean, weighted_mean, concat, or `all` to score each; default: as trained."),
+    ] = None,
+    prompt: Annotated[Optional[str], typer.Option(help=PROMPT_HELP)] = None,  # noqa: UP045
+    instruction: Annotated[Optional[str], typer.Option(help="Fills {instruction} in the prompt.")] = None,  # noqa: UP045
+    end_token: Annotated[
+        Optional[bool],  # noqa: UP045
+        typer.Option("--end-token/--no-end-token", help="Whether texts end with the end token; default: as trained."),
+    ] = None,
+    dims: Annotated[
+        Optional[list[int]],  # noqa: UP045
+        typer.Option("--dims", "--dim", help="Score the first DIM dimensions; repeat, or list several behind --dims."),
+    ] = None,
+    mteb_folder: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Where mteb's own result files go; default: in the cache."),
+    ] = None,
+    precision: Annotated[str, typer.Option(help="Of the weights: auto, bf16 or fp32.")] = "auto",
+    base_model: BaseModel = None,
+) -> None:
+    """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
+    from embedsmith import files, verbs
+    from embedsmith.benchmark import run_benchmark
+    from embedsmith.config import Pooling
+    from embedsmith.data.beir import find_retrieval_sets
+    from embedsmith.evaluation.saved import save_evaluation
+    from embedsmith.model.backbone import choose_precision
+    from embedsmith.reporting.published import beside
+    from embedsmith.reporting.tables import benchmark_table, results_table
+
+    console = make_console()
+    if pooling is not None and pooling not in ("all", *Pooling):
+        raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
+    if benchmark is not None and data is not None:
+        raise ConfigError("--benchmark takes mteb's own data, --data yours: give one of the two.")
+    is_retrieval = data is not None and bool(find_retrieval_sets(data))
+    has_variants = pooling == "all" or len(dims or []) > 1
+    if benchmark is not None or is_retrieval or (tasks and data is None and not has_variants):
+        if has_variants:
+            raise ConfigError("These tasks are scored for one pooling and one width at a time.")
+        folder = mteb_folder or files.cache_root() / "mteb"
+        scored = run_benchmark(
+            model,
+            folder=folder,
+            tasks=tasks,
+            benchmark=benchmark,
+            data=data,
+            pooling=Pooling(pooling) if pooling else None,
+            dim=dims[0] if dims else None,
+            prompt=prompt,
+            instruction=instruction,
+            end_token=end_token,
+            base_model=base_model,
+            precision=choose_precision(precision),
+            console=console,
+        )
+        console.print(benchmark_table(scored))
+        console.print(f"mteb's result files: {folder}", highlight=False, soft_wrap=True)
+        if out is not None:
+            save_evaluation(out, scored.sts, benchmark=scored)
+        return
+    results = verbs.evaluate(
+        model,
+        tasks=tasks,
+        data=data,
+        poolings=list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else [],
+        dims=dims or [],
+        prompt=prompt,
+        instruction=instruction,
+        end_token=end_token,
+        base_model=base_model,
+        precision=choose_precision(precision),
+        console=console,
+    )
+    console.print(results_table(list(results.items()), with_gain=False))
+    for line in beside(next(iter(results.values())), base_model=base_model or verbs.base_of(model)):
+        console.print(line, highlight=False, soft_wrap=True)
+    if out is not None and len(results) == 1:
+        save_evaluation(out, next(iter(results.values())))
+    elif out is not None:
+        files.write_json(out, {label: result.to_json() for label, result in results.items()})
