@@ -44,6 +44,7 @@ def test_train_evaluate_and_load(work: list[str], capsys: pytest.CaptureFixture[
         "adapter",
         "checkpoints",
         "metrics.jsonl",
+        "outcome.json",
         "run.yaml",
     ]
     assert sorted(path.name for path in (run / "adapter").iterdir()) == [

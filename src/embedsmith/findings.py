@@ -8,6 +8,15 @@ from dataclasses import asdict, dataclass
 from enum import IntEnum, StrEnum
 from typing import Any
 
+import numpy as np
+
+from embedsmith.results import Comparison, EvaluationResult
+
+WATTS_A_THREAD = 10
+"""Assumed: a busy core of a server or a laptop, with its share of memory and power supply."""
+WATTS_A_GPU = 350
+"""Assumed: about half of a data-centre GPU's limit; small batches rarely draw more."""
+
 
 @dataclass(frozen=True)
 class Geometry:
@@ -259,3 +268,109 @@ class DataFacts:
     def to_json(self) -> dict[str, Any]:
         """For files."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class TextMap:
+    """Some texts on a plane, under each model.
+
+    Attributes:
+        texts: that are shown.
+        links: (text, text, whether people call the two alike), as positions in `texts`.
+        positions: label -> a place for each text, in one scale for all models.
+    """
+
+    texts: tuple[str, ...]
+    links: tuple[tuple[int, int, bool], ...]
+    positions: Mapping[str, tuple[tuple[float, float], ...]]
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """Models on the same tasks; labels in the order given, the first one is what the others are compared with.
+
+    Attributes:
+        rows: (label, scores).
+        comparisons: of each model but the first with the first.
+        focus: the task that all below is about.
+        pairs: (sentence1, sentence2, gold score) of it.
+        cosines: label -> cosine of each of them.
+        random_cosines: label -> cosines of random texts.
+        alike_cosines: label -> cosines of the pairs that people call alike.
+        geometry: label -> shape of the space.
+        bands: label -> cosines by gold score.
+        slices: pairs by kind, with the worst of the last model.
+        map: some texts on a plane.
+    """
+
+    rows: list[tuple[str, EvaluationResult]]
+    comparisons: list[Comparison]
+    focus: str
+    pairs: list[tuple[str, str, float]]
+    cosines: Mapping[str, np.ndarray]
+    random_cosines: Mapping[str, np.ndarray]
+    alike_cosines: Mapping[str, np.ndarray]
+    geometry: Mapping[str, Geometry]
+    bands: Mapping[str, list[SimilarityBand]]
+    slices: list[Slice]
+    map: TextMap
+
+    @property
+    def gold(self) -> np.ndarray:
+        """Gold scores of the pairs, (P,)."""
+        return np.array([score for _, _, score in self.pairs])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a run took.
+
+    Attributes:
+        num_steps: optimizer steps.
+        num_tokens: computed in training.
+        elapsed_s: seconds, evaluations included.
+        peak_bytes: most memory at one time: of the process on a CPU, of tensors on a GPU.
+        num_threads: of the CPU.
+        num_gpus: at work.
+    """
+
+    num_steps: int
+    num_tokens: int
+    elapsed_s: float
+    peak_bytes: int
+    num_threads: int
+    num_gpus: int
+
+    @property
+    def energy_wh(self) -> float:
+        """An estimate in watt-hours, from assumed watts alone."""
+        return (WATTS_A_THREAD * self.num_threads + WATTS_A_GPU * self.num_gpus) * self.elapsed_s / 3600
+
+    @property
+    def lines(self) -> dict[str, str]:
+        """For people to read."""
+        gpus = f" and {WATTS_A_GPU} W for each of {self.num_gpus} GPUs" if self.num_gpus else ""
+        return {
+            "training time": f"{self.elapsed_s / 60:.1f} min, evaluations included",
+            "steps": f"{self.num_steps:,}, {self.num_tokens:,} tokens",
+            "peak memory": f"{self.peak_bytes / 1e9:.1f} GB {'of the GPU' if self.num_gpus else 'of the process'}",
+            "energy": f"about {self.energy_wh:.1f} Wh, not measured: {WATTS_A_THREAD} W for each of "
+            f"{self.num_threads} busy threads{gpus}",
+        }
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """A finished run, as its folder tells of it.
+
+    Attributes:
+        title: what it is called on the page.
+        config_yaml: the resolved recipe.
+        metrics: records of `metrics.jsonl`.
+        facts: model, data, cost, environment: name -> value, for people to read.
+    """
+
+    title: str
+    config_yaml: str
+    metrics: tuple[Mapping[str, Any], ...]
+    facts: Mapping[str, str]

@@ -8,11 +8,10 @@ import time
 from itertools import islice
 
 import numpy as np
-import psutil
-import torch
 
 from embedsmith.config import RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs
+from embedsmith.environment import peak_bytes
 from embedsmith.evaluation.sts import score_task
 from embedsmith.model.embedder import Embedder
 from embedsmith.prepare import PreparedRun, prepare_run
@@ -55,7 +54,7 @@ def plan_run(config: RunConfig) -> Plan:
         num_evaluations=len(evaluation_steps(config, max_steps=run.max_steps)) if run.dev else 0,
         evaluation_s=_time_evaluation(embedder, run.dev) if run.dev else 0.0,
         start_s=start_s,
-        peak_bytes=_peak_bytes(embedder.device),
+        peak_bytes=peak_bytes(embedder.device),
         device=f"{embedder.device}, {str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.path}",
     )
 
@@ -97,19 +96,3 @@ def _time_evaluation(embedder: Embedder, dev: ScoredPairs) -> float:
     started = time.perf_counter()
     score_task(np.random.default_rng(0).random(len(dev)), dev.scores)
     return encoding_s + time.perf_counter() - started
-
-
-def _peak_bytes(device: torch.device) -> int:
-    if device.type == "cuda":
-        return int(torch.cuda.max_memory_allocated(device))
-    memory = psutil.Process().memory_info()
-    # Windows alone has the peak here.
-    return int(getattr(memory, "peak_wset", 0)) or _peak_resident()
-
-
-def _peak_resident() -> int:
-    import resource
-    import sys
-
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -30,9 +30,9 @@ from embedsmith.prepare import is_first_process, prepare_run
 from embedsmith.recipe import load_config
 from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
+from embedsmith.run_folder import CONFIG_FILE, write_outcome
 from embedsmith.training.loop import Outcome, train_adapter
 
-CONFIG_FILE = "run.yaml"
 DEV_TASK = "dev"
 
 
@@ -134,6 +134,14 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
             reload_trained(embedder, folder=folder / kept_in(embedder))
         dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
         if accelerator.is_main_process:
+            write_outcome(
+                folder,
+                config=config,
+                embedder=embedder,
+                outcome=outcome,
+                triplets=triplets,
+                num_processes=accelerator.num_processes,
+            )
             _write_card(config, embedder=embedder, triplets=triplets, outcome=outcome, dev=dev_result)
     return Run(config, embedder, outcome, dev_result, len(triplets))
 

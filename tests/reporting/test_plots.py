@@ -1,31 +1,41 @@
-"""The rank and the median behind the similarity picture."""
+"""The pictures: a panel for each model, titles that fit, histograms of all there is."""
 
-import numpy as np
 import pytest
-from scipy.stats import rankdata, spearmanr
+from reporting.contents import make_analysis, make_content
 
-from embedsmith.reporting.plots import _running_median, mid_ranks, similarity_svg
-
-
-def test_ranks_equal_scipy_s_with_ties() -> None:
-    values = np.random.default_rng(0).integers(0, 5, 50)
-    np.testing.assert_allclose(mid_ranks(values), rankdata(values) / 50, atol=1e-15)
-
-
-def test_a_value_on_an_edge_counts_once() -> None:
-    gold = np.arange(7.0).repeat(2)  # the edges of the six bins
-    values = np.arange(14.0)
-    assert _running_median(gold, values) == ([0.5, 1.5, 2.5, 3.5, 4.5, 5.5], [0.5, 2.5, 4.5, 6.5, 8.5, 11.5])
-
-
-def test_the_title_holds_spearman() -> None:
-    gold, values = np.random.default_rng(1).random((2, 30))
-    title = f"tuned: {100 * spearmanr(gold, values).statistic:.1f}"
-    assert title in similarity_svg(gold, {"tuned": values})
+from embedsmith.reporting import plots
 
 
 @pytest.mark.parametrize("num_models", [1, 6])
 def test_every_model_has_a_panel(num_models: int) -> None:
-    gold = np.arange(10.0)
-    svg = similarity_svg(gold, {f"model {n}": gold**n for n in range(1, num_models + 1)})
-    assert svg.count('id="PathCollection_') == num_models
+    analysis = make_analysis(tuple(f"model {n}" for n in range(num_models)))
+    assert plots.similarity_svg(analysis).count('id="PathCollection_') == num_models
+    assert plots.cosines_svg(analysis).count('id="axes_') == num_models
+
+
+def test_the_title_holds_spearman() -> None:
+    analysis = make_analysis()
+    for title, result in analysis.rows:
+        assert f"{title}: {100 * result.tasks['large'].cosine_spearman:.1f}" in plots.similarity_svg(analysis)
+
+
+def test_long_titles_are_cut_to_their_panel() -> None:
+    analysis = make_analysis(("a" * 80, "b" * 80, "c" * 80))
+    svg = plots.similarity_svg(analysis)
+    assert "c" * 80 not in svg
+    assert f"{'c' * 20}" in svg
+    assert "…: " in svg
+
+
+def test_data_has_a_histogram_of_each_column_and_overlap(cache: object) -> None:
+    facts = make_content().data
+    assert facts is not None
+    svg = plots.data_svg(facts)
+    for title in ("anchor: length in tokens", "negative: length in tokens", "positive: words shared"):
+        assert title in svg
+
+
+def test_pictures_take_the_colour_of_the_page() -> None:
+    svg = plots.scores_svg(make_analysis().rows)
+    assert "currentColor" in svg
+    assert "#808080" not in svg

@@ -140,7 +140,7 @@ def demo_command(
     from embedsmith.reporting.tables import results_table
 
     console = make_console()
-    result = demo.run_demo(output_dir, console=console)
-    console.print(results_table(result.rows))
-    console.print(escape(result.headline))
+    content = demo.run_demo(output_dir, console=console)
+    console.print(results_table(content.analysis.rows))
+    console.print(escape(content.headline))
     console.print(f"Report: {output_dir / 'report.html'}   Scores: {output_dir / 'results.json'}")

@@ -1,11 +1,12 @@
-"""compare."""
+"""compare, report."""
 
 from pathlib import Path
 from typing import Annotated, Optional
 
 import typer
 
-from embedsmith.cli.app import app, make_console
+from embedsmith.cli.app import app, escape, make_console
+from embedsmith.errors import ConfigError
 
 
 @app.command("compare")
@@ -48,3 +49,33 @@ def compare_command(
     if out is not None:
         files.write_json(out, [one.to_json() for one in found])
     console.print("verdict: " + "; ".join(f"{one.verdict}" for one in found), highlight=False)
+
+
+@app.command("report")
+def report_command(
+    models: Annotated[list[str], typer.Argument(help="A run, or several models: the first one is the mark.")],
+    out: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="The page; default: report.html in the folder of the last run named."),
+    ] = None,
+    tasks: Annotated[Optional[list[str]], typer.Option(help="Task names, several behind one --tasks.")] = None,  # noqa: UP045
+    data: Annotated[
+        Optional[Path],  # noqa: UP045
+        typer.Option(help="Folder of <TASK>.tsv.gz files; default: the development set of the run."),
+    ] = None,
+    training_data: Annotated[
+        bool, typer.Option("--training-data/--no-training-data", help="Look into the run's training data too.")
+    ] = True,
+) -> None:
+    """Write one page on a run or on several models: scores, pictures, failures, training data, leakage, cost."""
+    from embedsmith.report_models import report_models
+    from embedsmith.run_folder import is_run
+
+    runs = [model for model in models if is_run(model)]
+    if out is None and not runs:
+        raise ConfigError("None of these models is a run, whose folder could take the page: name a file with --out.")
+    console = make_console()
+    path = out or Path(runs[-1]) / "report.html"
+    content = report_models(models, out=path, tasks=tasks, data=data, with_data=training_data, console=console)
+    console.print(escape(content.headline), highlight=False, soft_wrap=True)
+    console.print(f"Report: {path}", highlight=False, soft_wrap=True)

@@ -29,11 +29,8 @@ def measure_geometry(embeddings: np.ndarray, *, seed: int = 0) -> Geometry:
     Reference: Ethayarajh 2019 (anisotropy); Wang and Isola 2020, equation 2 (uniformity, t = 2); Roy and Vetterli 2007
     (effective rank).
     """
-    random = np.random.default_rng(seed)
-    units = _unit(embeddings[random.permutation(len(embeddings))[:_MAX_TEXTS]])
-    first, second = random.integers(len(units), size=(2, _NUM_RANDOM_PAIRS))
-    differ = first != second
-    cosines = np.einsum("kd,kd->k", units[first[differ]], units[second[differ]])
+    units = _sample(embeddings, seed=seed)
+    cosines = random_cosines(units, seed=seed)
     # |u - v|^2 = 2 - 2 cos, so exp(-2 |u - v|^2) = exp(4 cos - 4).
     uniformity = float(np.log(np.mean(np.exp(4 * cosines - 4))))
     # Not centred: a direction that all texts share is what is looked for.
@@ -48,6 +45,14 @@ def measure_geometry(embeddings: np.ndarray, *, seed: int = 0) -> Geometry:
         num_texts=len(units),
         alignment=None,
     )
+
+
+def random_cosines(embeddings: np.ndarray, *, seed: int = 0) -> np.ndarray:
+    """Cosines of about 100,000 pairs of different texts, drawn at random; (P,)."""
+    units = _sample(embeddings, seed=seed)
+    first, second = np.random.default_rng(seed).integers(len(units), size=(2, _NUM_RANDOM_PAIRS))
+    differ = first != second
+    return np.asarray(np.einsum("kd,kd->k", units[first[differ]], units[second[differ]]))
 
 
 def alignment(cosines: np.ndarray, gold: np.ndarray) -> float | None:
@@ -99,6 +104,13 @@ def project(embeddings: np.ndarray) -> np.ndarray:
 def shares_of_scale(gold: np.ndarray) -> np.ndarray:
     """Gold scores (P,) as shares of the way from the lowest to the highest one, in [0, 1]."""
     return np.asarray((gold - gold.min()) / np.ptp(gold))
+
+
+def _sample(embeddings: np.ndarray, *, seed: int) -> np.ndarray:
+    """Unit embeddings, of no more than 4,096 texts."""
+    if len(embeddings) > _MAX_TEXTS:
+        embeddings = embeddings[np.random.default_rng(seed).permutation(len(embeddings))[:_MAX_TEXTS]]
+    return _unit(embeddings)
 
 
 def _unit(vectors: np.ndarray) -> np.ndarray:

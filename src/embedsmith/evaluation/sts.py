@@ -123,13 +123,14 @@ def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:
     sets: dict[str, ScoredPairs] = {}
     for source in sources:
         path = Path(source)
-        found = load_local_tasks(path) if path.is_dir() else {_set_name(path.name): load_pairs(source)}
+        found = load_local_tasks(path) if path.is_dir() else {set_name(path.name): load_pairs(source)}
         if repeated := set(found) & set(sets):
             raise DataError(f"Two evaluation sets have the name {', '.join(sorted(repeated))}: see {source}.")
         sets |= found
     return sets
 
 
-def _set_name(file_name: str) -> str:
+def set_name(file_name: str) -> str:
+    """The name of a set: its file's, without what tells the format."""
     suffix = next((suffix for suffix in SUFFIXES if file_name.endswith(suffix)), "")
     return file_name.removesuffix(suffix)

@@ -1,28 +1,30 @@
 """Records and arrays -> SVG text, for pages that must stand alone. Needs matplotlib (extra `report`).
 
-The same input gives the same bytes. Colours are Okabe and Ito's, readable for the colour-blind; greys and a transparent
-ground serve light and dark pages alike.
+The same input gives the same bytes. Colours are Okabe and Ito's, readable for the colour-blind; axes and letters take
+the page's own colour and the ground is transparent, to serve light and dark pages alike.
 """
 
 import io
 from collections.abc import Mapping, Sequence
-from itertools import cycle, pairwise
+from itertools import cycle
 from typing import Any
 
 import numpy as np
 
 from embedsmith.errors import MissingExtraError
+from embedsmith.findings import Analysis, DataFacts
 from embedsmith.reporting.tables import Rows
 
 try:
     import matplotlib
     from matplotlib.figure import Figure
+    from matplotlib.patches import Rectangle
 except ImportError:
     raise MissingExtraError("matplotlib", extra="report", needed_for="Drawing the report's plots") from None
 
 COLOURS = ("#8a8a8a", "#e69f00", "#0072b2", "#009e73")
 _INK = "#808080"
-_MAX_POINTS = 2000
+_MAX_POINTS = 400
 STYLE = {
     "axes.edgecolor": _INK,
     "axes.labelcolor": _INK,
@@ -67,20 +69,70 @@ def learning_curve_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
         return to_svg(figure)
 
 
-def similarity_svg(gold: np.ndarray, similarities: Mapping[str, np.ndarray]) -> str:
-    """One panel a model: cosine of each pair against its gold score, the running median, and Spearman as title."""
+def similarity_svg(analysis: Analysis) -> str:
+    """One panel a model: cosine against gold score, some pairs as points, quartiles of each band of scores, and
+    Spearman as title."""
+    gold, cosines = analysis.gold, analysis.cosines
     with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.4), layout="constrained")
-        panels = figure.subplots(1, len(similarities), sharey=True, squeeze=False)[0]
+        panels = figure.subplots(1, len(cosines), sharey=True, squeeze=False)[0]
         shown = np.random.default_rng(0).permutation(len(gold))[:_MAX_POINTS]
-        for axes, (title, values), colour in zip(panels, similarities.items(), cycle(COLOURS), strict=False):
-            axes.scatter(gold[shown], values[shown], s=12, color=colour, alpha=0.5, linewidths=0)
-            centres, medians = _running_median(gold, values)
-            axes.plot(centres, medians, color=_INK, linewidth=2)
-            spearman = np.corrcoef(mid_ranks(gold), mid_ranks(values))[0, 1]
-            axes.set(title=f"{title}: {100 * spearman:.1f}", xlabel="gold score")
+        for axes, (title, values), colour in zip(panels, cosines.items(), cycle(COLOURS), strict=False):
+            axes.scatter(gold[shown], values[shown], s=8, color=colour, alpha=0.35, linewidths=0)
+            for band in analysis.bands[title]:
+                centre, width = sum(band.edges) / 2, 0.5 * (band.edges[1] - band.edges[0])
+                low, lower, median, upper, high = band.quantiles
+                axes.plot([centre, centre], [low, high], color=_INK, linewidth=1)
+                box = Rectangle((centre - width / 2, lower), width, upper - lower)
+                box.set(facecolor=colour, edgecolor=_INK, alpha=0.85)
+                axes.add_patch(box)
+                axes.plot([centre - width / 2, centre + width / 2], [median, median], color="white", linewidth=2)
+            score = dict(analysis.rows)[title].tasks[analysis.focus].cosine_spearman
+            axes.set_title(_panel_title(title, len(cosines), f": {100 * score:.1f}"))
+            axes.set_xlabel("gold score")
             axes.grid(axis="y")
         panels[0].set_ylabel("cosine similarity")
+        return to_svg(figure)
+
+
+def cosines_svg(analysis: Analysis) -> str:
+    """One panel a model: how the cosines of random texts and of pairs that people call alike are distributed."""
+    random, alike = analysis.random_cosines, analysis.alike_cosines
+    with matplotlib.rc_context(STYLE):
+        figure = Figure(figsize=(9, 2.6), layout="constrained")
+        panels = figure.subplots(1, len(random), sharey=False, squeeze=False)[0]
+        every = np.concatenate([*random.values(), *alike.values()])
+        edges = np.linspace(min(0.0, float(every.min())), 1.0, 49)
+        for axes, (title, values), colour in zip(panels, random.items(), cycle(COLOURS), strict=False):
+            axes.hist(values, bins=edges, density=True, color=_INK, alpha=0.45, label="random texts")
+            axes.hist(alike[title], bins=edges, density=True, color=colour, alpha=0.75, label="alike")
+            axes.set_title(_panel_title(title, len(random)))
+            axes.set(xlabel="cosine similarity", yticks=[])
+            axes.spines["left"].set_visible(False)
+            axes.legend(fontsize=8, loc="upper left")
+        return to_svg(figure)
+
+
+def data_svg(facts: DataFacts) -> str:
+    """Histograms of training data: lengths of each column, words shared with the anchor, scores."""
+    shown = [(f"{column.name}: length in tokens", column.lengths) for column in facts.columns]
+    shown += [(f"{name}: words shared", values) for name, values in facts.overlaps.items()]
+    shown += [("score", facts.scores)] if facts.scores is not None else []
+    with matplotlib.rc_context(STYLE):
+        num_rows = (len(shown) + 2) // 3
+        figure = Figure(figsize=(9, 2.1 * num_rows), layout="constrained")
+        panels = list(figure.subplots(num_rows, 3, squeeze=False).flat)
+        for axes, (title, values) in zip(panels, shown, strict=False):
+            widths = np.diff(values.edges)
+            # The last bin may reach far; it is drawn as wide as the others and says so.
+            regular = np.minimum(widths, widths[0])
+            axes.bar(values.edges[:-1], values.counts, width=0.92 * regular, align="edge", color=COLOURS[2])
+            if widths[-1] > 1.01 * widths[0]:
+                axes.set_xlabel(f"last bar: up to {values.quantiles[-1]:.0f}", fontsize=8)
+            axes.set_title(title, fontsize=10)
+            axes.grid(axis="y")
+        for axes in panels[len(shown) :]:
+            axes.set_visible(False)
         return to_svg(figure)
 
 
@@ -105,33 +157,23 @@ def scores_svg(rows: Rows) -> str:
         return to_svg(figure)
 
 
-def mid_ranks(values: np.ndarray) -> np.ndarray:
-    """Rank of each value as a fraction of their number, in (0, 1]; ties at their average rank."""
-    _, codes, counts = np.unique(values, return_inverse=True, return_counts=True)
-    return (np.cumsum(counts) - (counts - 1) / 2)[codes] / len(values)
-
-
 def _smooth(values: np.ndarray) -> np.ndarray:
     width = max(1, len(values) // 10)
     sums = np.convolve(values, np.ones(width), mode="same")
     return sums / np.convolve(np.ones(len(values)), np.ones(width), mode="same")
 
 
-def _running_median(x: np.ndarray, y: np.ndarray) -> tuple[list[float], list[float]]:
-    edges = np.linspace(x.min(), x.max(), 7)
-    bins = np.digitize(x, edges[1:-1])  # a value on an edge belongs to the bin above, and to no other
-    centres, medians = [], []
-    for index, (low, high) in enumerate(pairwise(edges)):
-        inside = bins == index
-        if inside.any():
-            centres.append(float(low + high) / 2)
-            medians.append(float(np.median(y[inside])))
-    return centres, medians
+def _panel_title(title: str, num_panels: int, score: str = "") -> str:
+    """A title that fits over one of several panels."""
+    room = 96 // num_panels - len(score)
+    return (title if len(title) <= room else title[: room - 1] + "…") + score
 
 
 def to_svg(figure: Figure) -> str:
-    """The figure as an `<svg>` element; the same figure gives the same text."""
+    """The figure as an `<svg>` element in the text colour of its surroundings; the same figure gives the same text."""
     buffer = io.StringIO()
-    figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    figure.savefig(
+        buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    )
     text = buffer.getvalue()
-    return text[text.index("<svg") :]
+    return text[text.index("<svg") :].replace(_INK, "currentColor")

@@ -1,18 +1,19 @@
-"""A run -> one self-contained HTML page: what was gained in a sentence, table, pictures, examples, recipe."""
+"""Models and their runs -> one self-contained HTML page: the result in a sentence, tables, pictures, what it took.
 
-from collections.abc import Mapping, Sequence
+Nothing is fetched. A little script sorts, filters and highlights; the page says all it has to say without it.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from embedsmith import files
 from embedsmith.errors import MissingExtraError
-from embedsmith.reporting.tables import Rows, format_score, intervals_overlap
-from embedsmith.results import EvaluationResult
+from embedsmith.findings import Analysis, DataFacts, LeakageReport, RunRecord, Slice, WrongPair
+from embedsmith.reporting.tables import comparison_lines, format_score, leakage_header, leakage_lines
 
-_NUM_EXAMPLES = 8
+_NUM_WORST = 6  # of each kind
 
 
 @dataclass(frozen=True)
@@ -22,22 +23,22 @@ class ReportContent:
     Attributes:
         title: page title.
         headline: the result in one sentence.
-        rows: (column title, result) of each model; the first is the base, the last the tuned one.
-        metrics: records of `metrics.jsonl`.
-        pairs: (sentence1, sentence2, gold score) behind the similarity picture.
-        similarities: model title -> cosine of each pair.
-        facts: what was run, name -> value.
-        config_yaml: the resolved recipe.
+        analysis: of the models.
+        runs: those of the models that are runs.
+        notes: lines under the scores, such as published ones.
+        data: facts of the training data, if it was looked into.
+        leakage: what it has in common with the tasks.
+        remarks: what could not be found out, and why.
     """
 
     title: str
     headline: str
-    rows: Rows
-    metrics: Sequence[Mapping[str, Any]]
-    pairs: Sequence[tuple[str, str, float]]
-    similarities: Mapping[str, np.ndarray]
-    facts: Mapping[str, str]
-    config_yaml: str
+    analysis: Analysis
+    runs: Sequence[RunRecord]
+    notes: Sequence[str] = ()
+    data: DataFacts | None = None
+    leakage: LeakageReport | None = None
+    remarks: Sequence[str] = ()
 
 
 def write_report(path: Path, content: ReportContent) -> None:
@@ -53,56 +54,39 @@ def write_report(path: Path, content: ReportContent) -> None:
         raise MissingExtraError("jinja2", extra="report", needed_for="Writing the report") from None
     from embedsmith.reporting import plots
 
-    gold = np.array([score for _, _, score in content.pairs])
-    environment = Environment(loader=PackageLoader("embedsmith.reporting"), autoescape=True, undefined=StrictUndefined)
+    analysis, data = content.analysis, content.data
+    environment = Environment(
+        loader=PackageLoader("embedsmith.reporting"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     page = environment.get_template("report.html").render(
         content=content,
-        tasks=list(content.rows[0][1].tasks),
-        gains=_gains(content.rows),
+        analysis=analysis,
+        titles=[title for title, _ in analysis.rows],
+        tasks=list(analysis.rows[0][1].tasks),
+        comparisons=[(one, comparison_lines(one)) for one in analysis.comparisons],
         format_score=format_score,
-        scores_svg=plots.scores_svg(content.rows),
-        similarity_svg=plots.similarity_svg(gold, content.similarities),
-        learning_curve_svg=plots.learning_curve_svg(content.metrics),
-        examples=_examples(content),
+        worst=_worst_pairs(analysis.slices),
+        leakage_table=(leakage_header(), leakage_lines(content.leakage)) if content.leakage else None,
+        scores_svg=plots.scores_svg(analysis.rows),
+        similarity_svg=plots.similarity_svg(analysis),
+        cosines_svg=plots.cosines_svg(analysis),
+        curves=[(run, plots.learning_curve_svg(run.metrics)) for run in content.runs],
+        data_svg=plots.data_svg(data) if data else "",
         colours=plots.COLOURS,
     )
     files.write_text(path, page)
 
 
-def headline(base: EvaluationResult, tuned: EvaluationResult, *, baseline: str) -> str:
-    """What was gained, in one sentence, with a warning where intervals overlap."""
-    gain = 100 * (tuned.average - base.average)
-    scores = f"from {100 * base.average:.1f} to {100 * tuned.average:.1f}"
-    overlapping = [name for name, task in base.tasks.items() if intervals_overlap(task, tuned.tasks[name])]
-    if gain <= 0:
-        return f"Fine-tuning did not help: Spearman × 100 went {scores}, compared with {baseline}."
-    sentence = f"Fine-tuning lifted Spearman × 100 {scores} ({gain:+.1f} points), compared with {baseline}"
-    if overlapping:
-        return f"{sentence}; but on {', '.join(overlapping)} the 95 % intervals overlap."
-    return f"{sentence}; the 95 % intervals do not overlap."
-
-
-def _gains(rows: Rows) -> dict[str, float]:
-    first, last = rows[0][1], rows[-1][1]
-    gains = {name: last.tasks[name].cosine_spearman - task.cosine_spearman for name, task in first.tasks.items()}
-    return {name: 100 * gain for name, gain in gains.items()} | {"average": 100 * (last.average - first.average)}
-
-
-def _examples(content: ReportContent) -> list[dict[str, Any]]:
-    """The pairs whose rank, among all pairs, came closest to the gold rank by training, and those that moved away."""
-    from embedsmith.reporting.plots import mid_ranks
-
-    titles = list(content.similarities)
-    gold = mid_ranks(np.array([score for _, _, score in content.pairs]))
-    before, after = (np.abs(mid_ranks(content.similarities[title]) - gold) for title in (titles[0], titles[-1]))
-    order = np.argsort(after - before, kind="stable")
-    chosen = [*order[: _NUM_EXAMPLES - 2], *order[::-1][:2]]
-    return [
-        {
-            "sentences": content.pairs[index][:2],
-            "gold": content.pairs[index][2],
-            "cosines": [float(content.similarities[title][index]) for title in titles],
-            "is_better": bool(after[index] < before[index]),
-        }
-        for index in chosen
-    ]
+def _worst_pairs(slices: Sequence[Slice]) -> list[dict[str, Any]]:
+    """The worst pairs of every kind, each once, the worst first."""
+    pairs: dict[tuple[str, str], WrongPair] = {}
+    for one in slices:
+        for pair in one.worst[:_NUM_WORST]:
+            pairs.setdefault((pair.sentence1, pair.sentence2), pair)
+    last = list(slices[0].errors)[-1]
+    ordered = sorted(pairs.values(), key=lambda pair: -abs(pair.ranks[last] - pair.gold_rank))
+    return [{"pair": pair, "off": 100 * (pair.ranks[last] - pair.gold_rank)} for pair in ordered]

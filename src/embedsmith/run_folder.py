@@ -1,0 +1,75 @@
+"""A run's folder <-> what it tells of the run: recipe, metrics, what it took, where it ran."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+
+from embedsmith import files
+from embedsmith.config import RunConfig
+from embedsmith.data.table import TripletTable
+from embedsmith.environment import describe_environment, peak_bytes
+from embedsmith.errors import RunError
+from embedsmith.findings import Cost, RunRecord
+from embedsmith.model.embedder import Embedder
+from embedsmith.training.loop import METRICS_FILE, Outcome, read_metrics
+
+CONFIG_FILE = "run.yaml"
+OUTCOME_FILE = "outcome.json"
+
+
+def write_outcome(
+    folder: Path,
+    *,
+    config: RunConfig,
+    embedder: Embedder,
+    outcome: Outcome,
+    triplets: TripletTable,
+    num_processes: int,
+) -> None:
+    """Write what a run of so many processes did, what it took and where it ran."""
+    model, device = embedder.backbone.model, embedder.device
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    num_all = sum(parameter.numel() for parameter in model.parameters())
+    where = f"{str(model.dtype).removeprefix('torch.')} on {device.type}, {embedder.path}"
+    kept = f"step {outcome.best_step} of {outcome.num_steps}" + (
+        ", best on the development pairs" if outcome.best else ", the last"
+    )
+    facts = {
+        "model": f"{config.model.model}, {where}",
+        "trained": f"{trained:,} of {num_all:,} parameters",
+        "data": f"{len(triplets):,} {triplets.kind}: {', '.join(config.data.source_names)}",
+        "kept": kept,
+    }
+    cost = Cost(
+        num_steps=outcome.num_steps,
+        num_tokens=outcome.num_tokens,
+        elapsed_s=outcome.elapsed_s,
+        peak_bytes=peak_bytes(device),
+        num_threads=torch.get_num_threads() * num_processes,
+        num_gpus=num_processes if device.type == "cuda" else 0,
+    )
+    record = {"facts": facts, "cost": asdict(cost), "environment": describe_environment(device)}
+    files.write_json(folder / OUTCOME_FILE, record)
+
+
+def is_run(folder: Path | str) -> bool:
+    """Whether a folder is that of a run."""
+    return (Path(folder) / CONFIG_FILE).exists()
+
+
+def read_run(folder: Path, *, title: str) -> RunRecord:
+    """What the folder of a finished run tells; raises RunError when it is none, or damaged."""
+    try:
+        outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+        return RunRecord(
+            title=title,
+            config_yaml=(folder / CONFIG_FILE).read_text(encoding="utf-8"),
+            metrics=tuple(read_metrics(folder / METRICS_FILE)),
+            facts={**outcome["facts"], **Cost(**outcome["cost"]).lines, **outcome["environment"]},
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder} is not the folder of a finished run: {error}\nFinish it with: embedsmith train --resume RUN"
+        ) from error
