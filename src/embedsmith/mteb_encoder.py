@@ -17,7 +17,7 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
 from embedsmith.config import Side
-from embedsmith.model.backbone import find_adapter, find_model
+from embedsmith.model.backbone import weights_folder
 from embedsmith.model.embedder import Embedder
 
 _HASHED = ("*.json", "*.safetensors")
@@ -115,7 +115,7 @@ def model_meta(embedder: Embedder, *, model: str, dim: int | None = None) -> Mod
 
 def _revision(model: str, *, shape: str) -> str:
     digest = hashlib.sha256(shape.encode())
-    folder = find_adapter(model) or Path(find_model(model))
+    folder = weights_folder(model)
     for pattern in _HASHED:
         for path in sorted(folder.glob(pattern)) if folder.is_dir() else []:
             digest.update(path.name.encode())

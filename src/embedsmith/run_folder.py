@@ -3,6 +3,7 @@
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -50,7 +51,12 @@ def write_outcome(
         num_threads=torch.get_num_threads() * num_processes,
         num_gpus=num_processes if device.type == "cuda" else 0,
     )
-    record = {"facts": facts, "cost": asdict(cost), "environment": describe_environment(device)}
+    record = {
+        "family": model.config.model_type,
+        "facts": facts,
+        "cost": asdict(cost),
+        "environment": describe_environment(device),
+    }
     files.write_json(folder / OUTCOME_FILE, record)
 
 
@@ -59,17 +65,24 @@ def is_run(folder: Path | str) -> bool:
     return (Path(folder) / CONFIG_FILE).exists()
 
 
-def read_run(folder: Path, *, title: str) -> RunRecord:
-    """What the folder of a finished run tells; raises RunError when it is none, or damaged."""
+def read_outcome(folder: Path) -> dict[str, Any]:
+    """The record that `write_outcome` wrote; raises RunError when the run is not finished, or the file damaged."""
     try:
         outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
-        return RunRecord(
-            title=title,
-            config_yaml=(folder / CONFIG_FILE).read_text(encoding="utf-8"),
-            metrics=tuple(read_metrics(folder / METRICS_FILE)),
-            facts={**outcome["facts"], **Cost(**outcome["cost"]).lines, **outcome["environment"]},
-        )
+        return {name: outcome[name] for name in ("family", "facts", "cost", "environment")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
-            f"{folder} is not the folder of a finished run: {error}\nFinish it with: embedsmith train --resume RUN"
+            f"{folder} is not the folder of a finished run ({OUTCOME_FILE}: {error!r}).\n"
+            f"Finish it with: embedsmith train --resume {folder}"
         ) from error
+
+
+def read_run(folder: Path, *, title: str) -> RunRecord:
+    """What the folder of a finished run tells; raises RunError when it is none, or damaged."""
+    outcome = read_outcome(folder)
+    return RunRecord(
+        title=title,
+        config_yaml=(folder / CONFIG_FILE).read_text(encoding="utf-8"),
+        metrics=tuple(read_metrics(folder / METRICS_FILE)),
+        facts={**outcome["facts"], **Cost(**outcome["cost"]).lines, **outcome["environment"]},
+    )

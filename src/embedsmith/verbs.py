@@ -12,14 +12,14 @@ import torch
 from rich.console import Console
 
 from embedsmith import files
+from embedsmith.cards import write_card
 from embedsmith.config import Pooling, Precision, RunConfig, Side
 from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.data.table import TripletTable
 from embedsmith.display import TrainingDisplay, encoding_progress
 from embedsmith.errors import ModelError, RunError
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks, pair_similarities, score_task
-from embedsmith.model.backbone import SETTINGS_FILE, find_adapter, find_model
+from embedsmith.model.backbone import SETTINGS_FILE, weights_folder
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.pooling import pooled_width
@@ -28,7 +28,6 @@ from embedsmith.model.trained import kept_in, reload_trained
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.prepare import is_first_process, prepare_run
 from embedsmith.recipe import load_config
-from embedsmith.reporting.model_card import model_card
 from embedsmith.results import EvaluationResult, TaskResult
 from embedsmith.run_folder import CONFIG_FILE, write_outcome
 from embedsmith.training.loop import Outcome, train_adapter
@@ -142,7 +141,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
                 triplets=triplets,
                 num_processes=accelerator.num_processes,
             )
-            _write_card(config, embedder=embedder, triplets=triplets, outcome=outcome, dev=dev_result)
+            write_card(folder, dev=dev_result)
     return Run(config, embedder, outcome, dev_result, len(triplets))
 
 
@@ -236,7 +235,7 @@ def evaluate(
 
 def base_of(model: str) -> str:
     """What MODEL builds on, by the name it has; a model that is no run builds on itself."""
-    folder = find_adapter(model) or Path(find_model(model))
+    folder = weights_folder(model)
     return EmbeddingSettings.read(folder).base_model if (folder / SETTINGS_FILE).exists() else model
 
 
@@ -257,20 +256,3 @@ def score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
     """Score an embedder on a development set; raises ModelError when its embeddings cannot be ranked."""
     similarities = pair_similarities(lambda texts: {DEV_TASK: embedder.encode(texts, side=Side.QUERY)}, dev)
     return score_task(similarities[DEV_TASK], dev.scores, task="the development set")
-
-
-def _write_card(
-    config: RunConfig, *, embedder: Embedder, triplets: TripletTable, outcome: Outcome, dev: EvaluationResult | None
-) -> None:
-    folder = Path(config.output_dir)
-    card = model_card(
-        name=folder.name,
-        base_model=config.model.model,
-        results=[("tuned", dev)] if dev else [],
-        config_yaml=config.to_yaml(),
-        data=f"{len(triplets)} {triplets.kind}",
-        matryoshka_dims=embedder.settings.matryoshka_dims,
-        is_adapter=embedder.adapter is not None,
-        num_steps=outcome.num_steps,
-    )
-    files.write_text(folder / "README.md", card)

@@ -1,40 +1,126 @@
-"""The card's front matter is YAML whatever the names are."""
+"""The card's front matter is YAML whatever the names are, and what cannot be done elsewhere is not promised."""
 
+from typing import Any
+
+import pytest
 import yaml
 
-from embedsmith.reporting.model_card import model_card
-from embedsmith.results import EvaluationResult, TaskResult
+from embedsmith.config import Pooling
+from embedsmith.reporting.model_card import CardContent, model_card
+from embedsmith.results import EvaluationResult, MtebScore, TaskResult
+
+
+def _content(**changes: Any) -> CardContent:
+    values: dict[str, Any] = {
+        "name": "r",
+        "base_model": "a/b",
+        "license": None,
+        "family": "llama",
+        "is_adapter": True,
+        "pooling": Pooling.LAST,
+        "prompt": None,
+        "instruction": None,
+        "end_token": True,
+        "max_length": 150,
+        "has_query_prompt": False,
+        "is_causal": True,
+        "is_quantized": False,
+        "matryoshka_dims": (),
+        "data": "9 pairs",
+        "num_steps": 3,
+        "datasets": [],
+        "config_yaml": "a: 1\n",
+    }
+    return CardContent(**{**values, **changes})
+
+
+def _front(card: str) -> dict[str, Any]:
+    _, front, _ = card.split("---\n", 2)
+    values: dict[str, Any] = yaml.safe_load(front)
+    return values
 
 
 def test_front_matter_and_text() -> None:
     result = EvaluationResult("r", {"dev: 1": TaskResult(0.81234, (0.8, 0.82), 99)})
     card = model_card(
-        name="my: run",
-        base_model="/models/base",
-        results=[("tuned", result)],
-        config_yaml="a: 1\n",
-        data="10 triplets",
-        num_steps=3,
+        _content(
+            name="my: run", base_model="/models/base", results=[("tuned", result)], data="10 triplets", are_dev=True
+        )
     )
-    _, front, text = card.split("---\n", 2)
-    values = yaml.safe_load(front)
+    values = _front(card)
     assert values["base_model"] == "base"
+    assert values["base_model_relation"] == "adapter"
     assert values["library_name"] == "peft"
+    assert "license" not in values
+    [record] = values["model-index"][0]["results"]
     assert values["model-index"][0]["name"] == "my: run"
-    assert values["model-index"][0]["results"][0]["dataset"]["name"] == "dev: 1"
-    assert values["model-index"][0]["results"][0]["metrics"] == [{"type": "cosine_spearman", "value": 81.23}]
-    assert "| dev: 1 | 99 | 81.2 [80.0, 82.0] |" in text
-    assert "10 triplets in 3 steps" in text
+    assert record["dataset"] == {"type": "sts", "name": "dev: 1"}
+    assert record["metrics"] == [
+        {"type": "cosine_spearman", "value": 81.23},
+        {"type": "main_score", "value": 81.23},
+    ]
+    assert "| dev: 1 | 99 | 81.2 [80.0, 82.0] |" in card
+    assert "10 triplets in 3 steps" in card
+    assert "slightly optimistic" in card
+    assert "/models" not in card
+
+
+def test_tasks_of_mtebs_stand_in_its_form() -> None:
+    card = model_card(
+        _content(
+            license="apache-2.0",
+            datasets=["owner/data"],
+            mteb={"NFCorpus": MtebScore("Retrieval", "ndcg_at_10", 0.25)},
+            mteb_data={"NFCorpus": ("mteb/nfcorpus", "abc", "test")},
+        )
+    )
+    values = _front(card)
+    assert values["license"] == "apache-2.0"
+    assert values["datasets"] == ["owner/data"]
+    assert "mteb" in values["tags"]
+    [record] = values["model-index"][0]["results"]
+    assert record["task"] == {"type": "Retrieval"}
+    assert record["dataset"] == {
+        "type": "mteb/nfcorpus",
+        "name": "MTEB NFCorpus",
+        "config": "default",
+        "split": "test",
+        "revision": "abc",
+    }
+    assert record["metrics"][0] == {"type": "ndcg_at_10", "value": 25.0}
+    assert "| NFCorpus | Retrieval | ndcg_at_10 | 25.0 |" in card
 
 
 def test_without_results() -> None:
-    card = model_card(name="r", base_model="a/b", results=[], config_yaml="", data="9 pairs", num_steps=1)
+    card = model_card(_content())
     assert "model-index" not in card
     assert "## Scores" not in card
 
 
 def test_trained_widths_are_told() -> None:
-    card = model_card(
-        name="r", base_model="a/b", results=[], config_yaml="", data="9 pairs", num_steps=1, matryoshka_dims=(8, 64)
-    )
+    card = model_card(_content(matryoshka_dims=(8, 64)))
     assert "Trained for 8, 64 dimensions: `embedder.encode(texts, dim=8)`" in card
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        ({"is_causal": False}, "attend both ways"),
+        ({"is_quantized": True}, "few bits"),
+        ({"pooling": Pooling.CONCAT}, "side by side"),
+        ({"prompt": "{text} in one word:"}, "goes on behind the text"),
+        ({"prompt": "{text} again: {text}"}, "goes on behind the text"),
+        ({"prompt": "{instruction}: {text}"}, "an instruction with every text"),
+    ],
+)
+def test_what_other_tools_cannot_do_is_not_promised(changes: dict[str, Any], reason: str) -> None:
+    card = model_card(_content(**changes))
+    assert reason in card
+    assert "sentence_transformers" not in card
+    assert "AutoModel" not in card
+
+
+def test_granite_may_be_minicpm() -> None:
+    card = model_card(_content(family="granite"))
+    assert "--to merged" in card
+    assert "AutoModel" not in card

@@ -1,4 +1,4 @@
-"""compare, report."""
+"""compare, report, card."""
 
 from pathlib import Path
 from typing import Annotated, Optional
@@ -79,3 +79,14 @@ def report_command(
     content = report_models(models, out=path, tasks=tasks, data=data, with_data=training_data, console=console)
     console.print(escape(content.headline), highlight=False, soft_wrap=True)
     console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+
+
+@app.command("card")
+def card_command(
+    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
+    results: Annotated[Path, typer.Option(help="What `embedsmith evaluate RUN --out FILE` wrote.")],
+) -> None:
+    """Write the model card of a run anew, with the scores of an evaluation."""
+    from embedsmith.cards import write_card
+
+    make_console().print(f"Model card: {write_card(run, results=results)}", highlight=False, soft_wrap=True)

@@ -62,6 +62,21 @@ def find_mteb_tasks(names: Sequence[str] | None, *, benchmark: str | None = None
     return [tasks[name] for name in names or tasks]
 
 
+def find_task_data(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
+    """Where mteb has the data of those tasks that it knows: name -> path on the hub, revision, split.
+
+    Raises:
+        MissingExtraError: mteb is not installed.
+    """
+    mteb = import_mteb()
+    known = _known_tasks(mteb)
+    found = {name: mteb.get_task(name).metadata for name in names if name in known}
+    return {
+        name: (str(data.dataset["path"]), str(data.dataset["revision"]), data.eval_splits[0])
+        for name, data in found.items()
+    }
+
+
 def local_retrieval_task(name: str, data: RetrievalSet) -> Any:
     """A retrieval task of mteb's on local data; scored by nDCG@10."""
     import_mteb()
@@ -125,6 +140,10 @@ def task_pairs(task: Any) -> ScoredPairs:
     # Some tasks list their validation split first.
     splits = task.metadata.eval_splits
     return pairs_of_rows(dataset["test" if "test" in splits else splits[0]], column_names=task.column_names)
+
+
+def _known_tasks(mteb: ModuleType) -> set[str]:
+    return {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}
 
 
 def _english(mteb: ModuleType, name: str) -> Any:

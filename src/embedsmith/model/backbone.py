@@ -80,6 +80,16 @@ def find_adapter(model: str) -> Path | None:
     )
 
 
+def weights_folder(model: str) -> Path:
+    """Where MODEL's own weights lie: its adapter, the model inside a run that trained all weights, or MODEL itself.
+
+    Raises:
+        ModelError: as `find_adapter`.
+    """
+    inner = find_model(model)
+    return find_adapter(inner) or Path(inner)
+
+
 def _find_hub_adapter(model: str) -> Path | None:
     if not (found := find_file(model, ADAPTER_FILE)):
         return None

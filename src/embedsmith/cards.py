@@ -1,0 +1,93 @@
+"""A run's folder + scores -> its model card, `README.md` in that folder."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from embedsmith import files
+from embedsmith.config import Quantization, RunConfig
+from embedsmith.errors import DataError, MissingExtraError
+from embedsmith.evaluation.mteb_tasks import find_task_data
+from embedsmith.model.backbone import ADAPTER_FILE, weights_folder
+from embedsmith.model.builtin import BUILTIN_SOURCES
+from embedsmith.model.settings import EmbeddingSettings
+from embedsmith.recipe import load_config
+from embedsmith.reporting.model_card import CardContent, model_card
+from embedsmith.reporting.published import beside
+from embedsmith.results import EvaluationResult, MtebScore
+from embedsmith.run_folder import CONFIG_FILE, read_outcome
+
+CARD_FILE = "README.md"
+
+
+def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Path | None = None) -> Path:
+    """Write the card of a finished run; returns its path.
+
+    Args:
+        folder: the run's.
+        dev: score on the development set, to be shown.
+        results: `results.json` of `embedsmith evaluate RUN --out`, to be shown instead.
+
+    Raises:
+        RunError: the folder is not that of a finished run.
+        DataError: `results` is no such file.
+    """
+    outcome = read_outcome(folder)
+    config = load_config(folder / CONFIG_FILE)
+    weights = weights_folder(str(folder))
+    settings = EmbeddingSettings.read(weights)
+    found, mteb = _read_results(results) if results else (dev, {})
+    base, licence = BUILTIN_SOURCES.get(config.model.model, (config.model.model, None))
+    assert settings.max_length
+    content = CardContent(
+        name=folder.resolve().name,
+        base_model=base,
+        license=licence,
+        family=outcome["family"],
+        is_adapter=(weights / ADAPTER_FILE).exists(),
+        pooling=settings.pooling,
+        prompt=settings.prompt,
+        instruction=settings.instruction,
+        end_token=settings.end_token,
+        max_length=settings.max_length,
+        has_query_prompt=settings.query_prompt is not None,
+        is_quantized=settings.quantization is not Quantization.NONE,
+        is_causal=settings.bidirectional_layers == 0,
+        matryoshka_dims=settings.matryoshka_dims,
+        data=outcome["facts"]["data"].split(":")[0],
+        num_steps=outcome["cost"]["num_steps"],
+        datasets=_hub_datasets(config),
+        config_yaml=config.to_yaml(),
+        results=[("tuned", found)] if found and found.tasks else [],
+        are_dev=results is None and found is not None,
+        mteb=mteb,
+        mteb_data=_mteb_data(mteb),
+        notes=beside(found, base_model=base) if found and found.tasks else (),
+    )
+    files.write_text(folder / CARD_FILE, model_card(content))
+    return folder / CARD_FILE
+
+
+def _read_results(path: Path) -> tuple[EvaluationResult, dict[str, MtebScore]]:
+    try:
+        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        scores = values.get("mteb", {}).get("scores", {})
+        return EvaluationResult.from_json(values), {name: MtebScore(**one) for name, one in scores.items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n"
+            f"Write it with: embedsmith evaluate RUN --out {path}"
+        ) from error
+
+
+def _hub_datasets(config: RunConfig) -> list[str]:
+    """Sources that are no files and no globs are the hub's; `sample` is ours."""
+    names = [name.partition(":")[0] for name in config.data.source_names]
+    return [name for name in names if name.count("/") == 1 and not Path(name).suffix and "*" not in name]
+
+
+def _mteb_data(scores: dict[str, MtebScore]) -> dict[str, tuple[str, str, str]]:
+    try:
+        return find_task_data(scores) if scores else {}
+    except MissingExtraError:
+        return {}
