@@ -18,7 +18,7 @@ NUM_PAIRS = 60
 def make_tasks() -> dict[str, ScoredPairs]:
     """Two tasks; the larger one has pairs of some kinds, and one that would be code if it were not escaped."""
     gold = np.linspace(0, 5, NUM_PAIRS)
-    first = [f"w{n} the cat does not sleep on roof {n}" for n in range(NUM_PAIRS)]
+    first = [f"w{n} the cat {'does not sleep' if n % 2 else 'sleeps'} on roof {n}" for n in range(NUM_PAIRS)]
     second = [f"w{n} the cat sleeps on roof {n % 7}" for n in range(NUM_PAIRS)]
     first[3] = "<script>alert(1)</script>"
     return {
