@@ -2,8 +2,10 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from tiny import TEXTS, save_teacher
@@ -14,6 +16,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.teacher import load_teacher
 
 CPU = torch.device("cpu")
+MIXED = [row % 2 == 0 for row in range(len(TEXTS))]  # every other text is a query
 
 
 @pytest.fixture
@@ -24,7 +27,7 @@ def folder(tmp_path: Path) -> Path:
 def test_a_sentence_transformers_folder(folder: Path) -> None:
     from sentence_transformers import SentenceTransformer
 
-    vectors = load_teacher(str(folder), device=CPU).embed(TEXTS)
+    vectors = load_teacher(str(folder), device=CPU).embed(TEXTS, are_queries=MIXED)
     expected = torch.from_numpy(SentenceTransformer(str(folder), device="cpu").encode(TEXTS, show_progress_bar=False))
     assert vectors.dtype == torch.float32
     assert not vectors.requires_grad
@@ -35,17 +38,40 @@ def test_a_sentence_transformers_folder(folder: Path) -> None:
 def test_a_finished_run_of_ours(llama: Embedder, tmp_path: Path) -> None:
     llama.add_adapter(AdapterSection())
     llama.save(tmp_path / "run")
-    vectors = load_teacher(str(tmp_path / "run"), device=CPU).embed(TEXTS)
-    assert torch.equal(vectors, torch.from_numpy(Embedder.load(str(tmp_path / "run")).encode(TEXTS)))
+    vectors = load_teacher(str(tmp_path / "run"), device=CPU).embed(TEXTS, are_queries=MIXED)
+    expected = torch.from_numpy(Embedder.load(str(tmp_path / "run")).encode(TEXTS))
+    torch.testing.assert_close(vectors, expected, rtol=0, atol=0.01)  # in two batches here
+
+
+@pytest.mark.parametrize("kind", ["sentence-transformers", "ours"])
+def test_queries_and_documents_get_their_prompts(llama: Embedder, folder: Path, tmp_path: Path, kind: str) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    if kind == "ours":
+        llama.settings = replace(llama.settings, query_prompt="the cat {text}")
+        llama.add_adapter(AdapterSection())
+        llama.save(tmp_path / "run")
+        live = Embedder.load(str(tmp_path / "run"))
+        encoded = {side: live.encode(TEXTS, side=side) for side in ("query", "document")}
+        found = load_teacher(str(tmp_path / "run"), device=CPU).embed(TEXTS, are_queries=MIXED)
+    else:
+        other = SentenceTransformer(str(folder), device="cpu", prompts={"query": "the cat ", "document": ""})
+        other.save(str(tmp_path / "prompted"))
+        encoded = {"query": other.encode_query(TEXTS), "document": other.encode_document(TEXTS)}
+        found = load_teacher(str(tmp_path / "prompted"), device=CPU).embed(TEXTS, are_queries=MIXED)
+    for row, is_query in enumerate(MIXED):
+        own, wrong = (encoded[side][row] for side in (("query", "document") if is_query else ("document", "query")))
+        np.testing.assert_allclose(found[row], own, atol=0.01)  # the other texts of a bf16 batch move its last bits
+        assert np.abs(found[row].numpy() - wrong).max() > 0.05
 
 
 def test_a_batch_gives_the_same_bytes_whatever_came_before(folder: Path) -> None:
     """What makes a resumed run exact: nothing is remembered from one batch to the next."""
     first, second = (load_teacher(str(folder), device=CPU) for _ in range(2))
-    first.embed(TEXTS[3:])
+    first.embed(TEXTS[3:], are_queries=MIXED[3:])
     torch.manual_seed(9)
     state = torch.get_rng_state()
-    assert torch.equal(first.embed(TEXTS), second.embed(TEXTS))
+    assert torch.equal(first.embed(TEXTS, are_queries=MIXED), second.embed(TEXTS, are_queries=MIXED))
     assert torch.equal(torch.get_rng_state(), state)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from transformers.utils import cached_file
 
+from embedsmith.config import Side
 from embedsmith.errors import MissingExtraError, ModelError
 from embedsmith.model.builtin import BUILTIN_MODELS
 from embedsmith.model.embedder import Embedder
@@ -22,21 +23,30 @@ MODULES_FILE = "modules.json"
 _MODULES = ("Transformer", "Pooling", "Normalize", "Dense")
 
 
+Encode = Callable[[list[str], Side], np.ndarray]
+
+
 class Teacher:
     """A frozen embedding model.
 
     Args:
-        encode: K texts -> (K, D) float32, unit length; a function of the texts alone.
+        encode: K texts, their side -> (K, D) float32, unit length; a function of these alone.
         device: where the embeddings are wanted.
     """
 
-    def __init__(self, encode: Callable[[list[str]], np.ndarray], *, device: torch.device) -> None:
+    def __init__(self, encode: Encode, *, device: torch.device) -> None:
         self._encode = encode
         self._device = device
 
-    def embed(self, texts: Sequence[str]) -> torch.Tensor:
-        """Unit-length embeddings (K, D) float32 of K texts, without graph."""
-        return torch.from_numpy(np.asarray(self._encode(list(texts)), dtype=np.float32)).to(self._device)
+    def embed(self, texts: Sequence[str], *, are_queries: Sequence[bool]) -> torch.Tensor:
+        """Unit-length embeddings (K, D) float32 of K texts, each as a query or as a document, without graph."""
+        parts, rows = [], []
+        for side in Side:
+            chosen = [row for row, is_query in enumerate(are_queries) if is_query == (side is Side.QUERY)]
+            if chosen:
+                parts.append(np.asarray(self._encode([texts[row] for row in chosen], side), dtype=np.float32))
+                rows += chosen
+        return torch.from_numpy(np.concatenate(parts)[np.argsort(rows)]).to(self._device)
 
 
 def load_teacher(model: str, *, device: torch.device) -> Teacher:
@@ -48,7 +58,8 @@ def load_teacher(model: str, *, device: torch.device) -> Teacher:
     """
     modules = None if model in BUILTIN_MODELS else _find(model, MODULES_FILE)
     if modules is None:
-        return Teacher(Embedder.load(model, device=str(device)).encode, device=device)
+        embedder = Embedder.load(model, device=str(device))
+        return Teacher(lambda texts, side: embedder.encode(texts, side=side), device=device)
     _check_modules(model, Path(modules))
     return Teacher(_load_sentence_transformer(model, device=device), device=device)
 
@@ -86,7 +97,7 @@ def _check_modules(model: str, path: Path) -> None:
             )
 
 
-def _load_sentence_transformer(model: str, *, device: torch.device) -> Callable[[list[str]], np.ndarray]:
+def _load_sentence_transformer(model: str, *, device: torch.device) -> Encode:
     try:
         from sentence_transformers import SentenceTransformer
     except ImportError:
@@ -98,7 +109,8 @@ def _load_sentence_transformer(model: str, *, device: torch.device) -> Callable[
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"The teacher '{model}' cannot be loaded: {error}") from error
 
-    def encode(texts: list[str]) -> np.ndarray:
-        return network.encode(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
+    def encode(texts: list[str], side: Side) -> np.ndarray:
+        encode_side = network.encode_query if side is Side.QUERY else network.encode_document
+        return encode_side(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
 
     return encode

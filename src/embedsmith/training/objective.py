@@ -49,7 +49,7 @@ class Objective:
     def loss_of(self, batch: Triplets) -> LossFunction:
         """The batch's loss as a function of the embeddings (K, D) of all its groups, one behind the other."""
         groups = self.text_groups(batch)
-        at_width = self._ranking(batch) if batch.scores is not None else self._contrast(groups)
+        at_width = self._ranking(batch) if batch.scores is not None else self._contrast(batch, groups)
 
         def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
             losses = [at_width(*shorten(embeddings, dim=dim).chunk(len(groups))) for dim in self.widths]
@@ -66,8 +66,8 @@ class Objective:
 
         return at_width
 
-    def _contrast(self, groups: list[list[str]]) -> Callable[..., torch.Tensor]:
-        similarities = self._teacher_similarities(groups)
+    def _contrast(self, batch: Triplets, groups: list[list[str]]) -> Callable[..., torch.Tensor]:
+        similarities = self._teacher_similarities(batch, groups)
         excluded = None
         if similarities is not None and self.guidance.guide:
             excluded = guided_exclusion(similarities, margin=self.guidance.margin)
@@ -92,12 +92,13 @@ class Objective:
 
         return at_width
 
-    def _teacher_similarities(self, groups: list[list[str]]) -> torch.Tensor | None:
+    def _teacher_similarities(self, batch: Triplets, groups: list[list[str]]) -> torch.Tensor | None:
         """The teacher's cosines of anchors and candidates, (B, B or 2B)."""
         if self.teacher is None:
             return None
-        embeddings = self.teacher.embed(list(chain(*groups)))
         num_anchors = len(groups[0])
+        are_queries = [True] * num_anchors + batch.are_symmetric * (len(groups) - 1)
+        embeddings = self.teacher.embed(list(chain(*groups)), are_queries=are_queries)
         return embeddings[:num_anchors] @ embeddings[num_anchors:].T
 
 
