@@ -25,7 +25,7 @@ from embedsmith.evaluation.sts import load_local_tasks, pair_similarities, set_n
 from embedsmith.findings import DataFacts, LeakageReport
 from embedsmith.model.embedder import Embedder
 from embedsmith.recipe import load_config
-from embedsmith.reporting.published import beside
+from embedsmith.reporting.published import beside, published_for
 from embedsmith.reporting.report import ReportContent, write_report
 from embedsmith.results import Verdict
 from embedsmith.run_folder import CONFIG_FILE, is_run, read_run
@@ -84,13 +84,14 @@ def report_models(
     facts, leakage, remarks = None, None, list[str]()
     if with_data and config is not None:
         facts, leakage, remarks = look_into_data(config, loaded, tokenizer_of=embedder)
-    last = analysis.rows[-1][1]
+    base = verbs.base_of(models[-1])
     content = ReportContent(
         title=" · ".join(labels.values()),
         headline=headline(analysis),
         analysis=analysis,
         runs=records,
-        notes=beside(last, base_model=verbs.base_of(models[-1])),
+        published=published_for(base),
+        notes=beside(analysis.rows[-1][1], base_model=base),
         data=facts,
         leakage=leakage,
         remarks=remarks,

@@ -40,11 +40,15 @@ class Published:
     remark: str
 
     @property
+    def average_text(self) -> str:
+        """The average, with its spread where one was printed."""
+        return f"{self.average:.2f}" + (f" ± {self.spread:.2f}" if self.spread else "")
+
+    @property
     def summary(self) -> str:
         """In a line, with its source."""
-        spread = f" ± {self.spread:.2f}" if self.spread else ""
         return (
-            f"published: {self.model}, {self.method}: {self.average:.2f}{spread} on average over "
+            f"published: {self.model}, {self.method}: {self.average_text} on average over "
             f"{', '.join(self.average_over)} ({self.url}, {self.place})"
         )
 
@@ -96,7 +100,7 @@ def published_markdown() -> str:
     ]
     for one in load_published():
         cells = [f"{one.scores[task]:.2f}" if task in one.scores else "" for task in tasks]
-        average = f"{one.average:.2f}" + (f" ± {one.spread:.2f}" if one.spread else "") + f" of {len(one.average_over)}"
+        average = f"{one.average_text} of {len(one.average_over)}"
         source = f"[{one.title}]({one.url}), {one.place}"
         lines.append(f"| {one.model} | {one.method} | {' | '.join(cells)} | {average} | {source} |")
     remarks = [f"{one.model}, {one.method}: {one.remark}" for one in load_published() if one.remark]

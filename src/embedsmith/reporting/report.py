@@ -11,6 +11,7 @@ from typing import Any
 from embedsmith import files
 from embedsmith.errors import MissingExtraError
 from embedsmith.findings import Analysis, DataFacts, LeakageReport, RunRecord, Slice, WrongPair
+from embedsmith.reporting.published import Published
 from embedsmith.reporting.tables import comparison_lines, format_score, leakage_header, leakage_lines
 
 _NUM_WORST = 6  # of each kind
@@ -25,7 +26,8 @@ class ReportContent:
         headline: the result in one sentence.
         analysis: of the models.
         runs: those of the models that are runs.
-        notes: lines under the scores, such as published ones.
+        published: scores of the base model, or of what others made of it, as published.
+        notes: lines under the scores.
         data: facts of the training data, if it was looked into.
         leakage: what it has in common with the tasks.
         remarks: what could not be found out, and why.
@@ -35,6 +37,7 @@ class ReportContent:
     headline: str
     analysis: Analysis
     runs: Sequence[RunRecord]
+    published: Sequence[Published] = ()
     notes: Sequence[str] = ()
     data: DataFacts | None = None
     leakage: LeakageReport | None = None
