@@ -1,13 +1,12 @@
 """A run's folder + scores -> its model card, `README.md` in that folder."""
 
-import json
 from pathlib import Path
-from typing import Any
 
 from embedsmith import files
 from embedsmith.config import Quantization, RunConfig
-from embedsmith.errors import DataError, MissingExtraError
+from embedsmith.errors import MissingExtraError
 from embedsmith.evaluation.mteb_tasks import find_task_data
+from embedsmith.evaluation.saved import read_results
 from embedsmith.model.backbone import ADAPTER_FILE, weights_folder
 from embedsmith.model.builtin import BUILTIN_SOURCES
 from embedsmith.model.settings import EmbeddingSettings
@@ -36,7 +35,7 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
     config = load_config(folder / CONFIG_FILE)
     weights = weights_folder(str(folder))
     settings = EmbeddingSettings.read(weights)
-    found, mteb = _read_results(results) if results else (dev, {})
+    found, mteb = read_results(results) if results else (dev, {})
     base, licence = BUILTIN_SOURCES.get(config.model.model, (config.model.model, None))
     assert settings.max_length
     content = CardContent(
@@ -66,18 +65,6 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
     )
     files.write_text(folder / CARD_FILE, model_card(content))
     return folder / CARD_FILE
-
-
-def _read_results(path: Path) -> tuple[EvaluationResult, dict[str, MtebScore]]:
-    try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        scores = values.get("mteb", {}).get("scores", {})
-        return EvaluationResult.from_json(values), {name: MtebScore(**one) for name, one in scores.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n"
-            f"Write it with: embedsmith evaluate RUN --out {path}"
-        ) from error
 
 
 def _hub_datasets(config: RunConfig) -> list[str]:

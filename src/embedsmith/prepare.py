@@ -7,11 +7,12 @@ import logging
 import os
 from dataclasses import dataclass, replace
 from importlib.util import find_spec
+from typing import Any
 
 import torch
 from accelerate import Accelerator
 
-from embedsmith.config import Loss, Precision, RunConfig
+from embedsmith.config import Loss, ModelSection, Precision, RunConfig
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
@@ -69,6 +70,22 @@ def prepare_run(config: RunConfig) -> PreparedRun:
     return PreparedRun(config, triplets, dev, embedder, objective, accelerator, max_steps)
 
 
+def load_base(settings: ModelSection, **options: Any) -> Embedder:
+    """What a run starts from, embedding as the run does; `options` are further ones of `Embedder.load`."""
+    return Embedder.load(
+        settings.model,
+        pooling=settings.pooling,
+        prompt=settings.prompt,
+        query_prompt=settings.query_prompt,
+        instruction=settings.instruction,
+        end_token=settings.end_token,
+        bidirectional_layers=settings.bidirectional_layers,
+        max_length=settings.max_length,
+        as_base=True,
+        **options,
+    )
+
+
 def is_first_process() -> bool:
     """Of several processes, whether this is the one that writes and talks."""
     return os.environ.get("RANK", "0") == "0"
@@ -87,22 +104,13 @@ def _start(config: RunConfig) -> Accelerator:
 
 
 def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
-    settings = config.model
     is_full = config.adapter.method == "full"
-    embedder = Embedder.load(
-        settings.model,
-        pooling=settings.pooling,
-        prompt=settings.prompt,
-        query_prompt=settings.query_prompt,
-        instruction=settings.instruction,
-        end_token=settings.end_token,
-        bidirectional_layers=settings.bidirectional_layers,
-        max_length=settings.max_length,
-        precision=Precision.FP32 if is_full else settings.precision,
-        quantization=settings.quantization,
+    embedder = load_base(
+        config.model,
+        precision=Precision.FP32 if is_full else config.model.precision,
+        quantization=config.model.quantization,
         device=str(device),
-        fused=settings.fused and not is_full,  # fused blocks form no gradients of weights
-        as_base=True,
+        fused=config.model.fused and not is_full,  # fused blocks form no gradients of weights
     )
     examine(embedder).raise_if_wrong()
     torch.manual_seed(config.training.seed)

@@ -24,6 +24,7 @@ from embedsmith.evaluation.correlation import spearman
 from embedsmith.evaluation.sts import load_local_tasks, pair_similarities, set_name
 from embedsmith.findings import DataFacts, LeakageReport
 from embedsmith.model.embedder import Embedder
+from embedsmith.prepare import load_base
 from embedsmith.recipe import load_config
 from embedsmith.reporting.published import beside, published_for
 from embedsmith.reporting.report import ReportContent, write_report
@@ -158,18 +159,7 @@ def _untrained(
 ) -> dict[str, np.ndarray]:
     """What a run was trained from, without training: under its best pooling, which is the mark to beat, and under the
     run's own."""
-    settings = config.model
-    embedder = Embedder.load(
-        settings.model,
-        pooling=settings.pooling,
-        prompt=settings.prompt,
-        query_prompt=settings.query_prompt,
-        instruction=settings.instruction,
-        end_token=settings.end_token,
-        max_length=settings.max_length,
-        bidirectional_layers=settings.bidirectional_layers,
-        as_base=True,
-    )
+    embedder = load_base(config.model)
     vectors = embedder.encode_poolings(texts, poolings=list(Pooling), side=Side.QUERY, on_progress=on_progress)
     row_of = {text: row for row, text in enumerate(texts)}
 
@@ -182,4 +172,6 @@ def _untrained(
         for pooling, cosines in pair_similarities(embed, pairs).items():
             averages[Pooling(pooling)] += spearman(cosines, pairs.scores) / len(tasks)
     best = max(averages, key=lambda pooling: averages[pooling])
-    return {f"untrained ({TITLES[pooling]})": vectors[pooling] for pooling in dict.fromkeys((best, settings.pooling))}
+    return {
+        f"untrained ({TITLES[pooling]})": vectors[pooling] for pooling in dict.fromkeys((best, config.model.pooling))
+    }

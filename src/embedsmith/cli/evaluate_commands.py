@@ -1,7 +1,7 @@
 """evaluate."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 
@@ -59,6 +59,14 @@ def evaluate_command(
         raise ConfigError("--benchmark takes mteb's own data, --data yours: give one of the two.")
     is_retrieval = data is not None and bool(find_retrieval_sets(data))
     has_variants = pooling == "all" or len(dims or []) > 1
+    embedding: dict[str, Any] = {
+        "prompt": prompt,
+        "instruction": instruction,
+        "end_token": end_token,
+        "base_model": base_model,
+        "precision": choose_precision(precision),
+        "console": console,
+    }
     if benchmark is not None or is_retrieval or (tasks and data is None and not has_variants):
         if has_variants:
             raise ConfigError("These tasks are scored for one pooling and one width at a time.")
@@ -71,12 +79,7 @@ def evaluate_command(
             data=data,
             pooling=Pooling(pooling) if pooling else None,
             dim=dims[0] if dims else None,
-            prompt=prompt,
-            instruction=instruction,
-            end_token=end_token,
-            base_model=base_model,
-            precision=choose_precision(precision),
-            console=console,
+            **embedding,
         )
         console.print(benchmark_table(scored))
         console.print(f"mteb's result files: {folder}", highlight=False, soft_wrap=True)
@@ -89,12 +92,7 @@ def evaluate_command(
         data=data,
         poolings=list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else [],
         dims=dims or [],
-        prompt=prompt,
-        instruction=instruction,
-        end_token=end_token,
-        base_model=base_model,
-        precision=choose_precision(precision),
-        console=console,
+        **embedding,
     )
     console.print(results_table(list(results.items()), with_gain=False))
     for line in beside(next(iter(results.values())), base_model=base_model or verbs.base_of(model)):

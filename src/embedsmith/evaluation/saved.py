@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 
 from embedsmith import files
 from embedsmith.errors import DataError
-from embedsmith.results import BenchmarkResult, EvaluationResult, PairSimilarities
+from embedsmith.results import BenchmarkResult, EvaluationResult, MtebScore, PairSimilarities
 
 _SUFFIX = ".similarities.safetensors"
 
@@ -36,21 +36,32 @@ def similarities_path(path: Path) -> Path:
     return path.with_name(path.name.removesuffix(".json") + _SUFFIX)
 
 
+def read_results(path: Path) -> tuple[EvaluationResult, dict[str, MtebScore]]:
+    """Scores of similarity tasks, and those of other tasks of mteb's, without what they were made of.
+
+    Raises:
+        DataError: the file is missing or is no such file.
+    """
+    advice = f"Write it with: embedsmith evaluate MODEL --out {path}"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        others = values.get("mteb", {}).get("scores", {})
+        return EvaluationResult.from_json(values), {name: MtebScore(**one) for name, one in others.items()}
+    except FileNotFoundError:
+        raise DataError(f"There is no file {path}.\n{advice}") from None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise DataError(
+            f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n{advice}"
+        ) from error
+
+
 def load_evaluation(path: Path) -> EvaluationResult:
     """Inverse of `save_evaluation`.
 
     Raises:
         DataError: a file is missing or is no such file.
     """
-    try:
-        result = EvaluationResult.from_json(json.loads(path.read_text(encoding="utf-8")))
-    except FileNotFoundError:
-        raise DataError(f"There is no file {path}.\nWrite it with: embedsmith evaluate MODEL --out {path}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise DataError(
-            f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n"
-            f"Write it with: embedsmith evaluate MODEL --out {path}"
-        ) from error
+    result, _ = read_results(path)
     if not result.tasks:
         raise DataError(f"{path} holds no similarity task, and only those can be compared pair by pair.")
     kept = similarities_path(path)
