@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from evaluation.mteb_sets import ALL, FIRST, NUM_ROWS, SECOND, Rank, Search, Similarity, Topics
 from sentence_transformers import SentenceTransformer
+from tiny import write_pairs
 
 from embedsmith import benchmark
 from embedsmith.benchmark import run_benchmark
@@ -121,6 +122,20 @@ def test_a_folder_in_beirs_layout(
     assert kept["tasks"] == {}
     with pytest.raises(DataError, match="holds no similarity task"):
         load_evaluation(tmp_path / "r.json")
+
+
+def test_pairs_and_retrieval_side_by_side_are_told_apart(
+    model_folders: dict[str, str], tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write_beir(tmp_path / "sets" / "own", judged="q0\td0\t1\n")
+    write_pairs(tmp_path / "sets" / "pairs.tsv")
+    command = ["evaluate", model_folders["llama"], "--data", str(tmp_path / "sets")]
+    assert run_command(command) == 2
+    assert "holds retrieval sets (own) and scored pairs (pairs)" in capsys.readouterr().err
+    assert run_command([*command, "--tasks", "own"]) == 0
+    assert "ndcg_at_10" in capsys.readouterr().out
+    assert run_command([*command, "--tasks", "pairs"]) == 0
+    assert "ndcg_at_10" not in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ from rich.console import Console
 
 from embedsmith.config import Pooling, Precision
 from embedsmith.data.beir import find_retrieval_sets, load_retrieval_set
+from embedsmith.data.readers import is_data_file
 from embedsmith.display import encoding_progress
-from embedsmith.errors import DataError
+from embedsmith.errors import ConfigError, DataError
 from embedsmith.evaluation.mteb_tasks import (
     find_mteb_tasks,
     import_mteb,
@@ -22,7 +23,7 @@ from embedsmith.evaluation.mteb_tasks import (
     local_retrieval_task,
     task_pairs,
 )
-from embedsmith.evaluation.sts import evaluate_tasks
+from embedsmith.evaluation.sts import evaluate_tasks, set_name
 from embedsmith.model.embedder import Embedder
 from embedsmith.results import BenchmarkResult, EvaluationResult, MtebScore
 
@@ -111,6 +112,23 @@ def run_benchmark(
         {name: pairs for one in sts for name, pairs in one.similarities.items()},
     )
     return BenchmarkResult(benchmark, scores, merged)
+
+
+def holds_retrieval(folder: Path, names: Sequence[str] | None) -> bool:
+    """Whether the tasks named (None: all) in a folder are retrieval sets, and not files of scored pairs.
+
+    Raises:
+        ConfigError: they are both.
+    """
+    retrieval = set(find_retrieval_sets(folder))
+    files = {set_name(path.name) for path in folder.iterdir() if is_data_file(path.name)} if folder.is_dir() else set()
+    asked = set(names) if names else retrieval | (files if folder.name not in retrieval else set())
+    if asked & retrieval and asked - retrieval:
+        raise ConfigError(
+            f"{folder} holds retrieval sets ({', '.join(sorted(asked & retrieval))}) and scored pairs "
+            f"({', '.join(sorted(asked - retrieval))}).\nEvaluate them apart, with --tasks."
+        )
+    return bool(asked & retrieval)
 
 
 def _with_interval(encoder: Any, task: Any, *, model: str) -> EvaluationResult:
