@@ -17,6 +17,10 @@ from embedsmith.results import EvaluationResult, MtebScore
 from embedsmith.run_folder import CONFIG_FILE, read_outcome
 
 CARD_FILE = "README.md"
+_BUILTIN_REMARK = (
+    "It was trained on embedsmith's built-in `{name}`, whose weights are the original's in 4 bits. On the original's "
+    "own weights, as loaded here, vectors differ."
+)
 
 
 def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Path | None = None) -> Path:
@@ -36,11 +40,13 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
     weights = weights_folder(str(folder))
     settings = EmbeddingSettings.read(weights)
     found, mteb = read_results(results) if results else (dev, {})
-    base, licence = BUILTIN_SOURCES.get(config.model.model, (config.model.model, None))
+    name = config.model.model
+    base, licence = BUILTIN_SOURCES.get(name, (name, None))
     assert settings.max_length
     content = CardContent(
         name=folder.resolve().name,
         base_model=base,
+        base_remark=_BUILTIN_REMARK.format(name=name) if name in BUILTIN_SOURCES else "",
         license=licence,
         family=outcome["family"],
         is_adapter=(weights / ADAPTER_FILE).exists(),

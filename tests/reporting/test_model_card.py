@@ -14,6 +14,7 @@ def _content(**changes: Any) -> CardContent:
     values: dict[str, Any] = {
         "name": "r",
         "base_model": "a/b",
+        "base_remark": "",
         "license": None,
         "family": "llama",
         "is_adapter": True,
@@ -95,6 +96,12 @@ def test_without_results() -> None:
     card = model_card(_content())
     assert "model-index" not in card
     assert "## Scores" not in card
+
+
+def test_a_remark_on_the_base_stands_where_the_base_is_loaded() -> None:
+    card = model_card(_content(base_remark="Mind the base."))
+    assert card.index("AutoModel") < card.index("Mind the base.")
+    assert "Mind the base." not in model_card(_content(base_remark="Mind the base.", is_adapter=False))
 
 
 def test_trained_widths_are_told() -> None:

@@ -21,6 +21,7 @@ class CardContent:
     Attributes:
         name: the run folder's.
         base_model: what was fine-tuned: a hub id, or as the user named it.
+        base_remark: what to know of the base where it is loaded elsewhere, if anything.
         license: of the base, where it is known.
         family: its architecture, as transformers calls it.
         is_adapter: LoRA, or else all weights.
@@ -42,6 +43,7 @@ class CardContent:
 
     name: str
     base_model: str
+    base_remark: str
     license: str | None
     family: str
     is_adapter: bool
@@ -219,6 +221,7 @@ def _transformers_usage(card: CardContent) -> list[str]:
         f"{_POOLING_LINES[card.pooling]}"
         "vectors = torch.nn.functional.normalize(pooled, dim=-1)\n"
         "```\n",
+        *([f"{card.base_remark}\n"] if card.base_remark and card.is_adapter else []),
     ]
 
 
