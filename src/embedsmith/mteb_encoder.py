@@ -90,11 +90,11 @@ def model_meta(embedder: Embedder, *, model: str, dim: int | None = None) -> Mod
     parameters = sum(parameter.numel() for parameter in embedder.backbone.model.parameters())
     inner = embedder.backbone.model.get_input_embeddings().weight.numel()
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not Path(model).exists()
-    shape = {"pooling": str(settings.pooling), "prompt": settings.prompt, "query_prompt": settings.query_prompt}
+    shape = [settings.pooling, settings.prompt, settings.query_prompt, settings.instruction, settings.end_token]
     return ModelMeta(
         loader=None,
         name=model if is_hub_id else f"embedsmith/{re.sub(r'[^0-9A-Za-z.-]+', '-', model).strip('-.') or 'model'}",
-        revision=_revision(model, shape=f"{shape} {settings.instruction} {settings.end_token} {dim}"),
+        revision=_revision(model, shape=f"{shape} {dim} {embedder.backbone.model.dtype}"),
         release_date=None,
         languages=None,
         n_parameters=parameters,
