@@ -7,7 +7,7 @@ from typing import Any
 import mteb
 import numpy as np
 import pytest
-from evaluation.mteb_sets import ALL, FIRST, NUM_ROWS, SECOND, Rank, Search, Similarity, Topics
+from evaluation.mteb_sets import ALL, FIRST, NUM_ROWS, SECOND, Rank, Search, Similarity, Together, Topics
 from sentence_transformers import SentenceTransformer
 from tiny import write_pairs
 
@@ -24,8 +24,9 @@ from embedsmith.model.embedder import Embedder
 @pytest.fixture
 def own_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     """Names are found among the tasks in memory, as the hub's would be."""
-    known = {task.metadata.name: task for task in ALL}
-    monkeypatch.setattr(benchmark, "find_mteb_tasks", lambda names, **_: [known[name]() for name in names or known])
+    known = {task.metadata.name: task for task in (*ALL, Together)}
+    every = [task.metadata.name for task in ALL]
+    monkeypatch.setattr(benchmark, "find_mteb_tasks", lambda names, **_: [known[name]() for name in names or every])
 
 
 @pytest.mark.filterwarnings("ignore:The fill_missing parameter", "ignore:The `get_sentence_emb")  # in mteb's wrapper
@@ -65,6 +66,15 @@ def test_similarity_has_an_interval_and_every_task_a_file_of_mtebs(
     assert again.scores["Topics"].score == pytest.approx(found.scores["Topics"].score, abs=1e-6)  # kept with 6 digits
     with pytest.raises(AssertionError, match="encoded again"):  # another width is another model
         run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Topics"], dim=16)
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_a_task_made_of_tasks(model_folders: dict[str, str], tmp_path: Path) -> None:
+    found = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Together", "Search"])
+    assert set(found.scores) == {"Together", "Search"}
+    parts = {path.stem: json.loads(path.read_text()) for path in tmp_path.rglob("*.json")}
+    own = [parts[name]["scores"]["test"][0]["main_score"] for name in ("Search", "Rank")]
+    assert found.scores["Together"].score == pytest.approx(np.mean(own), abs=1e-5)
 
 
 @pytest.mark.usefixtures("own_tasks")
@@ -164,6 +174,8 @@ def test_faulty_judgements(
         (["--benchmark", "MTEB(eng, v2)", "--data", "."], "give one of the two"),
         (["--benchmark", "MTEB(eng, v2)", "--pooling", "all"], "one pooling and one width at a time"),
         (["--tasks", "NFCorpus"], "The task NFCorpus cannot be loaded from the hub"),
+        (["--tasks", "CQADupstackRetrieval"], "cannot be loaded from the hub"),
+        (["--tasks", "CIFAR10"], "The task CIFAR10 is of image"),
     ],
 )
 def test_what_cannot_be_run(

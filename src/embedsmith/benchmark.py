@@ -90,9 +90,9 @@ def run_benchmark(
         encoder = MtebEncoder(embedder, model=model, instruction=instruction, dim=dim, on_progress=advance)
         for task in chosen:
             start(task.metadata.name)
-            is_loaded_here = not task.is_aggregate
-            if is_loaded_here:
-                load_task(task)
+            parts = list(task.metadata.tasks) if task.is_aggregate else [task]
+            for part in parts:
+                load_task(part)
             [found] = mteb.evaluate(
                 encoder,
                 task,
@@ -102,10 +102,10 @@ def run_benchmark(
                 show_progress_bar=False,
             ).task_results
             scores[found.task_name] = MtebScore(task.metadata.type, task.metadata.main_score, float(found.get_score()))
-            if task.metadata.type == "STS" and is_loaded_here and len(task.hf_subsets) == 1:
+            if task.metadata.type == "STS" and parts == [task] and len(task.hf_subsets) == 1:
                 sts.append(_with_interval(encoder, task, model=model))
-            if is_loaded_here:
-                task.unload_data()
+            for part in parts:
+                part.unload_data()
     merged = EvaluationResult(
         model,
         {name: result for one in sts for name, result in one.tasks.items()},

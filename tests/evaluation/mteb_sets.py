@@ -4,6 +4,8 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 from mteb.abstasks.abstask import AbsTask
+from mteb.abstasks.aggregate_task_metadata import AggregateTaskMetadata
+from mteb.abstasks.aggregated_task import AbsTaskAggregate
 from mteb.abstasks.classification import AbsTaskClassification
 from mteb.abstasks.clustering import AbsTaskClustering
 from mteb.abstasks.pair_classification import AbsTaskPairClassification
@@ -112,6 +114,21 @@ class Rank(_Search):
 
     metadata = _metadata("Rank", "Reranking", "map_at_1000")
     has_candidates = True
+
+
+class Together(AbsTaskAggregate):
+    """Two tasks that count as one."""
+
+    metadata = AggregateTaskMetadata(
+        name="Together",
+        description="Their mean.",
+        dataset={"path": "memory", "revision": "1"},
+        type="Retrieval",
+        eval_splits=["test"],
+        eval_langs=["eng-Latn"],
+        main_score="ndcg_at_10",
+        tasks=[Search(), Rank()],
+    )
 
 
 ALL: tuple[type[AbsTask], ...] = (Similarity, Topics, Groups, Same, Search, Rank)

@@ -48,18 +48,18 @@ def find_mteb_tasks(names: Sequence[str] | None, *, benchmark: str | None = None
 
     Raises:
         MissingExtraError: mteb is not installed.
-        DataError: no such task or benchmark.
+        DataError: no such task or benchmark, or it is not of texts alone.
     """
     mteb = import_mteb()
     if benchmark is None:
         known = dict.fromkeys(mteb.get_tasks(exclude_superseded=False).to_dataframe(["name"])["name"])
         _check_names(names or [], known, what="task", of="mteb")
-        return [_english(mteb, name) for name in names or []]
+        return _text_tasks([_english(mteb, name) for name in names or []])
     benchmarks = {one.name: one for one in mteb.get_benchmarks()}
     _check_names([benchmark], benchmarks, what="benchmark", of="mteb")
     tasks = {task.metadata.name: task for task in benchmarks[benchmark].tasks}
     _check_names(names or [], tasks, what="task", of=benchmark)
-    return [tasks[name] for name in names or tasks]
+    return _text_tasks([tasks[name] for name in names or tasks])
 
 
 def find_task_data(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
@@ -140,6 +140,14 @@ def task_pairs(task: Any) -> ScoredPairs:
     # Some tasks list their validation split first.
     splits = task.metadata.eval_splits
     return pairs_of_rows(dataset["test" if "test" in splits else splits[0]], column_names=task.column_names)
+
+
+def _text_tasks(tasks: list[Any]) -> list[Any]:
+    for task in tasks:
+        if set(task.metadata.modalities) != {"text"}:
+            kinds = ", ".join(task.metadata.modalities)
+            raise DataError(f"The task {task.metadata.name} is of {kinds}; a text-embedding model takes text alone.")
+    return tasks
 
 
 def _known_tasks(mteb: ModuleType) -> set[str]:
