@@ -13,7 +13,7 @@ from embedsmith.recipe import known_keys, load_config
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "embedsmith"
 RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "methods").glob("*.yaml")])
-BASE = {"errors", "files", "config", "families", "prompts", "recipe", "results", "findings"}
+BASE = {"errors", "files", "config", "families", "prompts", "recipe", "results", "findings", "data_facts"}
 MAY_IMPORT = {
     "data": {"data"},
     "model": {"model"},

@@ -114,7 +114,7 @@ def run_benchmark(
     return BenchmarkResult(benchmark, scores, merged)
 
 
-def holds_retrieval(folder: Path, names: Sequence[str] | None) -> bool:
+def holds_retrieval_sets(folder: Path, names: Sequence[str] | None) -> bool:
     """Whether the tasks named (None: all) in a folder are retrieval sets, and not files of scored pairs.
 
     Raises:

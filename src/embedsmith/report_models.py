@@ -17,12 +17,12 @@ from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.sample import SAMPLE
 from embedsmith.data.statistics import describe_data, token_lengths
 from embedsmith.data.triplets import load_triplets
+from embedsmith.data_facts import DataFacts, LeakageReport
 from embedsmith.display import encoding_progress
 from embedsmith.errors import DataError, MissingExtraError
 from embedsmith.evaluation.analysis import Analysis, analyse, distinct_texts
 from embedsmith.evaluation.correlation import spearman
 from embedsmith.evaluation.sts import load_local_tasks, pair_similarities, set_name
-from embedsmith.findings import DataFacts, LeakageReport
 from embedsmith.model.embedder import Embedder
 from embedsmith.prepare import load_base
 from embedsmith.recipe import load_config

@@ -44,7 +44,7 @@ def evaluate_command(
 ) -> None:
     """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
     from embedsmith import files, verbs
-    from embedsmith.benchmark import holds_retrieval, run_benchmark
+    from embedsmith.benchmark import holds_retrieval_sets, run_benchmark
     from embedsmith.config import Pooling
     from embedsmith.evaluation.saved import save_evaluation
     from embedsmith.model.backbone import choose_precision
@@ -56,7 +56,7 @@ def evaluate_command(
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     if benchmark is not None and data is not None:
         raise ConfigError("--benchmark takes mteb's own data, --data yours: give one of the two.")
-    is_retrieval = data is not None and holds_retrieval(data, tasks)
+    is_retrieval = data is not None and holds_retrieval_sets(data, tasks)
     has_variants = pooling == "all" or len(dims or []) > 1
     embedding: dict[str, Any] = {
         "prompt": prompt,

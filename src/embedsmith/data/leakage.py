@@ -19,8 +19,8 @@ import numpy as np
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.writers import write_rows
+from embedsmith.data_facts import LeakageReport, Match, Overlap, SharedText
 from embedsmith.errors import MissingExtraError
-from embedsmith.findings import LeakageReport, Match, Overlap, SharedText
 
 NEAR_THRESHOLD = 0.8
 _NGRAM = 4

@@ -84,7 +84,7 @@ def local_retrieval_task(name: str, data: RetrievalSet) -> Any:
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata
 
-    class LocalRetrieval(AbsTaskRetrieval):
+    class LocalRetrievalTask(AbsTaskRetrieval):
         metadata = TaskMetadata(
             name=name,
             description="Documents, queries and judgements from a folder in BEIR's layout.",
@@ -95,7 +95,7 @@ def local_retrieval_task(name: str, data: RetrievalSet) -> Any:
             main_score="ndcg_at_10",
         )
 
-    task = LocalRetrieval()
+    task = LocalRetrievalTask()
     documents = [{"id": key, "title": title, "text": text} for key, (title, text) in data.documents.items()]
     queries = [{"id": key, "text": text} for key, text in data.queries.items()]
     split = {"corpus": documents, "queries": queries}

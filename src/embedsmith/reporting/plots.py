@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from embedsmith.data_facts import DataFacts
 from embedsmith.errors import MissingExtraError
-from embedsmith.findings import Analysis, DataFacts
+from embedsmith.findings import Analysis
 from embedsmith.reporting.tables import Rows
 
 try:

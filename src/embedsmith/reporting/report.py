@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith import files
+from embedsmith.data_facts import DataFacts, LeakageReport
 from embedsmith.errors import MissingExtraError
-from embedsmith.findings import Analysis, DataFacts, LeakageReport, RunRecord, Slice, WrongPair
+from embedsmith.findings import Analysis, RunRecord, Slice, WrongPair
 from embedsmith.reporting.published import Published
 from embedsmith.reporting.tables import comparison_lines, format_score, leakage_header, leakage_lines
 

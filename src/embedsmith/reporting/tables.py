@@ -6,7 +6,7 @@ from rich.bar import Bar
 from rich.console import Group
 from rich.table import Table
 
-from embedsmith.findings import DataFacts, Distribution, LeakageReport, Match
+from embedsmith.data_facts import DataFacts, Distribution, LeakageReport, Match
 from embedsmith.results import BenchmarkResult, Comparison, EvaluationResult, Plan, TaskResult
 
 _BAR_WIDTH = 40
