@@ -51,7 +51,7 @@ def test_the_snippets_give_what_the_model_gives(
     monkeypatch.chdir(tmp_path)
     save_model("llama", tmp_path / "base")
     _train(tmp_path, **settings)
-    assert verbs.base_of("run") == "base"
+    assert Path(verbs.base_of("run")).name == "base"
     card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")
     [export] = re.findall(r"```\nembedsmith (.+)\n```", card)
     assert run_command(export.split()) == 0
