@@ -127,11 +127,12 @@ def load_task(task: Any) -> None:
     try:
         task.load_data()
     except Exception as error:  # the hub libraries raise many kinds when it cannot be reached
-        raise DataError(
-            f"The task {name} cannot be loaded from the hub: {error}\n"
-            f"Check the network, or keep its data in a folder ({name}.tsv.gz with scored pairs; {name}/ in BEIR's "
-            "layout for retrieval) and add --data FOLDER."
-        ) from error
+        offline = {
+            "STS": f", or keep its pairs as {name}.tsv.gz in a folder and add --data FOLDER",
+            "Retrieval": f", or keep it in BEIR's layout as FOLDER/{name} and add --data FOLDER",
+        }
+        advice = f"Check the network{offline.get(task.metadata.type, '')}."
+        raise DataError(f"The task {name} cannot be loaded from the hub: {error}\n{advice}") from error
 
 
 def task_pairs(task: Any) -> ScoredPairs:
