@@ -52,8 +52,7 @@ def find_mteb_tasks(names: Sequence[str] | None, *, benchmark: str | None = None
     """
     mteb = import_mteb()
     if benchmark is None:
-        known = dict.fromkeys(mteb.get_tasks(exclude_superseded=False).to_dataframe(["name"])["name"])
-        _check_names(names or [], known, what="task", of="mteb")
+        _check_names(names or [], _known_tasks(mteb), what="task", of="mteb")
         return _text_tasks([_english(mteb, name) for name in names or []])
     benchmarks = {one.name: one for one in mteb.get_benchmarks()}
     _check_names([benchmark], benchmarks, what="benchmark", of="mteb")
@@ -151,8 +150,8 @@ def _text_tasks(tasks: list[Any]) -> list[Any]:
     return tasks
 
 
-def _known_tasks(mteb: ModuleType) -> set[str]:
-    return {task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)}
+def _known_tasks(mteb: ModuleType) -> list[str]:
+    return [task.metadata.name for task in mteb.get_tasks(exclude_superseded=False)]
 
 
 def _english(mteb: ModuleType, name: str) -> Any:
@@ -163,10 +162,10 @@ def _english(mteb: ModuleType, name: str) -> Any:
 
 
 def _check_names(names: Iterable[str], known: Iterable[str], *, what: str, of: str) -> None:
-    known = list(known)
+    choice = list(known)
     for name in names:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        if name not in choice:
+            close = difflib.get_close_matches(name, choice, n=3, cutoff=0.4)
             hint = f"\nDid you mean {' or '.join(close)}?" if close else ""
             raise DataError(f"{of} has no {what} {name}.{hint}")
 
