@@ -92,6 +92,17 @@ def test_tasks_of_mtebs_stand_in_its_form() -> None:
     assert "| NFCorpus | Retrieval | ndcg_at_10 | 25.0 |" in card
 
 
+def test_a_task_with_an_interval_stands_there_once() -> None:
+    result = EvaluationResult("r", {"STS12": TaskResult(0.7, (0.6, 0.8), 99)})
+    score = MtebScore("STS", "cosine_spearman", 0.7)
+    card = model_card(
+        _content(results=[("tuned", result)], mteb={"STS12": score}, mteb_data={"STS12": ("a", "b", "c")})
+    )
+    assert card.count("| STS12 |") == 1
+    [record] = _front(card)["model-index"][0]["results"]
+    assert record["dataset"]["name"] == "MTEB STS12"
+
+
 def test_without_results() -> None:
     card = model_card(_content())
     assert "model-index" not in card

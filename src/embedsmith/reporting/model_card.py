@@ -91,8 +91,10 @@ def model_card(card: CardContent) -> str:
         parts += [results_markdown(card.results)]
     if card.are_dev:
         parts += ["The development set chose the step that was kept, so its score is slightly optimistic.\n"]
-    if card.mteb:
-        lines = [f"| {name} | {one.kind} | {one.metric} | {100 * one.score:.1f} |" for name, one in card.mteb.items()]
+    shown = card.results[-1][1].tasks if card.results else {}
+    others = {name: one for name, one in (card.mteb or {}).items() if name not in shown}
+    if others:
+        lines = [f"| {name} | {one.kind} | {one.metric} | {100 * one.score:.1f} |" for name, one in others.items()]
         parts += ["\n".join(["| task | type | metric | score x 100 |", "| --- | --- | --- | ---: |", *lines]) + "\n"]
     parts += [f"{note}\n" for note in card.notes]
     parts += ["## Recipe\n", f"```yaml\n{card.config_yaml}```\n"]
