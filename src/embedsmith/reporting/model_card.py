@@ -1,7 +1,7 @@
 """A run -> its model card: `README.md` in the form model hubs read (YAML front matter, then Markdown)."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import PurePath
 from typing import Any
 
@@ -62,8 +62,8 @@ class CardContent:
     config_yaml: str
     results: Sequence[tuple[str, EvaluationResult]] = ()
     are_dev: bool = False
-    mteb: Mapping[str, MtebScore] | None = None
-    mteb_data: Mapping[str, tuple[str, str, str]] | None = None
+    mteb: Mapping[str, MtebScore] = field(default_factory=dict)
+    mteb_data: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
     @property
@@ -92,7 +92,7 @@ def model_card(card: CardContent) -> str:
     if card.are_dev:
         parts += ["The development set chose the step that was kept, so its score is slightly optimistic.\n"]
     shown = card.results[-1][1].tasks if card.results else {}
-    others = {name: one for name, one in (card.mteb or {}).items() if name not in shown}
+    others = {name: one for name, one in card.mteb.items() if name not in shown}
     if others:
         lines = [f"| {name} | {one.kind} | {one.metric} | {100 * one.score:.1f} |" for name, one in others.items()]
         parts += ["\n".join(["| task | type | metric | score x 100 |", "| --- | --- | --- | ---: |", *lines]) + "\n"]
@@ -121,9 +121,9 @@ def _scores(card: CardContent) -> list[dict[str, Any]]:
     for name, task in card.results[-1][1].tasks.items() if card.results else ():
         found[name] = MtebScore("STS", "cosine_spearman", task.cosine_spearman)
     records = []
-    for name, one in {**found, **(card.mteb or {})}.items():
+    for name, one in {**found, **card.mteb}.items():
         dataset: dict[str, str] = {"type": "sts" if one.kind == "STS" else "other", "name": name}
-        if card.mteb_data and name in card.mteb_data:
+        if name in card.mteb_data:
             path, revision, split = card.mteb_data[name]
             dataset = {"type": path, "name": f"MTEB {name}", "config": "default", "split": split, "revision": revision}
         value = round(100 * one.score, 2)
