@@ -128,6 +128,9 @@ def test_on_paper_the_menu_is_gone_and_every_pair_is_there(page: Page) -> None:
     assert not page.locator("nav").is_visible()
     assert not page.locator(".filter").is_visible()
     assert page.evaluate("getComputedStyle(document.querySelector('.tall')).maxHeight") == "none"
+    folded = page.locator("details > :not(summary)").all()
+    num_open = sum(part.evaluate("(part) => part.checkVisibility({contentVisibilityAuto: true})") for part in folded)
+    assert num_open == page.locator("details").count()
     assert len(page.pdf()) > 10_000
 
 

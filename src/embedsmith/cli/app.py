@@ -16,7 +16,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-data_app = typer.Typer(help="Prepare training data.", no_args_is_help=True)
+data_app = typer.Typer(help="Prepare training data, and look into it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
 Model = Annotated[str, typer.Argument(help="Built-in name (smollm2-135m), hub id, local folder, run or LoRA adapter.")]
