@@ -177,4 +177,6 @@ def to_svg(figure: Figure) -> str:
         buffer, format="svg", transparent=True, metadata=dict.fromkeys(("Date", "Creator", "Format", "Type"))
     )
     text = buffer.getvalue()
-    return text[text.index("<svg") :].replace(_INK, "currentColor")
+    picture = text[text.index("<svg") :].replace(_INK, "currentColor")
+    # Alone, in a file, it is grey; a page's style is stronger than this attribute.
+    return picture.replace("<svg ", f'<svg color="{_INK}" ', 1)
