@@ -148,6 +148,16 @@ def test_pairs_and_retrieval_side_by_side_are_told_apart(
     assert "ndcg_at_10" not in capsys.readouterr().out
 
 
+def test_the_folder_itself_may_be_the_set(
+    model_folders: dict[str, str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(_write_beir(tmp_path / "own", judged="q0\td0\t1\n"))
+    for data in (".", str(tmp_path / "own")):
+        out = str(tmp_path / "r.json")
+        assert run_command(["evaluate", model_folders["llama"], "--data", data, "--out", out]) == 0
+        assert list(json.loads((tmp_path / "r.json").read_text())["mteb"]["scores"]) == ["own"]
+
+
 @pytest.mark.parametrize(
     ("judged", "fault"),
     [

@@ -122,7 +122,7 @@ def holds_retrieval_sets(folder: Path, names: Sequence[str] | None) -> bool:
     """
     retrieval = set(find_retrieval_sets(folder))
     files = {set_name(path.name) for path in folder.iterdir() if is_data_file(path.name)} if folder.is_dir() else set()
-    asked = set(names) if names else retrieval | (files if folder.name not in retrieval else set())
+    asked = set(names) if names else retrieval | (files if folder.resolve().name not in retrieval else set())
     if asked & retrieval and asked - retrieval:
         raise ConfigError(
             f"{folder} holds retrieval sets ({', '.join(sorted(asked & retrieval))}) and scored pairs "

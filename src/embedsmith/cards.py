@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from embedsmith import files
-from embedsmith.config import Quantization, RunConfig
+from embedsmith.config import Quantization
+from embedsmith.data.triplets import is_hub_id
 from embedsmith.errors import MissingExtraError
 from embedsmith.evaluation.mteb_tasks import find_task_data
 from embedsmith.evaluation.saved import read_results
@@ -59,9 +60,9 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         is_quantized=settings.quantization is not Quantization.NONE,
         is_causal=settings.bidirectional_layers == 0,
         matryoshka_dims=settings.matryoshka_dims,
-        data=outcome["facts"]["data"].split(":")[0],
+        data=outcome["trained_on"],
         num_steps=outcome["cost"]["num_steps"],
-        datasets=_hub_datasets(config),
+        datasets=[name.partition(":")[0] for name in config.data.source_names if is_hub_id(name)],
         config_yaml=config.to_yaml(),
         results=[("tuned", found)] if found and found.tasks else [],
         are_dev=results is None and found is not None,
@@ -71,12 +72,6 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
     )
     files.write_text(folder / CARD_FILE, model_card(content))
     return folder / CARD_FILE
-
-
-def _hub_datasets(config: RunConfig) -> list[str]:
-    """Sources that are no files and no globs are the hub's; `sample` is ours."""
-    names = [name.partition(":")[0] for name in config.data.source_names]
-    return [name for name in names if name.count("/") == 1 and not Path(name).suffix and "*" not in name]
 
 
 def _mteb_data(scores: dict[str, MtebScore]) -> dict[str, tuple[str, str, str]]:

@@ -37,10 +37,11 @@ def write_outcome(
     kept = f"step {outcome.best_step} of {outcome.num_steps}" + (
         ", best on the development pairs" if outcome.best else ", the last"
     )
+    trained_on = f"{len(triplets):,} {triplets.kind}"
     facts = {
         "model": f"{config.model.model}, {where}",
         "trained": f"{trained:,} of {num_all:,} parameters",
-        "data": f"{len(triplets):,} {triplets.kind}: {', '.join(config.data.source_names)}",
+        "data": f"{trained_on}: {', '.join(config.data.source_names)}",
         "kept": kept,
     }
     cost = Cost(
@@ -69,7 +70,7 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     """The record that `write_outcome` wrote; raises RunError when the run is not finished, or the file damaged."""
     try:
         outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
-        return {name: outcome[name] for name in ("family", "facts", "cost", "environment")}
+        return {name: outcome[name] for name in ("family", "trained_on", "facts", "cost", "environment")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(
             f"{folder} is not the folder of a finished run ({OUTCOME_FILE}: {error!r}).\n"

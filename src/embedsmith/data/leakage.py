@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.pairs import ScoredPairs
+from embedsmith.data.statistics import jaccard
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.writers import write_rows
 from embedsmith.data_facts import LeakageReport, Match, Overlap, SharedText
@@ -194,7 +195,7 @@ class _NearTexts:
         return [
             number
             for number in self._index.query(self._hashed(ngrams))
-            if _jaccard(ngrams, self._ngrams[number]) >= self._threshold
+            if jaccard(ngrams, self._ngrams[number]) >= self._threshold
         ]
 
     def _hashed(self, ngrams: frozenset[str]) -> Any:
@@ -205,7 +206,3 @@ class _NearTexts:
 
 def _ngrams(key: str) -> frozenset[str]:
     return frozenset(key[start : start + _NGRAM] for start in range(max(1, len(key) - _NGRAM + 1)))
-
-
-def _jaccard(first: frozenset[str], second: frozenset[str]) -> float:
-    return len(first & second) / len(first | second)

@@ -6,6 +6,7 @@ One pass over the rows; memory: one number per text and measure, and a hash per 
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from collections.abc import Set as AbstractSet
 from typing import Any
 
 import numpy as np
@@ -44,7 +45,7 @@ def describe_data(table: TripletTable, *, count_lengths: CountLengths, seed: int
         for row in zip(*columns, strict=True):
             rows_seen.add(hash(row))
             words = [set(_WORD.findall(text.lower())) for text in row]
-            shared = [_jaccard(words[0], other) for other in words[1:]]
+            shared = [jaccard(words[0], other) for other in words[1:]]
             for name, value in zip(names[1:], shared, strict=True):
                 overlaps[name].append(value)
             num_same += len(set(row)) < len(row)
@@ -98,6 +99,7 @@ def distribution(values: Sequence[float], *, low: float | None = None, high: flo
     )
 
 
-def _jaccard(first: set[str], second: set[str]) -> float:
+def jaccard(first: AbstractSet[str], second: AbstractSet[str]) -> float:
+    """What two sets have in common, as a share of what is in either; 1 where both are empty."""
     union = first | second
     return len(first & second) / len(union) if union else 1.0

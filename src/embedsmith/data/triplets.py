@@ -100,11 +100,12 @@ class _Row:
 def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
     source = TrainSource(files=source) if isinstance(source, str) else source
     name = str(sample_triplets_path()) if source.files == SAMPLE else source.files
-    places: Sequence[Path | str] = [name] if _is_hub_id(name) else expand_sources([name], faults=faults)
+    places: Sequence[Path | str] = [name] if is_hub_id(name) else expand_sources([name], faults=faults)
     return [_Origin(place, source.instruction, source.symmetric) for place in places]
 
 
-def _is_hub_id(source: str) -> bool:
+def is_hub_id(source: str) -> bool:
+    """Whether a source is a hub dataset, and no file, glob or `sample`."""
     is_local = Path(source).exists() or is_data_file(source) or any(mark in source for mark in "*?[")
     return not is_local and _HUB_ID.fullmatch(source) is not None
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from embedsmith.data.pairs import ScoredPairs
+from embedsmith.data.statistics import jaccard
 from embedsmith.evaluation.correlation import mid_ranks, spearman
 from embedsmith.evaluation.geometry import shares_of_scale
 from embedsmith.findings import Slice, WrongPair
@@ -31,12 +32,6 @@ def _words(text: str) -> list[str]:
     return _WORD.findall(text.lower().replace("’", "'"))
 
 
-def _overlap(first: list[str], second: list[str]) -> float:
-    """Jaccard of the words, in [0, 1]."""
-    union = set(first) | set(second)
-    return len(set(first) & set(second)) / len(union) if union else 1.0
-
-
 def _details(text: str, words: list[str]) -> set[str]:
     numbers = {word for word in words if _NUMBER.fullmatch(word)}
     return numbers | {name.lower() for name in _NAME.findall(text)}
@@ -49,7 +44,7 @@ def _is_negated(words: list[str]) -> bool:
 def _kinds_of(first: str, second: str, share: float) -> list[str]:
     """Names in `_MEANINGS` of the kinds that a pair with this share of the gold scale belongs to."""
     one, two = _words(first), _words(second)
-    overlap = _overlap(one, two)
+    overlap = jaccard(set(one), set(two))
     longer, shorter = max(len(one), len(two)), min(len(one), len(two))
     holds = {
         "negation": _is_negated(one) != _is_negated(two),
