@@ -54,6 +54,7 @@ def write_outcome(
     )
     record = {
         "family": model.config.model_type,
+        "trained_on": trained_on,
         "facts": facts,
         "cost": asdict(cost),
         "environment": describe_environment(device),
