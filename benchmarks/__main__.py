@@ -28,7 +28,7 @@ from benchmarks.scale import FULL, QUICK
 from benchmarks.texts import TextSource
 from benchmarks.variants import load_peers
 from embedsmith.data.sample import SAMPLE
-from embedsmith.model.builtin import builtin_model_folder
+from embedsmith.model.loading.builtin import builtin_model_folder
 
 PARTS = ("step", "gradcache", "encode", "growth", "families", "start")
 MODEL = "smollm2-135m"

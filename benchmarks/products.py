@@ -13,13 +13,13 @@ from collections.abc import Callable
 import torch
 
 from benchmarks.tables import table
-from embedsmith.model.dropout import DropoutMask
-from embedsmith.model.fused.build import load_library
-from embedsmith.model.fused.c_kernels import CKernels, CProducts
-from embedsmith.model.fused.kernels import Activation, AttentionShape, Kernels, Norm
-from embedsmith.model.fused.products import ActivatedProduct, Product, StreamProduct
-from embedsmith.model.fused.torch_kernels import TorchKernels
-from embedsmith.model.packing import Segments
+from embedsmith.model.layers.dropout import DropoutMask
+from embedsmith.model.layers.fused.build import load_library
+from embedsmith.model.layers.fused.c_kernels import CKernels, CProducts
+from embedsmith.model.layers.fused.kernels import Activation, AttentionShape, Kernels, Norm
+from embedsmith.model.layers.fused.products import ActivatedProduct, Product, StreamProduct
+from embedsmith.model.layers.fused.torch_kernels import TorchKernels
+from embedsmith.model.layers.segments import Segments
 
 NUM_TOKENS = 1536
 LENGTH = 16

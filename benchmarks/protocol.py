@@ -35,7 +35,7 @@ class WorkerSpec:
         precision: of the frozen weights, bf16 or fp32.
         max_length: most tokens of a text, end token included.
         max_tokens: embedsmith's bound on one forward; None: its default.
-        keep_freed_memory: whether to call `embedsmith.allocator.keep_freed_memory` first.
+        keep_freed_memory: whether to call `embedsmith.support.allocator.keep_freed_memory` first.
         memory_limit_bytes: more than this fails inside the worker instead of endangering the others.
         seed: of adapter and dropout.
         lora_r, lora_alpha, lora_dropout, target_modules: the adapter.

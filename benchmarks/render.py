@@ -8,7 +8,7 @@ from typing import Any
 from benchmarks import plots
 from benchmarks.rows import Row, read_results, rows_of
 from benchmarks.tables import comparison_table, encoding_table, growth_table, per_item_table, table
-from embedsmith import files
+from embedsmith.support import files
 
 EXPLANATION_FILE = Path(__file__).parent / "explanation.md"
 NOTES_FILE = Path(__file__).parent / "notes.md"

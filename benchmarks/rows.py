@@ -11,7 +11,7 @@ import numpy as np
 
 from benchmarks.pool import Results, Series, Work
 from benchmarks.variants import Variant
-from embedsmith import files
+from embedsmith.support import files
 
 TRAINING_FACTOR = 4
 """Operations per parameter and token of a training step on a frozen base: 2 forward, 2 for the gradient of inputs."""

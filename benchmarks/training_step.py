@@ -13,9 +13,9 @@ import tempfile
 from itertools import pairwise
 from pathlib import Path
 
-from embedsmith.recipe import load_config
-from embedsmith.training.loop import read_metrics
-from embedsmith.verbs import train
+from embedsmith.settings.recipe import load_config
+from embedsmith.training.metrics import read_metrics
+from embedsmith.verbs.train import train
 
 WARMUP_STEPS = 3
 

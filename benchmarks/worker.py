@@ -38,7 +38,7 @@ def main() -> None:
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_limit_bytes, spec.memory_limit_bytes))
     try:
         if spec.keep_freed_memory:
-            from embedsmith.allocator import keep_freed_memory
+            from embedsmith.support.allocator import keep_freed_memory
 
             keep_freed_memory()
         subject = load_subject(spec)

@@ -7,9 +7,9 @@ import pytest
 import torch
 from huggingface_hub import constants
 from hypothesis import settings
-from tiny import FAMILIES, save_model
 
 from embedsmith.model.embedder import Embedder
+from tests.tiny import FAMILIES, save_model
 
 # A machine with other work to do misses any deadline; speed is no matter of tests.
 settings.register_profile("no deadline", deadline=None)

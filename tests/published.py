@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
-from tiny import TEXTS, WORDS
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import AutoModelForCausalLM, GemmaConfig, PhiConfig
+
+from tests.tiny import TEXTS, WORDS
 
 MINICPM = {
     "_name_or_path": "openbmb/CPM-2B",

@@ -6,12 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
-from tiny import TEXTS, write_pairs, write_triplets
 
-from embedsmith import verbs
 from embedsmith.cli import run_command
 from embedsmith.model.embedder import Embedder
-from embedsmith.recipe import describe_settings
+from embedsmith.settings.recipe import describe_settings
+from embedsmith.support.display import TrainingDisplay
+from tests.tiny import TEXTS, write_pairs, write_triplets
 
 
 @pytest.fixture
@@ -145,7 +145,7 @@ def test_ctrl_c_leaves_nothing_half_written(
     def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(verbs, "train_adapter", interrupt)
+    monkeypatch.setattr("embedsmith.verbs.train.train_adapter", interrupt)
     assert run_command(work) == 130
     assert "Stopped." in capsys.readouterr().err
     assert not Path("runs/r").exists()
@@ -156,7 +156,7 @@ def test_ctrl_c_later_keeps_the_best_adapter_and_resumes(work: list[str], monkey
     assert run_command(work) == 0
     whole = Path("runs/r/adapter/adapter_model.safetensors").read_bytes()
     work[2] = "runs/s"
-    original = verbs.TrainingDisplay.update
+    original = TrainingDisplay.update
 
     def stop_at_5(self: object, record: dict[str, object]) -> None:
         original(self, record)
@@ -164,7 +164,7 @@ def test_ctrl_c_later_keeps_the_best_adapter_and_resumes(work: list[str], monkey
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(verbs.TrainingDisplay, "update", stop_at_5)
+        patch.setattr(TrainingDisplay, "update", stop_at_5)
         assert run_command(work) == 130
     assert Path("runs/s/adapter").exists()
     assert run_command(["train", "--resume", "runs/s"]) == 0
@@ -231,7 +231,7 @@ def test_errors_of_the_programmer_keep_their_traceback(work: list[str], monkeypa
     def broken(*_: object, **__: object) -> None:
         raise AssertionError("a bug")
 
-    monkeypatch.setattr("embedsmith.prepare.load_triplets", broken)
+    monkeypatch.setattr("embedsmith.verbs.prepare.load_triplets", broken)
     with pytest.raises(AssertionError, match="a bug"):
         run_command(work)
 

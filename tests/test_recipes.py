@@ -7,12 +7,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from published import SAVERS
-from published_adapter import save_adapter_folder
 from safetensors.torch import load_file
-from tiny import save_model, write_pairs, write_triplets
 
 from embedsmith.cli import run_command
+from tests.published import SAVERS
+from tests.published_adapter import save_adapter_folder
+from tests.tiny import save_model, write_pairs, write_triplets
 
 RECIPES = Path(__file__).parent.parent / "recipes"
 NAMES = [path.stem for path in sorted(RECIPES.glob("paper-*.yaml"))]

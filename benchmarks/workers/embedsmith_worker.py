@@ -5,10 +5,10 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.protocol import Batch, WorkerSpec
-from embedsmith.config import Loss
 from embedsmith.data.table import Triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.recipe import load_config
+from embedsmith.settings.config import Loss
+from embedsmith.settings.recipe import load_config
 from embedsmith.training.distributed import Processes
 from embedsmith.training.memory import tokens_that_fit
 from embedsmith.training.objective import Objective

@@ -1,10 +1,16 @@
 """embedsmith turns a small language model into a text-embedding model.
 
-    data/        text -> triplets
-    model/       triplets -> embeddings
+    support/     errors, files, progress, the machine
+    settings/    recipes and command lines -> settings
+    records/     plain records that pass between the rooms below
+    data/        text -> triplets, pairs, scored pairs
+    model/       texts -> embeddings
     training/    embeddings -> adapter
     evaluation/  embedder -> results
     reporting/   results -> pages
+    export/      embedder -> other tools
+    verbs/       the rooms composed, one file a command
+    cli/         the command line
 
 The public names below are imported on first use, so that `import embedsmith` costs nothing.
 """
@@ -13,22 +19,24 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from embedsmith.config import RunConfig
-    from embedsmith.errors import EmbedsmithError
     from embedsmith.model.embedder import Embedder
-    from embedsmith.recipe import load_config
-    from embedsmith.results import EvaluationResult
-    from embedsmith.verbs import diagnose, evaluate, train
+    from embedsmith.records.results import EvaluationResult
+    from embedsmith.settings.config import RunConfig
+    from embedsmith.settings.recipe import load_config
+    from embedsmith.support.errors import EmbedsmithError
+    from embedsmith.verbs.doctor import diagnose
+    from embedsmith.verbs.evaluate import evaluate
+    from embedsmith.verbs.train import train
 
 _HOMES = {
     "Embedder": "embedsmith.model.embedder",
-    "EmbedsmithError": "embedsmith.errors",
-    "EvaluationResult": "embedsmith.results",
-    "RunConfig": "embedsmith.config",
-    "diagnose": "embedsmith.verbs",
-    "evaluate": "embedsmith.verbs",
-    "load_config": "embedsmith.recipe",
-    "train": "embedsmith.verbs",
+    "EmbedsmithError": "embedsmith.support.errors",
+    "EvaluationResult": "embedsmith.records.results",
+    "RunConfig": "embedsmith.settings.config",
+    "diagnose": "embedsmith.verbs.doctor",
+    "evaluate": "embedsmith.verbs.evaluate",
+    "load_config": "embedsmith.settings.recipe",
+    "train": "embedsmith.verbs.train",
 }
 
 __all__ = [

@@ -10,7 +10,7 @@ from embedsmith.cli import run_command
 from embedsmith.data.leakage import LeakageCheck, normalise, write_clean
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.triplets import load_triplets
-from embedsmith.data_facts import Leakage, LeakageReport, Match
+from embedsmith.records.data_facts import Leakage, LeakageReport, Match
 
 EVALUATED = ScoredPairs(
     ["A man is playing a guitar.", "The cat sat on the mat.", "a quick brown fox jumps over dogs", "Nothing like it."],

@@ -8,7 +8,7 @@ import pytest
 
 from embedsmith.data.nli import make_triplets
 from embedsmith.data.triplets import load_triplets
-from embedsmith.errors import DataError
+from embedsmith.support.errors import DataError
 
 PAIRS = """premise\thypothesis\tlabel
 A man  eats.\tSomeone eats.\tentailment

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from embedsmith.data.pairs import load_pairs
-from embedsmith.errors import DataError
+from embedsmith.support.errors import DataError
 
 
 def test_pairs_are_read(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from embedsmith.data.readers import Faults, expand_sources, read_rows
-from embedsmith.errors import DataError
+from embedsmith.support.errors import DataError
 
 ROWS = [
     {"anchor": 'He said "no".', "positive": "été — 漢字", "negative": "a, b; c"},

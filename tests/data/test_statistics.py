@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from embedsmith.cli import run_command
 from embedsmith.data.statistics import describe_data, distribution
 from embedsmith.data.triplets import load_triplets
-from embedsmith.data_facts import DataFacts
+from embedsmith.records.data_facts import DataFacts
 
 ROWS = [
     ("a b", "a c", "d e"),

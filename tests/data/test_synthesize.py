@@ -15,7 +15,7 @@ from embedsmith.data.chat import ChatEndpoint
 from embedsmith.data.synthesis_prompts import TASK_TYPES
 from embedsmith.data.synthesize import Outcome, Synthesis, synthesize
 from embedsmith.data.triplets import load_triplets
-from embedsmith.errors import ConfigError, DataError
+from embedsmith.support.errors import ConfigError, DataError
 
 Answer = tuple[int, dict[str, str], str]
 

@@ -10,11 +10,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from embedsmith.config import TrainSource
 from embedsmith.data import triplets as module
 from embedsmith.data.readers import Faults
 from embedsmith.data.triplets import load_triplets
-from embedsmith.errors import DataError, MissingExtraError
+from embedsmith.settings.config import TrainSource
+from embedsmith.support.errors import DataError, MissingExtraError
 
 LAYOUTS = {
     "ours": {"anchor": "a", "positive": "p", "negative": "n"},

@@ -7,7 +7,7 @@ from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.analysis import analyse, distinct_texts
 from embedsmith.evaluation.geometry import measure_geometry
 from embedsmith.evaluation.sts import cosine_similarities
-from embedsmith.results import Verdict
+from embedsmith.records.results import Verdict
 
 
 def _pairs(num: int, *, offset: int = 0) -> ScoredPairs:

@@ -7,8 +7,8 @@ import mteb
 import pytest
 from datasets import Dataset, DatasetDict
 
-from embedsmith.errors import DataError, MissingExtraError
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
+from embedsmith.support.errors import DataError, MissingExtraError
 
 ROWS = Dataset.from_dict({"sentence1": ["a", "b"], "sentence2": ["c", "d"], "score": [1, 2.5]})
 

@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from embedsmith.errors import DataError
 from embedsmith.evaluation.saved import load_evaluation, save_evaluation, similarities_path
-from embedsmith.results import EvaluationResult, PairSimilarities, TaskResult
+from embedsmith.records.results import EvaluationResult, PairSimilarities, TaskResult
+from embedsmith.support.errors import DataError
 
 
 @pytest.fixture

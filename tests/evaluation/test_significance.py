@@ -15,7 +15,7 @@ from embedsmith.evaluation.significance import (
     permutation_draws,
     spread_between_seeds,
 )
-from embedsmith.results import Verdict
+from embedsmith.records.results import Verdict
 
 
 def _task(num_pairs: int, noise: dict[str, list[float]], *, seed: int = 0) -> TaskScores:

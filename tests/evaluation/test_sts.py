@@ -5,10 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny import write_pairs
 
 from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.errors import DataError, ModelError
 from embedsmith.evaluation.sts import (
     cosine_similarities,
     evaluate_tasks,
@@ -16,6 +14,8 @@ from embedsmith.evaluation.sts import (
     pair_similarities,
     score_task,
 )
+from embedsmith.support.errors import DataError, ModelError
+from tests.tiny import write_pairs
 
 
 def _embed(texts: list[str]) -> dict[str, np.ndarray]:

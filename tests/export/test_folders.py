@@ -7,18 +7,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import SAVERS
 from sentence_transformers import SentenceTransformer
-from tiny import TEXTS, save_model
 from transformers import AutoModel, AutoTokenizer
 
 from embedsmith.cli import run_command
-from embedsmith.config import AdapterSection
-from embedsmith.errors import ConfigError, RunError
 from embedsmith.export import folders, parity
 from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.settings import EmbeddingSettings
+from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.settings.config import AdapterSection
+from embedsmith.support.errors import ConfigError, RunError
+from tests.published import SAVERS
+from tests.tiny import TEXTS, save_model
 
 LONG = " ".join(f"w{n}" for n in range(80))
 

@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES, TEXTS
 
-from embedsmith.config import AdapterSection
-from embedsmith.errors import ConfigError
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
+from embedsmith.settings.config import AdapterSection
+from embedsmith.support.errors import ConfigError
+from tests.tiny import FAMILIES, TEXTS
 
 LAYERS = 3  # of the tiny models
 

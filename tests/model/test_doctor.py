@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from tiny import FAMILIES
 
-from embedsmith.errors import ModelError
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
+from embedsmith.support.errors import ModelError
+from tests.tiny import FAMILIES
 
 
 def _wrong(diagnosis: Diagnosis) -> dict[str, str]:

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import TEXTS
 
-from embedsmith.config import AdapterSection, Pooling
-from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.embedder import Embedder
+from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.support.errors import ConfigError, ModelError
+from tests.tiny import TEXTS
 
 
 def _disturb(embedder: Embedder) -> None:

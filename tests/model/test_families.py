@@ -8,16 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from published import save_gemma_2b, save_phi_2
-from tiny import FAMILIES, TEXTS, save_model
 from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM
 
-from embedsmith.config import AdapterSection, Pooling
-from embedsmith.errors import ConfigError
-from embedsmith.families import lora_targets
-from embedsmith.model.attention import PACKED_ATTENTION
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.layers.attention import PACKED_ATTENTION
+from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.settings.families import lora_targets
+from embedsmith.support.errors import ConfigError
+from tests.published import save_gemma_2b, save_phi_2
+from tests.tiny import FAMILIES, TEXTS, save_model
 
 
 def padded_states(embedder: Embedder, *, side: str) -> list[torch.Tensor]:

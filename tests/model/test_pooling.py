@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from embedsmith.config import Pooling
-from embedsmith.model.packing import Segments
+from embedsmith.model.layers.segments import Segments
 from embedsmith.model.pooling import pool
+from embedsmith.settings.config import Pooling
 
 LENGTHS = (1, 3, 3, 5)
 SEGMENTS = Segments(LENGTHS, torch.tensor([0, 1, 4, 7, 12], dtype=torch.int32))

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from tiny import TEXTS, save_teacher
 
-from embedsmith.config import AdapterSection
-from embedsmith.errors import MissingExtraError, ModelError
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.teacher import load_teacher
+from embedsmith.settings.config import AdapterSection
+from embedsmith.support.errors import MissingExtraError, ModelError
+from tests.tiny import TEXTS, save_teacher
 
 CPU = torch.device("cpu")
 MIXED = [row % 2 == 0 for row in range(len(TEXTS))]  # every other text is a query

@@ -1,11 +1,11 @@
 """The token contract: one end token, last; truncation cuts the text only."""
 
 import pytest
-from tiny import make_tokenizer
 
-from embedsmith.errors import ConfigError, ModelError
 from embedsmith.model.tokens import TextTokenizer
-from embedsmith.prompts import read_prompt
+from embedsmith.settings.prompts import read_prompt
+from embedsmith.support.errors import ConfigError, ModelError
+from tests.tiny import make_tokenizer
 
 START, END = 1, 2
 

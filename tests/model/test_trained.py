@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from tiny import FAMILIES, TEXTS, write_pairs, write_triplets
 from transformers import AutoModel
 
-from embedsmith import verbs
-from embedsmith.config import RunConfig
-from embedsmith.errors import ConfigError
 from embedsmith.model.embedder import Embedder
-from embedsmith.recipe import load_config
+from embedsmith.settings.config import RunConfig
+from embedsmith.settings.recipe import load_config
+from embedsmith.support.errors import ConfigError
 from embedsmith.training import loop
+from embedsmith.verbs.train import resume_run, train
+from tests.tiny import FAMILIES, TEXTS, write_pairs, write_triplets
 
 
 def _config(folder: Path, model: str, **changes: str) -> RunConfig:
@@ -40,7 +40,7 @@ def _config(folder: Path, model: str, **changes: str) -> RunConfig:
 def test_all_weights_move_and_the_run_loads_as_a_model(
     family: str, model_folders: dict[str, str], tmp_path: Path, cache: Path
 ) -> None:
-    run = verbs.train(_config(tmp_path, model_folders[family], dev="null"))
+    run = train(_config(tmp_path, model_folders[family], dev="null"))
     live = run.embedder.encode(TEXTS)
     loaded = Embedder.load(str(tmp_path / "run"), precision="fp32")
     np.testing.assert_allclose(loaded.encode(TEXTS), live, atol=1e-5)
@@ -58,7 +58,7 @@ def test_resumed_equals_uninterrupted(
     model_folders: dict[str, str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _config(tmp_path, model_folders["llama"])
-    verbs.train(whole)
+    train(whole)
     save = loop.save_checkpoint
 
     def save_and_stop(*arguments: object, **settings: object) -> None:
@@ -67,9 +67,9 @@ def test_resumed_equals_uninterrupted(
 
     monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
-        verbs.train(whole.model_copy(update={"output_dir": str(tmp_path / "killed")}))
+        train(whole.model_copy(update={"output_dir": str(tmp_path / "killed")}))
     monkeypatch.setattr(loop, "save_checkpoint", save)
-    verbs.resume(tmp_path / "killed")
+    resume_run(tmp_path / "killed")
     ours, theirs = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("killed", "run"))
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from embedsmith.errors import ConfigError
 from embedsmith.model.widths import shorten
+from embedsmith.support.errors import ConfigError
 
 ROWS = torch.tensor([[0.6, 0.0, 0.8], [0.48, 0.64, 0.6]])
 

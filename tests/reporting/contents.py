@@ -9,7 +9,7 @@ from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import describe_data
 from embedsmith.data.triplets import load_triplets
 from embedsmith.evaluation.analysis import analyse, distinct_texts
-from embedsmith.findings import Analysis, RunRecord
+from embedsmith.records.findings import Analysis, RunRecord
 from embedsmith.reporting.published import published_for
 from embedsmith.reporting.report import ReportContent
 

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
-from reporting.contents import make_content
 
 from embedsmith.reporting.report import write_report
+from tests.reporting.contents import make_content
 
 pytestmark = pytest.mark.browser
 BROWSER = shutil.which("chromium")

@@ -5,9 +5,9 @@ from typing import Any
 import pytest
 import yaml
 
-from embedsmith.config import Pooling
+from embedsmith.records.results import EvaluationResult, MtebScore, TaskResult
 from embedsmith.reporting.model_card import CardContent, model_card
-from embedsmith.results import EvaluationResult, MtebScore, TaskResult
+from embedsmith.settings.config import Pooling
 
 
 def _content(**changes: Any) -> CardContent:

@@ -1,9 +1,9 @@
 """The pictures: a panel for each model, titles that fit, histograms of all there is."""
 
 import pytest
-from reporting.contents import make_analysis, make_content
 
 from embedsmith.reporting import plots
+from tests.reporting.contents import make_analysis, make_content
 
 
 @pytest.mark.parametrize("num_models", [1, 6])

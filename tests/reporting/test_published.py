@@ -5,8 +5,8 @@ from statistics import fmean
 
 import pytest
 
+from embedsmith.records.results import EvaluationResult, TaskResult
 from embedsmith.reporting.published import beside, load_published, published_for, published_markdown
-from embedsmith.results import EvaluationResult, TaskResult
 
 DOCS = Path(__file__).parent.parent.parent / "docs"
 

@@ -6,11 +6,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from reporting.contents import make_analysis, make_content
 
-from embedsmith.errors import MissingExtraError
 from embedsmith.reporting.report import write_report
 from embedsmith.reporting.tables import format_score
+from embedsmith.support.errors import MissingExtraError
+from tests.reporting.contents import make_analysis, make_content
 
 
 class _Tags(HTMLParser):

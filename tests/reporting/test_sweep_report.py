@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from embedsmith.records.results import SweepPoint
 from embedsmith.reporting.sweep_report import sweep_lines, sweep_markdown, verdict, write_sweep_page
-from embedsmith.results import SweepPoint
 
 
 def _point(label: str, *scores: float | None, is_base: bool = False, value: float | None = None) -> SweepPoint:

@@ -1,7 +1,7 @@
 """Tables say what was measured, and where intervals overlap."""
 
+from embedsmith.records.results import EvaluationResult, TaskResult
 from embedsmith.reporting.tables import results_markdown, results_table
-from embedsmith.results import EvaluationResult, TaskResult
 
 BASE = EvaluationResult("m", {"STS12": TaskResult(0.5, (0.45, 0.55), 100), "STS14": TaskResult(0.25, (0.2, 0.3), 50)})
 TUNED = EvaluationResult("r", {"STS12": TaskResult(0.54, (0.5, 0.58), 100), "STS14": TaskResult(0.75, (0.7, 0.8), 50)})

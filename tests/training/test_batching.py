@@ -6,7 +6,7 @@ from itertools import islice
 import numpy as np
 import pytest
 
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 from embedsmith.training.batching import contrastive_batches, count_steps
 
 

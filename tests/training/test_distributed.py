@@ -10,11 +10,11 @@ import pytest
 import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
-from tiny import write_pairs, write_triplets
 
 from embedsmith.data.table import Triplets
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes
+from tests.tiny import write_pairs, write_triplets
 
 
 class Two:

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from tiny import TEXTS
 
-from embedsmith.config import AdapterSection, Pooling
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.packing import PackedTexts
+from embedsmith.model.layers.segments import PackedTexts
+from embedsmith.settings.config import AdapterSection, Pooling
 from embedsmith.training.gradcache import PIECE_TOKENS, contrastive_step
 from embedsmith.training.loss import info_nce
+from tests.tiny import TEXTS
 
 BATCH = [*TEXTS[:2], *TEXTS[2:4], *TEXTS[5:7]]  # two triplets
 

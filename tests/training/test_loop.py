@@ -1,6 +1,5 @@
 """The loop: the same bytes twice, resumed == uninterrupted, the best adapter kept, a bad loss stopped in time."""
 
-import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -8,22 +7,21 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import save_teacher, write_pairs, write_triplets
-from transformers import get_cosine_schedule_with_warmup
 
-from embedsmith.config import Loss, RunConfig
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.triplets import load_triplets
-from embedsmith.errors import ConfigError, RunError
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.trained import reload_trained
-from embedsmith.recipe import load_config
-from embedsmith.results import TaskResult
+from embedsmith.records.results import TaskResult
+from embedsmith.settings.config import Loss, RunConfig
+from embedsmith.settings.recipe import load_config
+from embedsmith.support.errors import RunError
 from embedsmith.training import loop, objective
 from embedsmith.training.distributed import Processes
-from embedsmith.training.loop import learning_rate_at, planned_steps, read_metrics, train_adapter
+from embedsmith.training.loop import train_adapter
+from embedsmith.training.metrics import read_metrics
 from embedsmith.training.objective import Objective, make_objective
 from embedsmith.training.step import take_step
+from tests.tiny import save_teacher, write_pairs, write_triplets
 
 
 class Silent:
@@ -120,7 +118,7 @@ def test_the_best_adapter_is_kept(tmp_path: Path, model_folders: dict[str, str],
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [r["step"] for r in records if "dev_cosine_spearman" in r] == [0, 3, 6, 8]
     last = embedder.encode(["w1 cat"])
-    reload_trained(embedder, folder=tmp_path / "run" / "adapter")
+    embedder.trained.reload(tmp_path / "run" / "adapter")
     assert abs(embedder.encode(["w1 cat"]) - last).max() > 1e-4
 
 
@@ -169,32 +167,6 @@ def test_a_damaged_checkpoint_is_named(tmp_path: Path, model_folders: dict[str, 
     shutil.rmtree(tmp_path / "run" / "checkpoints")
     with pytest.raises(RunError, match="holds no checkpoint"):
         _train(config, model_folders["llama"], triplets, resume=True)
-
-
-def test_the_schedule_is_transformers_cosine() -> None:
-    optimizer = torch.optim.AdamW([torch.zeros(1, requires_grad=True)], lr=2e-3)
-    schedule = get_cosine_schedule_with_warmup(optimizer, 5, 30)
-    for step in range(30):
-        assert learning_rate_at(step, peak=2e-3, warmup_steps=5, max_steps=30) == pytest.approx(
-            schedule.get_last_lr()[0]
-        )
-        optimizer.step()
-        schedule.step()
-
-
-def test_the_length_of_a_run(tmp_path: Path) -> None:
-    assert planned_steps(_config(tmp_path), num_triplets=60) == 8
-    epochs = load_config(overrides={"output_dir": "x", "batch_size": "6", "warmup_steps": "2", "num_train_epochs": "2"})
-    assert planned_steps(epochs, num_triplets=60) == 20
-    with pytest.raises(ConfigError, match="warmup_steps is 8, but the run has only 8 steps"):
-        planned_steps(_config(tmp_path, warmup_steps="8"), num_triplets=60)
-
-
-def test_a_metrics_file_cut_short_is_read_up_to_there(tmp_path: Path) -> None:
-    path = tmp_path / "metrics.jsonl"
-    path.write_text(json.dumps({"step": 1, "loss": 1.0}) + '\n{"step": 2, "lo')
-    assert read_metrics(path) == [{"step": 1, "loss": 1.0}]
-    assert read_metrics(tmp_path / "none.jsonl") == []
 
 
 def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, str], tmp_path: Path) -> None:

@@ -2,12 +2,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny import TEXTS
 
-from embedsmith.config import AdapterSection
 from embedsmith.model.embedder import Embedder
+from embedsmith.settings.config import AdapterSection
 from embedsmith.training import memory
 from embedsmith.training.gradcache import PIECE_TOKENS
+from tests.tiny import TEXTS
 
 
 def _adapted(folder: str, *, fused: bool = True) -> Embedder:

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import FAMILIES, TEXTS, save_model
 from transformers import AutoModelForCausalLM
 
-from embedsmith.config import AdapterSection
-from embedsmith.errors import ConfigError
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.head import Head, load_head
-from embedsmith.recipe import load_config
+from embedsmith.model.loading.head import Head, load_head
+from embedsmith.settings.config import AdapterSection
+from embedsmith.settings.recipe import load_config
+from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes
 from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction, mask_tokens, mntp_loss, predict_masked
+from tests.tiny import FAMILIES, TEXTS, save_model
 
 ALONE = Processes(Accelerator(cpu=True))
 

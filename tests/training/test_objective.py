@@ -6,19 +6,19 @@ import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator
-from tiny import save_teacher, write_pairs, write_triplets
 from torch.nn.functional import normalize
 
-from embedsmith.config import AdapterSection, RunConfig
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
-from embedsmith.errors import ConfigError
 from embedsmith.model.embedder import Embedder
-from embedsmith.recipe import load_config
+from embedsmith.settings.config import AdapterSection, RunConfig
+from embedsmith.settings.recipe import load_config
+from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loss import cosent, distillation, guided_exclusion, info_nce
 from embedsmith.training.objective import Objective, make_objective
 from embedsmith.training.step import take_step
+from tests.tiny import save_teacher, write_pairs, write_triplets
 
 CPU = torch.device("cpu")
 ROWS = np.arange(6)

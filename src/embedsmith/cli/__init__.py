@@ -7,7 +7,6 @@ import sys
 
 import typer
 
-from embedsmith.allocator import keep_freed_memory
 from embedsmith.cli import (  # noqa: F401 (each adds its commands to the application)
     data_commands,
     evaluate_commands,
@@ -17,7 +16,8 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     sweep_commands,
 )
 from embedsmith.cli.app import app
-from embedsmith.errors import EmbedsmithError
+from embedsmith.support.allocator import keep_freed_memory
+from embedsmith.support.errors import EmbedsmithError
 
 _INTERRUPTED = 130
 _LISTS = ("--tasks", "--prompts", "--dims", "--grid", "--task-types", "--languages", "--against")

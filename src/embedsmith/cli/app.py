@@ -8,7 +8,7 @@ import typer
 from rich import markup
 from rich.console import Console
 
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 
 app = typer.Typer(
     help="Turn a small language model into a text-embedding model, and measure what it gained.",

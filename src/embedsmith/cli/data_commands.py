@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from embedsmith.cli.app import data_app, escape, make_console
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 
 
 @data_app.command("triplets")
@@ -96,12 +96,12 @@ def check_command(
     out: Annotated[Optional[Path], typer.Option(help="Write what was found here (JSON).")] = None,  # noqa: UP045
 ) -> None:
     """Look for evaluation texts in training data; ends in a line that says: clean, texts overlap or pairs overlap."""
-    from embedsmith import files
     from embedsmith.data.leakage import LeakageCheck, write_clean
     from embedsmith.data.triplets import load_triplets
     from embedsmith.data.writers import check_output
     from embedsmith.evaluation.sts import load_evaluation_sets
     from embedsmith.reporting.tables import leakage_table
+    from embedsmith.support import files
 
     if drop is not None:
         check_output(drop)
@@ -134,11 +134,11 @@ def stats_command(
     out: Annotated[Optional[Path], typer.Option(help="Write what was found here (JSON).")] = None,  # noqa: UP045
 ) -> None:
     """Look into training data: counts, duplicates, lengths in tokens, words shared with the anchor, examples."""
-    from embedsmith import files
     from embedsmith.data.statistics import describe_data, token_lengths
     from embedsmith.data.triplets import load_triplets
-    from embedsmith.model.backbone import load_model_tokenizer
+    from embedsmith.model.loading.backbone import load_model_tokenizer
     from embedsmith.reporting.tables import facts_table, histogram
+    from embedsmith.support import files
 
     console = make_console()
     table = load_triplets(sources)

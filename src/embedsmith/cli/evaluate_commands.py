@@ -4,9 +4,11 @@ from pathlib import Path
 from typing import Annotated, Any, Optional
 
 import typer
+from rich.console import Console
 
 from embedsmith.cli.app import PROMPT_HELP, BaseModel, Model, app, make_console
-from embedsmith.errors import ConfigError
+from embedsmith.records.results import BenchmarkResult, EvaluationResult
+from embedsmith.support.errors import ConfigError
 
 
 @app.command("evaluate")
@@ -43,21 +45,22 @@ def evaluate_command(
     base_model: BaseModel = None,
 ) -> None:
     """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
-    from embedsmith import files, verbs
-    from embedsmith.benchmark import holds_retrieval_sets, run_benchmark
-    from embedsmith.config import Pooling
-    from embedsmith.evaluation.saved import save_evaluation
-    from embedsmith.model.backbone import choose_precision
-    from embedsmith.reporting.published import beside
-    from embedsmith.reporting.tables import benchmark_table, results_table
+    from embedsmith.model.loading.backbone import choose_precision
+    from embedsmith.settings.config import Pooling
+    from embedsmith.support import files
+    from embedsmith.verbs.benchmark import holds_retrieval_sets, run_benchmark
+    from embedsmith.verbs.evaluate import base_of, evaluate
 
     console = make_console()
     if pooling is not None and pooling not in ("all", *Pooling):
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     if benchmark is not None and data is not None:
         raise ConfigError("--benchmark takes mteb's own data, --data yours: give one of the two.")
-    is_retrieval = data is not None and holds_retrieval_sets(data, tasks)
     has_variants = pooling == "all" or len(dims or []) > 1
+    is_retrieval = data is not None and holds_retrieval_sets(data, tasks)
+    is_mtebs = benchmark is not None or is_retrieval or (tasks and data is None and not has_variants)
+    if is_mtebs and has_variants:
+        raise ConfigError("These tasks are scored for one pooling and one width at a time.")
     embedding: dict[str, Any] = {
         "prompt": prompt,
         "instruction": instruction,
@@ -66,9 +69,7 @@ def evaluate_command(
         "precision": choose_precision(precision),
         "console": console,
     }
-    if benchmark is not None or is_retrieval or (tasks and data is None and not has_variants):
-        if has_variants:
-            raise ConfigError("These tasks are scored for one pooling and one width at a time.")
+    if is_mtebs:
         folder = mteb_folder or files.cache_root() / "mteb"
         scored = run_benchmark(
             model,
@@ -80,23 +81,34 @@ def evaluate_command(
             dim=dims[0] if dims else None,
             **embedding,
         )
-        console.print(benchmark_table(scored))
-        console.print(f"mteb's result files: {folder}", highlight=False, soft_wrap=True)
-        if out is not None:
-            save_evaluation(out, scored.sts, benchmark=scored)
-        return
-    results = verbs.evaluate(
-        model,
-        tasks=tasks,
-        data=data,
-        poolings=list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else [],
-        dims=dims or [],
-        **embedding,
-    )
+        _give_benchmark(scored, folder=folder, out=out, console=console)
+    else:
+        poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
+        results = evaluate(model, tasks=tasks, data=data, poolings=poolings, dims=dims or [], **embedding)
+        _give_results(results, base=base_model or base_of(model), out=out, console=console)
+
+
+def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, console: Console) -> None:
+    from embedsmith.evaluation.saved import save_evaluation
+    from embedsmith.reporting.tables import benchmark_table
+
+    console.print(benchmark_table(scored))
+    console.print(f"mteb's result files: {folder}", highlight=False, soft_wrap=True)
+    if out is not None:
+        save_evaluation(out, scored.sts, benchmark=scored)
+
+
+def _give_results(results: dict[str, EvaluationResult], *, base: str, out: Path | None, console: Console) -> None:
+    from embedsmith.evaluation.saved import save_evaluation
+    from embedsmith.reporting.published import beside
+    from embedsmith.reporting.tables import results_table
+    from embedsmith.support import files
+
+    first = next(iter(results.values()))
     console.print(results_table(list(results.items()), with_gain=False))
-    for line in beside(next(iter(results.values())), base_model=base_model or verbs.base_of(model)):
+    for line in beside(first, base_model=base):
         console.print(line, highlight=False, soft_wrap=True)
     if out is not None and len(results) == 1:
-        save_evaluation(out, next(iter(results.values())))
+        save_evaluation(out, first)
     elif out is not None:
         files.write_json(out, {label: result.to_json() for label, result in results.items()})

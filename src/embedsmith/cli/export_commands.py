@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from embedsmith.cli.app import BaseModel, Model, app, make_console
-from embedsmith.config import Precision
-from embedsmith.errors import ConfigError
+from embedsmith.settings.config import Precision
+from embedsmith.support.errors import ConfigError
 
 
 @app.command("export")

@@ -17,7 +17,7 @@ from embedsmith.cli.app import (
     make_console,
     read_overrides,
 )
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 
 
 @app.command(
@@ -32,9 +32,9 @@ def train_command(
     settings: Annotated[bool, typer.Option("--settings", help="List every setting of a recipe, and stop.")] = False,
 ) -> None:
     """Train an adapter into a run folder."""
-    from embedsmith import verbs
-    from embedsmith.recipe import describe_settings, load_config
     from embedsmith.reporting.tables import results_table
+    from embedsmith.settings.recipe import describe_settings, load_config
+    from embedsmith.verbs.train import resume_run, train
 
     console = make_console()
     if settings:
@@ -46,9 +46,9 @@ def train_command(
     if resume is not None:
         if config is not None or context.args:
             raise ConfigError("--resume takes no other setting: a run goes on as it was begun.")
-        run = verbs.resume(resume, console=console)
+        run = resume_run(resume, console=console)
     else:
-        run = verbs.train(load_config(config, overrides=read_overrides(context.args)), console=console)
+        run = train(load_config(config, overrides=read_overrides(context.args)), console=console)
     if run.dev:
         console.print(results_table([(f"step {run.outcome.best_step}", run.dev)]))
     console.print(f"{run.outcome.num_steps} steps in {run.outcome.elapsed_s:.0f} s. The run: {run.config.output_dir}")
@@ -60,9 +60,9 @@ def plan_command(
     config: Annotated[Optional[Path], typer.Option(help="Recipe (YAML).")] = None,  # noqa: UP045
 ) -> None:
     """Tell what a run will take here, before it runs: tokens, time, memory."""
-    from embedsmith.plan import plan_run
-    from embedsmith.recipe import load_config
     from embedsmith.reporting.tables import plan_table
+    from embedsmith.settings.recipe import load_config
+    from embedsmith.verbs.plan import plan_run
 
     overrides = {**({} if config else {"output_dir": "unused"}), **read_overrides(context.args)}
     console = make_console()
@@ -83,10 +83,10 @@ def baseline_command(
     out: Annotated[Optional[Path], typer.Option(help="Write the ranking here (JSON).")] = None,  # noqa: UP045
 ) -> None:
     """Find the best a model does without training: over prompts, poolings and the end token."""
-    from embedsmith import files
-    from embedsmith.baseline import rank_untrained
     from embedsmith.data.pairs import load_pairs
     from embedsmith.reporting.tables import format_score
+    from embedsmith.support import files
+    from embedsmith.verbs.baseline import rank_untrained
 
     console = make_console()
     ranking = rank_untrained(model, pairs=load_pairs(dev), prompts=prompts, console=console)
@@ -114,10 +114,10 @@ def doctor_command(
     base_model: BaseModel = None,
 ) -> None:
     """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""
-    from embedsmith import verbs
+    from embedsmith.verbs.doctor import diagnose
 
     console = make_console()
-    diagnosis = verbs.diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model)
+    diagnosis = diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model)
     console.print(f"{diagnosis.text!r}", markup=False, highlight=False)
     console.print(
         "  " + " ".join(f"{token}:{token_id}" for token_id, token in diagnosis.tokens), markup=False, highlight=False
@@ -136,8 +136,8 @@ def demo_command(
     output_dir: Annotated[Path, typer.Option(help="The run folder to make.")] = Path("runs/demo"),
 ) -> None:
     """The whole story on a CPU: built-in model and sample, train, before and after, report."""
-    from embedsmith import demo
     from embedsmith.reporting.tables import results_table
+    from embedsmith.verbs import demo
 
     console = make_console()
     content = demo.run_demo(output_dir, console=console)

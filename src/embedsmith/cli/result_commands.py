@@ -6,7 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from embedsmith.cli.app import app, escape, make_console
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 
 
 @app.command("compare")
@@ -29,9 +29,9 @@ def compare_command(
     ] = 0.5,
 ) -> None:
     """Say whether models are better or worse than the first one, or whether that cannot be told."""
-    from embedsmith import files
-    from embedsmith.comparison import compare_models
     from embedsmith.reporting.tables import comparison_table
+    from embedsmith.support import files
+    from embedsmith.verbs.compare import compare_models
 
     console = make_console()
     found = compare_models(
@@ -68,8 +68,8 @@ def report_command(
     ] = True,
 ) -> None:
     """Write one page on a run or on several models: scores, pictures, failures, training data, leakage, cost."""
-    from embedsmith.report_models import report_models
-    from embedsmith.run_folder import is_run
+    from embedsmith.verbs.report import report_models
+    from embedsmith.verbs.run_folder import is_run
 
     runs = [model for model in models if is_run(model)]
     if out is None and not runs:
@@ -87,6 +87,6 @@ def card_command(
     results: Annotated[Path, typer.Option(help="What `embedsmith evaluate RUN --out FILE` wrote.")],
 ) -> None:
     """Write the model card of a run anew, with the scores of an evaluation."""
-    from embedsmith.cards import write_card
+    from embedsmith.verbs.card import write_card
 
     make_console().print(f"Model card: {write_card(run, results=results)}", highlight=False, soft_wrap=True)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 
 from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, app, make_console, read_overrides
-from embedsmith.errors import ConfigError, RunError
+from embedsmith.support.errors import ConfigError, RunError
 
 
 @app.command("sweep", context_settings=TAKES_SETTINGS, epilog=SETTINGS_EPILOG)
@@ -32,7 +32,7 @@ def sweep_command(
     import yaml
 
     from embedsmith.reporting.sweep_report import sweep_table
-    from embedsmith.sweep import make_cells, read_sweep, report_sweep, run_sweep
+    from embedsmith.verbs.sweep import make_cells, read_sweep, report_sweep, run_sweep
 
     overrides: dict[str, Any] = {
         "output_dir": str(output_dir) if output_dir else None,

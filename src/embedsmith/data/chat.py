@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedsmith.errors import DataError, MissingExtraError
+from embedsmith.support.errors import DataError, MissingExtraError
 
 log = logging.getLogger(__name__)
 

@@ -20,8 +20,8 @@ from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import jaccard
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.writers import write_rows
-from embedsmith.data_facts import LeakageReport, Match, Overlap, SharedText
-from embedsmith.errors import MissingExtraError
+from embedsmith.records.data_facts import LeakageReport, Match, Overlap, SharedText
+from embedsmith.support.errors import MissingExtraError
 
 NEAR_THRESHOLD = 0.8
 _NGRAM = 4

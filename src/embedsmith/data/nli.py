@@ -11,7 +11,7 @@ from pathlib import Path
 from embedsmith.data.columns import NLI_FIELDS, read_fields, text_fault
 from embedsmith.data.readers import Faults, expand_sources
 from embedsmith.data.writers import check_output, write_rows
-from embedsmith.errors import DataError
+from embedsmith.support.errors import DataError
 
 _LABELS = {
     "entailment": "entailment",

@@ -11,7 +11,7 @@ import numpy as np
 from embedsmith.data.columns import PAIR_FIELDS, read_fields, row_faults
 from embedsmith.data.readers import Faults, expand_sources
 from embedsmith.data.sample import SAMPLE, sample_pairs_path
-from embedsmith.errors import DataError
+from embedsmith.support.errors import DataError
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from embedsmith.errors import MAX_FAULTS_SHOWN, DataError, list_faults
+from embedsmith.support.errors import MAX_FAULTS_SHOWN, DataError, list_faults
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz", ".parquet")
 Row = dict[str, Any]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.table import TripletTable
-from embedsmith.data_facts import DataFacts, Distribution, TextColumn
+from embedsmith.records.data_facts import DataFacts, Distribution, TextColumn
 
 CountLengths = Callable[[Sequence[str]], Sequence[int]]
 """Texts -> how long each is."""

@@ -20,7 +20,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith import files
 from embedsmith.data.chat import ChatEndpoint
 from embedsmith.data.columns import text_fault
 from embedsmith.data.synthesis_prompts import (
@@ -30,7 +29,8 @@ from embedsmith.data.synthesis_prompts import (
     instruction_for,
     tasks_request,
 )
-from embedsmith.errors import ConfigError, DataError
+from embedsmith.support import files
+from embedsmith.support.errors import ConfigError, DataError
 
 _MAX_REJECTED_IN_A_ROW = 30
 _MAX_CHARACTERS = 20_000

@@ -17,8 +17,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from embedsmith import files
-from embedsmith.config import TrainSource
 from embedsmith.data.columns import (
     TRAIN_FIELDS,
     TRAIN_PAIR_FIELDS,
@@ -30,7 +28,9 @@ from embedsmith.data.columns import (
 from embedsmith.data.readers import Faults, Row, expand_sources, is_data_file
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
 from embedsmith.data.table import INSTRUCTION, IS_SYMMETRIC, TEXT_COLUMNS, TripletTable
-from embedsmith.errors import DataError, MissingExtraError
+from embedsmith.settings.config import TrainSource
+from embedsmith.support import files
+from embedsmith.support.errors import DataError, MissingExtraError
 
 _FORMAT_VERSION = 2
 _BATCH_ROWS = 8192

@@ -8,8 +8,8 @@ import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from embedsmith import files
-from embedsmith.errors import DataError
+from embedsmith.support import files
+from embedsmith.support.errors import DataError
 
 _OUTPUTS = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz")
 _BREAKS = re.compile(r"[\t\r\n]")

@@ -18,7 +18,7 @@ from embedsmith.evaluation.geometry import (
 )
 from embedsmith.evaluation.significance import SeedScores, TaskScores, compare
 from embedsmith.evaluation.sts import evaluate_tasks
-from embedsmith.findings import Analysis, TextMap
+from embedsmith.records.findings import Analysis, TextMap
 
 _NUM_ALIKE, _NUM_UNLIKE = 40, 20
 _UNLIKE_SHARE = 0.2

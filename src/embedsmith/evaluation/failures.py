@@ -13,7 +13,7 @@ from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import jaccard
 from embedsmith.evaluation.correlation import mid_ranks, spearman
 from embedsmith.evaluation.geometry import shares_of_scale
-from embedsmith.findings import Slice, WrongPair
+from embedsmith.records.findings import Slice, WrongPair
 
 MIN_PAIRS_TO_SCORE = 20
 """In fewer pairs a correlation says nothing."""

@@ -5,7 +5,7 @@ Cost: O(K D^2) for K texts of width D, plus O(P D) for P pairs.
 
 import numpy as np
 
-from embedsmith.findings import Geometry, SimilarityBand
+from embedsmith.records.findings import Geometry, SimilarityBand
 
 POSITIVE_SHARE = 0.8
 """A pair is a positive where its gold score is at least this far from the lowest score to the highest: 4 of 5 for STS,

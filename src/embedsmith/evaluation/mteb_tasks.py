@@ -12,7 +12,7 @@ import numpy as np
 
 from embedsmith.data.beir import RetrievalSet
 from embedsmith.data.pairs import ScoredPairs
-from embedsmith.errors import DataError, MissingExtraError
+from embedsmith.support.errors import DataError, MissingExtraError
 
 
 def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:

@@ -10,9 +10,9 @@ from pathlib import Path
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedsmith import files
-from embedsmith.errors import DataError
-from embedsmith.results import BenchmarkResult, EvaluationResult, MtebScore, PairSimilarities
+from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore, PairSimilarities
+from embedsmith.support import files
+from embedsmith.support.errors import DataError
 
 _SUFFIX = ".similarities.safetensors"
 

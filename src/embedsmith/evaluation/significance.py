@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedsmith.evaluation.correlation import NUM_DRAWS, bootstrap_spearman, mid_ranks, percentile_interval, spearman
-from embedsmith.results import Comparison, Difference
+from embedsmith.records.results import Comparison, Difference
 
 SEED_SPREAD = 0.005
 """Usual standard deviation of a score between seeds of one recipe: half a point of Spearman x 100 (docs/ablations.md).

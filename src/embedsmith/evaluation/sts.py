@@ -11,9 +11,9 @@ import numpy as np
 
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.readers import SUFFIXES
-from embedsmith.errors import DataError, ModelError
 from embedsmith.evaluation.correlation import NUM_DRAWS, bootstrap_interval, spearman
-from embedsmith.results import EvaluationResult, PairSimilarities, TaskResult
+from embedsmith.records.results import EvaluationResult, PairSimilarities, TaskResult
+from embedsmith.support.errors import DataError, ModelError
 
 Embed = Callable[[list[str]], Mapping[str, np.ndarray]]
 """Texts -> model label -> embeddings (K, D)."""

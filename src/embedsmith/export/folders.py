@@ -17,13 +17,13 @@ import torch
 from tokenizers import processors
 from transformers import PreTrainedTokenizerFast
 
-from embedsmith import files
-from embedsmith.config import Pooling, Precision, Quantization, Side
-from embedsmith.errors import ConfigError, RunError
 from embedsmith.export.parity import check_merged, check_sentence_transformers
-from embedsmith.model.backbone import SETTINGS_FILE
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.settings import EmbeddingSettings
+from embedsmith.model.loading.backbone import SETTINGS_FILE
+from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.settings.config import Pooling, Precision, Quantization, Side
+from embedsmith.support import files
+from embedsmith.support.errors import ConfigError, RunError
 
 _MODES = {Pooling.LAST: "lasttoken", Pooling.MEAN: "mean", Pooling.WEIGHTED_MEAN: "weightedmean"}
 _ALL_MODES = {

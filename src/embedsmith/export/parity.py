@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
-from embedsmith.config import Precision
 from embedsmith.data.pairs import load_pairs
-from embedsmith.errors import MissingExtraError, RunError
 from embedsmith.model.embedder import Embedder
+from embedsmith.settings.config import Precision
+from embedsmith.support.errors import MissingExtraError, RunError
 
 _NUM_SAMPLES = 48
 _ODD = ("a", "Ünïcödé — 東京 🙂", "1,234.5 % of   it", "word " * 400)

@@ -13,11 +13,11 @@ import torch
 from torch.nn.functional import normalize as unit_length
 from torch.utils.hooks import RemovableHandle
 
-from embedsmith.config import Pooling, Side
-from embedsmith.errors import EmbedsmithError, ModelError
-from embedsmith.model.attention import PACKED_ATTENTION
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.layers.attention import PACKED_ATTENTION
 from embedsmith.model.tokens import TokenizedTexts
+from embedsmith.settings.config import Pooling, Side
+from embedsmith.support.errors import EmbedsmithError, ModelError
 
 EXAMPLE = "The library on Mill Street opens at nine."
 _OTHERS = ("Rain.", "Two dogs ran along the beach while the tide came in.", "Is the 7:40 train on time today?")

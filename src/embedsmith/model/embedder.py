@@ -6,6 +6,7 @@ Cost: one forward over the distinct texts' tokens, nothing padded.
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
@@ -19,16 +20,18 @@ from peft.tuners.lora import LoraLayer
 from torch.nn.functional import normalize as unit_length
 from transformers import PreTrainedModel
 
-from embedsmith import files
-from embedsmith.config import AdapterSection, ModelSection, Pooling, Precision, Quantization, Side
-from embedsmith.errors import ConfigError, ModelError
-from embedsmith.model.adapter import (
+from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts
+from embedsmith.model.layers.dropout import rows_from
+from embedsmith.model.layers.fused.decoder import FusedDecoder
+from embedsmith.model.layers.fused.layout import why_not_fused
+from embedsmith.model.layers.segments import PackedTexts
+from embedsmith.model.loading.adapter import (
     add_adapter,
     load_adapter,
     lora_layers,
     set_adapter_dropout,
 )
-from embedsmith.model.backbone import (
+from embedsmith.model.loading.backbone import (
     SETTINGS_FILE,
     Backbone,
     choose_device,
@@ -36,18 +39,21 @@ from embedsmith.model.backbone import (
     find_adapter,
     find_model,
 )
-from embedsmith.model.dropout import rows_from
-from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts
-from embedsmith.model.fused.decoder import FusedDecoder
-from embedsmith.model.fused.layout import why_not_fused
-from embedsmith.model.packing import PackedTexts, pack_tokens
+from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.model.loading.stages import load_base
+from embedsmith.model.packing import pack_tokens
 from embedsmith.model.pooling import pool, pooled_width
-from embedsmith.model.settings import EmbeddingSettings
-from embedsmith.model.stages import load_base
 from embedsmith.model.tokens import TextTokenizer
-from embedsmith.model.trained import unfreeze, write_trained
+from embedsmith.model.trained import Trained, unfreeze
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.prompts import Prompt, read_prompt
+from embedsmith.settings.config import AdapterSection, ModelSection, Pooling, Precision, Quantization, Side
+from embedsmith.settings.prompts import Prompt, read_prompt
+from embedsmith.support import files
+from embedsmith.support.errors import ConfigError, ModelError
+
+# The first layer's roundings go through all others: a tenth of bfloat16's error for a thirtieth of the work. On a CPU;
+# a GPU's float32 products are too slow for it.
+_EXACT_LAYERS = defaultdict(int, cpu=1)
 
 
 class Embedder:
@@ -304,20 +310,34 @@ class Embedder:
         """As `encode`, with several poolings of the same forward."""
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError("encode takes a list of strings; for one text write encode([text])[0]")
-        prompt = self.prompt_of(Side(side), instruction=instruction)
-        return encode_texts(
-            self, texts, poolings=poolings, prompt=prompt, max_tokens=max_tokens, on_progress=on_progress
-        )
+        hidden_size = self.backbone.model.config.hidden_size
+        num_exact = _EXACT_LAYERS[self.device.type]
+        with torch.no_grad(), self.dropout(is_on=False):
+            return encode_texts(
+                texts,
+                embed=lambda packed: self.embed_poolings(packed, poolings, num_exact=num_exact),
+                tokenizer=self.tokenizer,
+                prompt=self.prompt_of(Side(side), instruction=instruction),
+                device=self.device,
+                widths={pooling: pooled_width(hidden_size, pooling=pooling) for pooling in poolings},
+                max_tokens=max_tokens,
+                on_progress=on_progress,
+            )
 
     # ---- the adapter ----------------------------------------------------------------------------------------------
 
     def add_adapter(self, settings: AdapterSection) -> None:
-        """Put a fresh LoRA adapter on the backbone, or free its own weights; errors as `model.adapter.add_adapter`."""
+        """Put a fresh LoRA adapter on the backbone, or free its own weights; errors as `adapter.add_adapter`."""
         assert self.adapter is None, "there is an adapter already"
         if settings.method == "full":
             unfreeze(self.backbone)
         else:
             self._take(add_adapter(self.backbone, settings=settings))
+
+    @property
+    def trained(self) -> Trained:
+        """What a run trains of it."""
+        return Trained(self.backbone, self.adapter)
 
     def _take(self, adapter: PeftModel) -> None:
         self.adapter = adapter
@@ -344,5 +364,5 @@ class Embedder:
     def save(self, folder: Path | str) -> None:
         """Write the adapter, or the whole model where there is none, and `embedding.json` as one folder, atomically."""
         with files.atomic_folder(folder) as temporary:
-            write_trained(self, folder=temporary)
+            self.trained.write(temporary)
             files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))

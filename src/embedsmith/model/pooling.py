@@ -5,8 +5,8 @@ There is no padding, so the padding side cannot matter.
 
 import torch
 
-from embedsmith.config import Pooling
-from embedsmith.model.packing import Segments
+from embedsmith.model.layers.segments import Segments
+from embedsmith.settings.config import Pooling
 
 
 def pool(hidden: torch.Tensor, *, segments: Segments, pooling: Pooling) -> torch.Tensor:

@@ -13,10 +13,10 @@ import numpy as np
 import torch
 from transformers.utils import cached_file
 
-from embedsmith.config import Side
-from embedsmith.errors import MissingExtraError, ModelError
-from embedsmith.model.builtin import BUILTIN_MODELS
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading.builtin import BUILTIN_MODELS
+from embedsmith.settings.config import Side
+from embedsmith.support.errors import MissingExtraError, ModelError
 
 MODULES_FILE = "modules.json"
 # Modules that need no program code of their own; Dense has weights besides the transformer's.

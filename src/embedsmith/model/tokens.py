@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from embedsmith.errors import ConfigError, ModelError
-from embedsmith.prompts import Prompt, read_prompt
+from embedsmith.settings.prompts import Prompt, read_prompt
+from embedsmith.support.errors import ConfigError, ModelError
 
 _PROBE = "a"
 _TEXTS_AHEAD = 4096

@@ -5,58 +5,63 @@ writes it, with `embedding.json` beside the weights, which loads wherever a mode
 times the weights in memory: they, their gradients and AdamW's two averages, all float32.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
-from peft import set_peft_model_state_dict
+from peft import PeftModel, set_peft_model_state_dict
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from embedsmith.model.adapter import WEIGHTS_FILE, adapter_state, save_adapter
-from embedsmith.model.backbone import Backbone
+from embedsmith.model.loading.adapter import WEIGHTS_FILE, adapter_state, save_adapter
+from embedsmith.model.loading.backbone import Backbone
 
-if TYPE_CHECKING:
-    from embedsmith.model.embedder import Embedder
+ADAPTER_FOLDER = "adapter"
+MODEL_FOLDER = "model"
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What is trained of a backbone: its adapter, or all of it where there is none."""
+
+    backbone: Backbone
+    adapter: PeftModel | None
+
+    @property
+    def folder_name(self) -> str:
+        """The folder of a run that holds it."""
+        return ADAPTER_FOLDER if self.adapter else MODEL_FOLDER
+
+    @property
+    def state(self) -> dict[str, torch.Tensor]:
+        """Its tensors, by name."""
+        return adapter_state(self.adapter) if self.adapter else dict(self.backbone.model.state_dict())
+
+    def set_state(self, state: dict[str, torch.Tensor]) -> None:
+        """Inverse of `state`."""
+        if self.adapter:
+            set_peft_model_state_dict(self.adapter, state)
+        else:
+            self.backbone.model.load_state_dict(state)
+
+    def write(self, folder: Path) -> None:
+        """Write an adapter, or else weights, configuration and tokenizer, into an existing folder."""
+        if self.adapter:
+            save_adapter(self.adapter, folder=folder)
+        else:
+            self.backbone.model.save_pretrained(folder)
+            self.backbone.tokenizer.save_pretrained(folder)
+
+    def reload(self, folder: Path) -> None:
+        """Set it to what `write` wrote into `folder`."""
+        if self.adapter:
+            state = load_file(folder / WEIGHTS_FILE)
+        else:
+            state = dict(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).state_dict())
+        self.set_state(state)
 
 
 def unfreeze(backbone: Backbone) -> None:
     """Let every weight be trained."""
     assert backbone.model.dtype is torch.float32, "updates would be lost below bfloat16's step"
     backbone.model.requires_grad_(True)
-
-
-def kept_in(embedder: "Embedder") -> str:
-    """The folder of a run that holds what was trained."""
-    return "adapter" if embedder.adapter else "model"
-
-
-def trained_state(embedder: "Embedder") -> dict[str, torch.Tensor]:
-    """What is trained, by name."""
-    return adapter_state(embedder.adapter) if embedder.adapter else dict(embedder.backbone.model.state_dict())
-
-
-def set_trained_state(embedder: "Embedder", state: dict[str, torch.Tensor]) -> None:
-    """Inverse of `trained_state`."""
-    if embedder.adapter:
-        set_peft_model_state_dict(embedder.adapter, state)
-    else:
-        embedder.backbone.model.load_state_dict(state)
-
-
-def write_trained(embedder: "Embedder", *, folder: Path) -> None:
-    """Write an adapter, or else weights, configuration and tokenizer, into an existing folder."""
-    if embedder.adapter:
-        save_adapter(embedder.adapter, folder=folder)
-    else:
-        embedder.backbone.model.save_pretrained(folder)
-        embedder.backbone.tokenizer.save_pretrained(folder)
-
-
-def reload_trained(embedder: "Embedder", *, folder: Path) -> None:
-    """Set what is trained to what `Embedder.save` wrote into `folder`."""
-    if embedder.adapter:
-        state = load_file(folder / WEIGHTS_FILE)
-    else:
-        state = dict(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).state_dict())
-    set_trained_state(embedder, state)

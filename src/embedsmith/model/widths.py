@@ -3,7 +3,7 @@
 import torch
 from torch.nn.functional import normalize
 
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 
 
 def shorten(embeddings: torch.Tensor, *, dim: int) -> torch.Tensor:

@@ -7,11 +7,11 @@ from typing import Any
 
 import yaml
 
-from embedsmith.config import Pooling
-from embedsmith.errors import ConfigError
-from embedsmith.prompts import Prompt, read_prompt
+from embedsmith.records.results import EvaluationResult, MtebScore
 from embedsmith.reporting.tables import results_markdown
-from embedsmith.results import EvaluationResult, MtebScore
+from embedsmith.settings.config import Pooling
+from embedsmith.settings.prompts import Prompt, read_prompt
+from embedsmith.support.errors import ConfigError
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from embedsmith.data_facts import DataFacts
-from embedsmith.errors import MissingExtraError
-from embedsmith.findings import Analysis
+from embedsmith.records.data_facts import DataFacts
+from embedsmith.records.findings import Analysis
 from embedsmith.reporting.tables import Rows
+from embedsmith.support.errors import MissingExtraError
 
 try:
     import matplotlib

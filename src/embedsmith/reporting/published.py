@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import PurePath
 
-from embedsmith.results import EvaluationResult
+from embedsmith.records.results import EvaluationResult
 
 
 @dataclass(frozen=True)

@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith import files
-from embedsmith.data_facts import DataFacts, LeakageReport
-from embedsmith.errors import MissingExtraError
-from embedsmith.findings import Analysis, RunRecord, Slice, WrongPair
+from embedsmith.records.data_facts import DataFacts, LeakageReport
+from embedsmith.records.findings import Analysis, RunRecord, Slice, WrongPair
 from embedsmith.reporting.published import Published
 from embedsmith.reporting.tables import comparison_lines, format_score, leakage_header, leakage_lines
+from embedsmith.support import files
+from embedsmith.support.errors import MissingExtraError
 
 _NUM_WORST = 6  # of each kind
 

@@ -6,8 +6,8 @@ import matplotlib
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from embedsmith.records.results import SweepPoint
 from embedsmith.reporting.plots import COLOURS, STYLE, to_svg
-from embedsmith.results import SweepPoint
 
 _DECADES = 20  # from this ratio on, a numeric axis is logarithmic
 

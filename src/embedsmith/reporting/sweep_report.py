@@ -7,9 +7,9 @@ from pathlib import Path
 
 from rich.table import Table
 
-from embedsmith import files
-from embedsmith.errors import MissingExtraError
-from embedsmith.results import SweepPoint
+from embedsmith.records.results import SweepPoint
+from embedsmith.support import files
+from embedsmith.support.errors import MissingExtraError
 
 HEADER = ("axis", "value", "runs", "mean", "spread", "scores", "against the recipe's own")
 

@@ -6,8 +6,8 @@ from rich.bar import Bar
 from rich.console import Group
 from rich.table import Table
 
-from embedsmith.data_facts import DataFacts, Distribution, LeakageReport, Match
-from embedsmith.results import BenchmarkResult, Comparison, EvaluationResult, Plan, TaskResult
+from embedsmith.records.data_facts import DataFacts, Distribution, LeakageReport, Match
+from embedsmith.records.results import BenchmarkResult, Comparison, EvaluationResult, Plan, TaskResult
 
 _BAR_WIDTH = 40
 Rows = Sequence[tuple[str, EvaluationResult]]

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from embedsmith.errors import ConfigError
+from embedsmith.support.errors import ConfigError
 
 
 def contrastive_batches(text_ids: np.ndarray, *, batch_size: int, seed: int) -> Iterator[np.ndarray]:

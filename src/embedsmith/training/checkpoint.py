@@ -12,10 +12,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
-from embedsmith import files
-from embedsmith.errors import RunError
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.trained import set_trained_state, trained_state
+from embedsmith.support import files
+from embedsmith.support.errors import RunError
 
 FOLDER = "checkpoints"
 
@@ -50,7 +49,7 @@ def save_checkpoint(
     folder = run_folder / FOLDER / f"step-{progress.step:06d}"
     previous = _checkpoints(run_folder)
     with files.atomic_folder(folder) as temporary:
-        files.write_bytes(temporary / "weights.safetensors", save(_contiguous(trained_state(embedder))))
+        files.write_bytes(temporary / "weights.safetensors", save(_contiguous(embedder.trained.state)))
         files.write_bytes(temporary / "optimizer.safetensors", save(_contiguous(_flatten(optimizer))))
         files.write_bytes(temporary / "random.safetensors", save(_random_states()))
         files.write_json(temporary / "progress.json", asdict(progress))
@@ -71,7 +70,7 @@ def load_checkpoint(run_folder: Path, *, embedder: Embedder, optimizer: torch.op
     folder = checkpoints[-1]
     try:
         progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
-        set_trained_state(embedder, load_file(folder / "weights.safetensors"))
+        embedder.trained.set_state(load_file(folder / "weights.safetensors"))
         _unflatten(optimizer, load_file(folder / "optimizer.safetensors"))
         states = load_file(folder / "random.safetensors")
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:

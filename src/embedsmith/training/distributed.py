@@ -16,8 +16,8 @@ import torch
 from accelerate import Accelerator
 
 from embedsmith.data.table import Triplets
-from embedsmith.errors import ConfigError
-from embedsmith.model.packing import PackedTexts
+from embedsmith.model.layers.segments import PackedTexts
+from embedsmith.support.errors import ConfigError
 
 # No power of two: times a row's width it must not come round to the same dropout mask.
 _ROWS_APART = 1_000_003

@@ -18,7 +18,7 @@ from collections.abc import Callable
 import torch
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.packing import PackedTexts
+from embedsmith.model.layers.segments import PackedTexts
 
 # Tokens of one forward, by device: on a CPU products run nearest their peak at about this many (measured).
 PIECE_TOKENS = defaultdict(lambda: 16_384, cpu=3_072)

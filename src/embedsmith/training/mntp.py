@@ -19,13 +19,13 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from embedsmith.config import RunConfig
 from embedsmith.data.table import Triplets
-from embedsmith.errors import ConfigError
-from embedsmith.model.backbone import Backbone
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.head import Head, load_head
-from embedsmith.model.packing import PackedTexts
+from embedsmith.model.layers.segments import PackedTexts
+from embedsmith.model.loading.backbone import Backbone
+from embedsmith.model.loading.head import Head, load_head
+from embedsmith.settings.config import RunConfig
+from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import PIECE_TOKENS
 

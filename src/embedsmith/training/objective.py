@@ -12,11 +12,11 @@ from itertools import chain
 
 import torch
 
-from embedsmith.config import Loss, RunConfig, TeacherSection, TrainingSection
 from embedsmith.data.table import Triplets, TripletTable
-from embedsmith.errors import ConfigError
 from embedsmith.model.teacher import Teacher, load_teacher
 from embedsmith.model.widths import shorten
+from embedsmith.settings.config import Loss, RunConfig, TeacherSection, TrainingSection
+from embedsmith.support.errors import ConfigError
 from embedsmith.training.gradcache import LossFunction
 from embedsmith.training.loss import angle, cosent, distillation, guided_exclusion, info_nce
 

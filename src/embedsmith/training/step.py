@@ -7,10 +7,10 @@ from itertools import chain
 
 import torch
 
-from embedsmith.config import Side
 from embedsmith.data.table import Triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.packing import PackedTexts
+from embedsmith.model.layers.segments import PackedTexts
+from embedsmith.settings.config import Side
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.mntp import MaskedPrediction, predict_masked

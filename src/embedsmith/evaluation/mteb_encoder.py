@@ -1,0 +1,124 @@
+"""Embedder -> an encoder that mteb can run on any of its text tasks. Needs mteb (extra `mteb`).
+
+Queries and documents get the prompt of their side; texts of tasks that have no sides (similarity, clustering,
+classification) are queries, as everywhere in embedsmith. Where a prompt has room for an instruction, the task's own
+fills it.
+"""
+
+import hashlib
+import re
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from mteb.models.abs_encoder import AbsEncoder
+from mteb.models.model_meta import ModelMeta, ScoringFunction
+from mteb.types import PromptType
+
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading.backbone import weights_folder
+from embedsmith.settings.config import Side
+
+_HASHED = ("*.json", "*.safetensors")
+
+
+class MtebEncoder(AbsEncoder):
+    """An embedder under mteb's encoder protocol.
+
+    Args:
+        embedder: encodes.
+        model: what the user called it.
+        instruction: for every task; None: each task's own.
+        dim: of the embeddings, cut to so many; None: all.
+        on_progress: called with the number of texts finished by each forward.
+    """
+
+    def __init__(
+        self,
+        embedder: Embedder,
+        *,
+        model: str,
+        instruction: str | None = None,
+        dim: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.model = embedder
+        self.mteb_model_meta = model_meta(embedder, model=model, dim=dim)
+        self._instruction = instruction
+        self._dim = dim
+        self._on_progress = on_progress
+        self._of_task: str | None = None
+        self._known: dict[str, np.ndarray] = {}
+
+    def encode(
+        self,
+        inputs: Iterable[Mapping[str, Any]],
+        *,
+        task_metadata: Any,
+        hf_split: str = "",
+        hf_subset: str = "",
+        prompt_type: PromptType | None = None,
+        **_: Any,
+    ) -> np.ndarray:
+        """Embeddings (K, D) of the texts in mteb's batches."""
+        texts = [text for batch in inputs for text in batch["text"]]
+        instruction = self._instruction
+        if instruction is None and self.model.settings.takes_instruction:
+            instruction = self.get_instruction(task_metadata, prompt_type)
+        side = Side.DOCUMENT if prompt_type is PromptType.document else Side.QUERY
+        if task_metadata.type != "STS":
+            return self._encode(texts, side=side, instruction=instruction)
+        # The sentences of a similarity task stand in several pairs, and its interval needs them once more.
+        if self._of_task != task_metadata.name:
+            self._of_task, self._known = task_metadata.name, {}
+        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+        if new:
+            self._known |= dict(zip(new, self._encode(new, side=side, instruction=instruction), strict=True))
+        return np.stack([self._known[text] for text in texts])
+
+    def _encode(self, texts: list[str], *, side: Side, instruction: str | None) -> np.ndarray:
+        return self.model.encode(
+            texts, side=side, instruction=instruction, dim=self._dim, on_progress=self._on_progress
+        )
+
+
+def model_meta(embedder: Embedder, *, model: str, dim: int | None = None) -> ModelMeta:
+    """What mteb writes beside its results. The revision is a hash of the files, so that no result of one model is
+    ever taken for one of another that later lay in the same folder."""
+    settings = embedder.settings
+    parameters = sum(parameter.numel() for parameter in embedder.backbone.model.parameters())
+    inner = embedder.backbone.model.get_input_embeddings().weight.numel()
+    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not Path(model).exists()
+    shape = [settings.pooling, settings.prompt, settings.query_prompt, settings.instruction, settings.end_token]
+    return ModelMeta(
+        loader=None,
+        name=model if is_hub_id else f"embedsmith/{re.sub(r'[^0-9A-Za-z.-]+', '-', model).strip('-.') or 'model'}",
+        revision=_revision(model, shape=f"{shape} {dim} {embedder.backbone.model.dtype}"),
+        release_date=None,
+        languages=None,
+        n_parameters=parameters,
+        n_embedding_parameters=inner,
+        memory_usage_mb=None,
+        max_tokens=settings.max_length,
+        embed_dim=dim or embedder.dim,
+        license=None,
+        open_weights=None,
+        public_training_code=None,
+        public_training_data=None,
+        framework=["PyTorch", "Transformers"],
+        similarity_fn_name=ScoringFunction.COSINE,
+        use_instructions=settings.takes_instruction,
+        training_datasets=None,
+    )
+
+
+def _revision(model: str, *, shape: str) -> str:
+    digest = hashlib.sha256(shape.encode())
+    folder = weights_folder(model)
+    for pattern in _HASHED:
+        for path in sorted(folder.glob(pattern)) if folder.is_dir() else []:
+            digest.update(path.name.encode())
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:40]

@@ -1,0 +1,1 @@
+"""A packed row through the decoder layers."""

@@ -1,0 +1,193 @@
+"""Packed attention, plugged into transformers' attention interface: each segment attends to itself only.
+
+CPU (and float32 anywhere): `scaled_dot_product_attention` over blocks of equally long segments, so nothing is padded.
+CUDA in half precision: torch's varlen flash attention on the packed row. No attention mask is ever built:
+transformers makes none for an attention implementation it has no mask function for.
+"""
+
+from typing import Any
+
+import torch
+from torch.nn.functional import scaled_dot_product_attention
+from transformers import AttentionInterface
+
+from embedsmith.model.layers.segments import Segments
+from embedsmith.support.errors import ModelError
+
+PACKED_ATTENTION = "embedsmith_packed"
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    segments: Segments | None = None,
+    causal_layers: int | None = None,
+    **unused: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attention within each segment of a packed row, causal in the first layers.
+
+    Args:
+        query: (1, heads, N, width); key and value: (1, KV heads, N, width), rotary already applied.
+        segments: where the segments lie; transformers hands it through from the model's call.
+        sliding_window: tokens a query may look back, itself included, or None; as many ahead where it is not causal.
+        causal_layers: in so many of the first layers a token sees no later one; None: in all.
+
+    Returns:
+        (1, N, heads, width), and None in place of the attention weights.
+
+    Raises:
+        ModelError: the model does not hand `segments` through, or its attention has a part (soft capping, sinks, a
+            mask of its own, attention dropout) that this function does not compute.
+    """
+    name = type(module).__name__
+    if segments is None or attention_mask is not None:
+        raise ModelError(f"{name} cannot run on packed texts: it does not pass its attention arguments through.")
+    extras = [key for key in ("softcap", "s_aux", "position_bias") if unused.get(key) is not None]
+    if extras or dropout > 0:
+        raise ModelError(f"{name} uses {', '.join(extras) or 'attention dropout'}, which packed attention lacks.")
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, heads, width)
+    output = segment_attention(
+        query,
+        key,
+        value,
+        segments,
+        scaling=scaling,
+        sliding_window=sliding_window,
+        is_causal=causal_layers is None or _layer_of(module) < causal_layers,
+    )
+    return output[None], None
+
+
+def _layer_of(module: torch.nn.Module) -> int:
+    index = getattr(module, "layer_idx", None)
+    if index is None:
+        raise ModelError(f"{type(module).__name__} does not say which layer it is, so attention stays causal in it.")
+    return int(index)
+
+
+def segment_attention(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    *,
+    scaling: float | None = None,
+    sliding_window: int | None = None,
+    is_causal: bool = True,
+    ends_only: bool = False,
+) -> torch.Tensor:
+    """Attention within each segment.
+
+    Args:
+        query: (N, heads, width), or with `ends_only` (S, heads, width): the last token of each segment.
+        key, value: (N, KV heads, width).
+        segments: where the segments lie.
+        scaling: of the scores; None: one over the root of the width.
+        sliding_window: tokens a query may look back, itself included, or None; as many ahead if not `is_causal`.
+        is_causal: whether a query sees no later key.
+        ends_only: see `query`.
+
+    Returns:
+        Rows as `query`.
+    """
+    attend = _varlen if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _by_length
+    return attend(
+        query,
+        key,
+        value,
+        segments,
+        scaling=scaling,
+        sliding_window=sliding_window,
+        is_causal=is_causal,
+        ends_only=ends_only,
+    )
+
+
+def _by_length(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    *,
+    scaling: float | None,
+    sliding_window: int | None,
+    is_causal: bool,
+    ends_only: bool,
+) -> torch.Tensor:
+    # float32: the bfloat16 backward of this function takes three times as long on a CPU (measured).
+    dtype = query.dtype
+    query, key, value = query.float(), key.float(), value.float()
+    runs = list(segments.runs)
+    # One split, not a slice per block: the backward of a slice fills a whole row of zeros.
+    key_blocks, value_blocks = (tensor.split([n * m for _, n, m in runs]) for tensor in (key, value))
+    query_blocks = query.split([n if ends_only else n * m for _, n, m in runs])
+    outputs = []
+    for (_, count, length), *rows in zip(runs, query_blocks, key_blocks, value_blocks, strict=True):
+        q, k, v = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in rows)
+        is_windowed = sliding_window is not None and length > sliding_window
+        mask = None
+        if is_windowed:
+            mask = _window_mask(length, sliding_window, query.device, is_causal=is_causal)[-q.shape[2] :]
+        output = scaled_dot_product_attention(
+            q,
+            k,
+            v,
+            attn_mask=mask,
+            is_causal=is_causal and not (is_windowed or ends_only),
+            scale=scaling,
+            enable_gqa=query.shape[1] != key.shape[1],
+        )  # (count, heads, length, width)
+        outputs.append(output.transpose(1, 2).flatten(0, 1))
+    return torch.cat(outputs).to(dtype)
+
+
+def _window_mask(length: int, window: int | None, device: torch.device, *, is_causal: bool) -> torch.Tensor:
+    assert window is not None
+    position = torch.arange(length, device=device)
+    distance = position[:, None] - position[None, :]
+    return (distance >= 0) & (distance < window) if is_causal else distance.abs() < window
+
+
+def _varlen(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    *,
+    scaling: float | None,
+    sliding_window: int | None,
+    is_causal: bool,
+    ends_only: bool,
+) -> torch.Tensor:
+    from torch.nn.attention.varlen import varlen_attn
+
+    longest = segments.lengths[-1]
+    # Fewer queries than keys: flash attention aligns them at the segment's end, so an end sees all of its segment.
+    query_seqlens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
+    # (look back, look ahead); -1 is "no limit". The query itself is not counted here.
+    reach = -1 if sliding_window is None else sliding_window - 1
+    window = (reach, 0 if is_causal else reach)
+    output = varlen_attn(
+        query.contiguous(),
+        key.contiguous(),
+        value.contiguous(),
+        query_seqlens if ends_only else segments.cu_seqlens,
+        segments.cu_seqlens,
+        1 if ends_only else longest,
+        longest,
+        scale=scaling,
+        window_size=window,
+        enable_gqa=query.shape[1] != key.shape[1],
+    )
+    assert isinstance(output, torch.Tensor)
+    return output
+
+
+AttentionInterface.register(PACKED_ATTENTION, packed_attention)

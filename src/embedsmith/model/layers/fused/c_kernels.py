@@ -1,0 +1,256 @@
+"""The kernels of kernels.c under the `Kernels` interface; tensors go by address. `build.py` builds them."""
+
+import ctypes
+from typing import Any
+
+import torch
+
+from embedsmith.model.layers.dropout import DropoutMask
+from embedsmith.model.layers.fused.kernels import Activation, AttentionShape, Norm, NormState
+
+_KINDS = {"silu": 0, "gelu": 1}
+_SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
+
+
+class _Dropout(ctypes.Structure):
+    """`dropout_t`."""
+
+    _fields_ = [
+        ("seed0", ctypes.c_uint32),
+        ("seed1", ctypes.c_uint32),
+        ("threshold", ctypes.c_uint32),
+        ("keep_scale", ctypes.c_float),
+        ("rows", ctypes.c_void_p),
+        ("first_row", ctypes.c_int64),
+    ]
+
+
+class _Attention(ctypes.Structure):
+    """`attention_t`."""
+
+    _fields_ = [
+        ("cu_seqlens", ctypes.c_void_p),
+        *((name, ctypes.c_int64) for name in ("num_segments", "longest", "heads", "kv_heads", "dim")),
+        *((name, ctypes.c_int64) for name in ("rotary_dim", "window")),
+        ("ends_only", ctypes.c_int32),
+        ("is_causal", ctypes.c_int32),
+        ("scale", ctypes.c_float),
+        ("cos", ctypes.c_void_p),
+        ("sin", ctypes.c_void_p),
+    ]
+
+
+class CKernels:
+    """Compiled loops for CPU tensors in bfloat16 or float32."""
+
+    name = "C"
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+        # Where there are tile instructions (AMX), oneDNN's products are several times faster than plain vectors.
+        has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
+        self.products = CProducts(library) if library.has_products() and not has_tiles else None
+
+    def add_norm(
+        self, x: torch.Tensor, updates: tuple[torch.Tensor, ...], *, alpha: float, norm: Norm, dtype: torch.dtype,
+        keep: bool,
+    ) -> tuple[torch.Tensor, NormState | None]:  # fmt: skip
+        """As `Kernels.add_norm`."""
+        h = torch.empty(x.shape, dtype=dtype)
+        state = NormState(torch.empty_like(h), torch.empty(len(x))) if keep else None
+        first, second = (*updates, None, None)[:2]
+        _call(
+            self._library, "add_norm", dtype, x, first, second, ctypes.c_float(alpha), norm.weight, norm.bias,
+            ctypes.c_float(norm.eps), ctypes.c_int32(norm.is_centered), h, state and state.normed,
+            state and state.scale, *x.shape,
+        )  # fmt: skip
+        return h, state
+
+    def norm_backward(
+        self,
+        gradients: tuple[torch.Tensor, ...],
+        *,
+        state: NormState,
+        norm: Norm,
+        dx: torch.Tensor,
+        alpha: float,
+    ) -> torch.Tensor:
+        """As `Kernels.norm_backward`."""
+        first, second = (*gradients, None)[:2]
+        out = torch.empty_like(state.normed)
+        _call(
+            self._library, "norm_backward", out.dtype, first, second, state.normed, state.scale, norm.weight,
+            ctypes.c_int32(norm.is_centered), dx, out, ctypes.c_float(alpha), *dx.shape,
+        )  # fmt: skip
+        return out
+
+    def activate(self, x: torch.Tensor, *, activation: Activation) -> torch.Tensor:
+        """As `Kernels.activate`."""
+        width = x.shape[1] // (2 if activation.is_gated else 1)
+        out = torch.empty(len(x), width, dtype=x.dtype)
+        _call(self._library, "activation", x.dtype, x, out, *_kind(activation), len(x), width)
+        return out
+
+    def activate_backward(self, x: torch.Tensor, dy: torch.Tensor, *, activation: Activation) -> None:
+        """As `Kernels.activate_backward`."""
+        _call(self._library, "activation_backward", x.dtype, x, dy, *_kind(activation), *dy.shape)
+
+    def project(self, x: torch.Tensor, w: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
+        """As `Kernels.project`."""
+        u = torch.empty(len(x), len(w))
+        _call(
+            self._library,
+            "project",
+            x.dtype,
+            x,
+            x.stride(0),
+            w,
+            _dropout(mask),
+            ctypes.c_float(scale),
+            u,
+            len(x),
+            *w.shape,
+        )
+        return u
+
+    def expand_add(self, u: torch.Tensor, w: torch.Tensor, *, y: torch.Tensor, mask: DropoutMask, scale: float) -> None:
+        """As `Kernels.expand_add`."""
+        _call(
+            self._library,
+            "expand_add",
+            y.dtype,
+            u,
+            w,
+            _dropout(mask),
+            ctypes.c_float(scale),
+            y,
+            y.stride(0),
+            len(y),
+            *w.shape,
+        )
+
+    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask) -> torch.Tensor:
+        """As `Kernels.outer`."""
+        out = torch.empty(u.shape[1], x.shape[1])
+        _call(self._library, "outer", x.dtype, u, x, x.stride(0), _dropout(mask), out, len(x), *out.shape)
+        return out
+
+    def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: AttentionShape) -> torch.Tensor:
+        """As `Kernels.attention`."""
+        assert k.stride(0) == v.stride(0)
+        out = torch.empty(q.shape, dtype=q.dtype)
+        _call(
+            self._library,
+            "attention",
+            q.dtype,
+            _attention(shape),
+            q,
+            q.stride(0),
+            k,
+            v,
+            k.stride(0),
+            out,
+            out.stride(0),
+        )
+        return out
+
+    def attention_backward(
+        self,
+        q: torch.Tensor,
+        k: torch.Tensor,
+        v: torch.Tensor,
+        dy: torch.Tensor,
+        *,
+        shape: AttentionShape,
+        into: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    ) -> None:
+        """As `Kernels.attention_backward`."""
+        assert [tensor.stride() for tensor in into] == [tensor.stride() for tensor in (q, k, v)]
+        _call(
+            self._library, "attention_backward", q.dtype, _attention(shape), q, q.stride(0), k, v, k.stride(0), dy,
+            dy.stride(0), *into,
+        )  # fmt: skip
+
+
+class CProducts:
+    """`Products` of products.h, for processors that multiply bfloat16 and have no tile instructions."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        self._library = library
+
+    def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
+        """As `Products.add`."""
+        assert x.dtype is torch.bfloat16 and x.is_contiguous() and into.is_contiguous()
+        _call(self._library, "add_product", None, x, panels, into, ctypes.c_float(alpha), *x.shape, into.shape[1])
+
+    def activate(
+        self,
+        x: torch.Tensor,
+        panels: torch.Tensor,
+        bias: torch.Tensor | None,
+        *,
+        num_out: int,
+        activation: Activation,
+        keep: bool,
+    ) -> tuple[torch.Tensor | None, torch.Tensor]:
+        """As `Products.activate`."""
+        assert x.dtype is torch.bfloat16 and x.is_contiguous()
+        before = torch.empty(len(x), num_out, dtype=x.dtype) if keep else None
+        after = torch.empty(len(x), num_out // (2 if activation.is_gated else 1), dtype=x.dtype)
+        _call(
+            self._library, "product_activation", None, x, panels, bias, before, after, *_kind(activation), *x.shape,
+            after.shape[1],
+        )  # fmt: skip
+        return before, after
+
+    def activate_backward(
+        self, dy: torch.Tensor, panels: torch.Tensor, *, x: torch.Tensor, activation: Activation
+    ) -> None:
+        """As `Products.activate_backward`."""
+        assert dy.dtype is x.dtype is torch.bfloat16 and dy.is_contiguous() and x.is_contiguous()
+        width = x.shape[1] // (2 if activation.is_gated else 1)
+        _call(
+            self._library, "product_activation_backward", None, dy, panels, x, *_kind(activation), *dy.shape, width
+        )  # fmt: skip
+
+
+def _call(library: ctypes.CDLL, name: str, dtype: torch.dtype | None, *arguments: object) -> None:
+    converted: list[Any] = []
+    for argument in arguments:
+        if isinstance(argument, torch.Tensor):
+            assert argument.stride(-1) == 1
+            converted.append(ctypes.c_void_p(argument.data_ptr()))
+        elif isinstance(argument, int):
+            converted.append(ctypes.c_int64(argument))
+        elif isinstance(argument, ctypes.Structure):
+            converted.append(ctypes.byref(argument))
+        else:
+            converted.append(argument)
+    getattr(library, f"{name}_{_SUFFIX[dtype]}" if dtype else name)(*converted)
+
+
+def _kind(activation: Activation) -> tuple[ctypes.c_int32, ctypes.c_int32]:
+    return ctypes.c_int32(_KINDS[activation.kind]), ctypes.c_int32(activation.is_gated)
+
+
+def _dropout(mask: DropoutMask) -> _Dropout:
+    rows = mask.rows.data_ptr() if mask.rows is not None else None
+    return _Dropout(*mask.seed, mask.threshold, mask.keep_scale, rows, mask.first_row)
+
+
+def _attention(shape: AttentionShape) -> _Attention:
+    return _Attention(
+        cu_seqlens=shape.segments.cu_seqlens.data_ptr(),
+        num_segments=len(shape.segments.lengths),
+        longest=shape.segments.lengths[-1],
+        heads=shape.num_heads,
+        kv_heads=shape.num_kv_heads,
+        dim=shape.head_dim,
+        rotary_dim=2 * shape.cos.shape[1],
+        window=shape.window or 0,
+        ends_only=shape.ends_only,
+        is_causal=shape.is_causal,
+        scale=shape.scaling,
+        cos=shape.cos.data_ptr(),
+        sin=shape.sin.data_ptr(),
+    )

@@ -1,0 +1,106 @@
+"""A packed row through all decoder layers of a frozen model with LoRA, with a backward written by hand.
+
+    input_ids (1, N) -> residual stream x (N, H) float32
+      per layer   x -> norm -> qkv -> attention -> out -> + x -> norm -> up -> activation -> down -> + x
+    -> final norm -> (N, H), or (S, H) for the end of each segment only
+
+The base is frozen, so backward forms no weight gradients, and stops at the lowest layer with an adapter. Saved per
+token and layer: both norms' values, q, k, v and the MLP's inner rows, in the backbone's precision; everything else is
+computed again inside the kernels. With `ends_only` the last layer computes queries, output and MLP for S rows only.
+Cost: 2 P N operations forward, 2 P N backward, P the parameters outside the embedding.
+
+Relations: equal to the plain path (transformers' own layers with `packed_attention`); see tests/model/layers/fused.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from embedsmith.model.layers.fused.choice import choose_kernels
+from embedsmith.model.layers.fused.forward import Forward, groups_of, lowest_adapted
+from embedsmith.model.layers.fused.kernels import Kernels
+from embedsmith.model.layers.fused.layout import read_layout, rotary_tables
+from embedsmith.model.layers.segments import PackedTexts
+
+
+class FusedDecoder:
+    """The decoder layers of `model`, fused; `why_not_fused(model)` must be None.
+
+    Args:
+        model: frozen; its linear layers share memory with the fused ones from here on.
+        kernels: None: the fastest that work on the model's device.
+        num_bidirectional: in so many of the last layers a token sees later ones too.
+    """
+
+    def __init__(self, model: PreTrainedModel, *, kernels: Kernels | None = None, num_bidirectional: int = 0) -> None:
+        self.model = model
+        config = model.config
+        widths = (config.hidden_size, config.intermediate_size, model.layers[0].self_attn.head_dim)
+        self.kernels = kernels or choose_kernels(model.device, widths=widths)
+        self.layout = read_layout(model, kernels=self.kernels, num_bidirectional=num_bidirectional)
+        self._cos, self._sin = rotary_tables(model, 256)
+
+    def __call__(self, packed: PackedTexts, *, ends_only: bool = False, num_exact: int = 0) -> torch.Tensor:
+        """Hidden states after the final norm, float32: (N, H), or with `ends_only` (S, H).
+
+        Args:
+            packed: the texts.
+            ends_only: only each segment's last token is wanted.
+            num_exact: this many of the first layers compute in float32 whatever the model's precision; without graph.
+        """
+        self._grow_tables(packed.segments.lengths[-1])
+        forward = Forward(self.layout, packed, kernels=self.kernels, rotary=(self._cos, self._sin), ends_only=ends_only)
+        parameters = self._trained_parameters() if torch.is_grad_enabled() else []
+        if not parameters:
+            return forward.run(first_saved=len(self.layout.layers), num_exact=num_exact)
+        assert num_exact == 0, "layers of another precision have no backward"
+        return _Autograd.apply(forward, *parameters)
+
+    @property
+    def saved_bytes_per_token(self) -> int:
+        """What a forward keeps of one token for backward, all layers together."""
+        model = self.model
+        width = 0
+        for layer in self.layout.layers[lowest_adapted(self.layout.layers) :]:
+            heads = [group.num_columns for group in (layer.qkv, layer.q, layer.kv) if group]
+            num_norms = 2 if layer.mlp_norm else 1
+            width += sum(heads) + layer.up.num_columns + num_norms * model.config.hidden_size
+            width += self.layout.num_heads * self.layout.head_dim if layer.out.is_adapted else 0
+        return width * self.layout.dtype.itemsize
+
+    @contextmanager
+    def plain_layers(self) -> Iterator[None]:
+        """Run a block in which transformers' own layers work; outside, their weights may lie here alone."""
+        groups = [group for layer in self.layout.layers for group in groups_of(layer)]
+        for group in groups:
+            group.fill_layers()
+        try:
+            yield
+        finally:
+            for group in groups:
+                group.empty_layers()
+
+    def _trained_parameters(self) -> list[torch.nn.Parameter]:
+        groups = (group for layer in self.layout.layers for group in groups_of(layer))
+        return [parameter for group in groups for parameter in group.parameters() if parameter.requires_grad]
+
+    def _grow_tables(self, num_positions: int) -> None:
+        if num_positions > len(self._cos):
+            self._cos, self._sin = rotary_tables(self.model, 2 * num_positions)
+
+
+class _Autograd(torch.autograd.Function):
+    """Hands the hidden states to autograd, and their gradient back to `Forward`."""
+
+    @staticmethod
+    def forward(ctx: Any, forward: Forward, *parameters: torch.nn.Parameter) -> torch.Tensor:
+        ctx.run, ctx.parameters = forward, parameters
+        return forward.run(first_saved=forward.lowest_adapted)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        gradients = ctx.run.backward(gradient)
+        return (None, *(gradients.get(parameter) for parameter in ctx.parameters))

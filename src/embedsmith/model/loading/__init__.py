@@ -1,0 +1,1 @@
+"""MODEL -> a frozen backbone, its tokenizer, its adapter, and how it embeds."""

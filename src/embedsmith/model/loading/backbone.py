@@ -1,0 +1,256 @@
+"""MODEL -> a frozen decoder without its LM head, ready for packed texts, and its tokenizer.
+
+MODEL is a built-in name, a hub id, a local folder, a finished run's folder, or an adapter in peft's format (its base is
+loaded here, the adapter in `adapter.py`). Only safetensors weights and in-tree architectures are loaded: no pickle, no
+remote code; MiniCPM runs as Granite (`minicpm.py`).
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
+from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from embedsmith.model.layers.attention import PACKED_ATTENTION
+from embedsmith.model.loading.builtin import BUILTIN_MODELS, builtin_model_folder
+from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
+from embedsmith.model.loading.minicpm import check_all_taken, granite_config, is_minicpm
+from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
+from embedsmith.model.loading.tokenizer_files import load_tokenizer
+from embedsmith.settings.config import Precision, Quantization
+from embedsmith.support.errors import ConfigError, ModelError
+
+SETTINGS_FILE = "embedding.json"
+ADAPTER_FILE = "adapter_config.json"
+
+
+@dataclass(frozen=True)
+class Backbone:
+    """A frozen decoder.
+
+    Attributes:
+        name: what the user called it: built-in name, hub id or folder.
+        model: the transformer stack; its last hidden state is after the final norm.
+        tokenizer: as the model's own folder defines it.
+    """
+
+    name: str
+    model: PreTrainedModel
+    tokenizer: Any
+
+
+def find_model(model: str) -> str:
+    """The model folder inside a run that trained all weights; anything else as it is."""
+    inner = Path(model) / "model"
+    return str(inner) if (inner / SETTINGS_FILE).exists() else model
+
+
+def find_adapter(model: str) -> Path | None:
+    """The adapter's folder, if MODEL is a finished run's folder, or a folder or hub id of an adapter in peft's format.
+
+    Raises:
+        ModelError: the folder is a run without an adapter, a model and an adapter at once, or neither.
+    """
+    folder = Path(model)
+    if not folder.is_dir():
+        return None if model in BUILTIN_MODELS else _find_hub_adapter(model)
+    if (folder / ADAPTER_FILE).exists():
+        if any(folder.glob("model*.safetensors")):
+            raise ModelError(
+                f"The folder {folder} holds a model (model*.safetensors) and an adapter ({ADAPTER_FILE}).\n"
+                "Move one of them to a folder of its own."
+            )
+        return folder
+    if (folder / "config.json").exists():
+        return None
+    for candidate in (folder / "adapter", folder):
+        if (candidate / SETTINGS_FILE).exists() or (candidate / ADAPTER_FILE).exists():
+            return candidate
+    if (folder / "run.yaml").exists():
+        raise ModelError(f"The run {folder} holds no adapter yet: it was stopped before its first evaluation.")
+    raise ModelError(
+        f"The folder {folder} holds neither a model (config.json) nor an adapter ({ADAPTER_FILE}) nor a run (adapter/)."
+    )
+
+
+def weights_folder(model: str) -> Path:
+    """Where MODEL's own weights lie: its adapter, the model inside a run that trained all weights, or MODEL itself.
+
+    Raises:
+        ModelError: as `find_adapter`.
+    """
+    inner = find_model(model)
+    return find_adapter(inner) or Path(inner)
+
+
+def _find_hub_adapter(model: str) -> Path | None:
+    if not (found := find_file(model, ADAPTER_FILE)):
+        return None
+    for name in ("adapter_model.safetensors", SETTINGS_FILE):
+        find_file(model, name)  # fetched into the same folder
+    return found.parent
+
+
+def load_backbone(
+    model: str,
+    *,
+    precision: Precision = Precision.AUTO,
+    device: torch.device,
+    quantization: Quantization = Quantization.NONE,
+) -> Backbone:
+    """Load a decoder for packed texts.
+
+    Raises:
+        ModelError: there is no such model, its weights are not safetensors, or it is no decoder that takes packed
+            attention.
+        MissingExtraError: its tokenizer or its quantisation needs a package that is not installed.
+    """
+    source = str(builtin_model_folder(model)) if model in BUILTIN_MODELS else model
+    config, is_mapped = _load_config(model, source)
+    _check_decoder(model, config)
+    dtype = choose_dtype(precision, device)
+    options = loading_options(quantization, dtype=dtype, device=device)
+    try:
+        network, report = AutoModel.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            attn_implementation=PACKED_ATTENTION,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named below, in one line
+            # A named commit: from "main", pickled weights would make transformers ask the hub's robot for a conversion.
+            revision=getattr(config, "_commit_hash", None) or "main",
+            **options,
+        )
+        tokenizer = load_tokenizer(source, config=config)
+    except (OSError, ValueError, SafetensorError) as error:
+        advice = f"\n{conversion_advice(source)}" if _has_only_pickles(source, error) else ""
+        raise ModelError(f"The model '{model}' cannot be loaded: {_first_line(error)}{advice}") from error
+    _check_weights(report, model=model)
+    if is_mapped:
+        check_all_taken(report["unexpected_keys"], name=model)
+    network.requires_grad_(False)
+    network.train(mode=False)
+    use_differentiable_products(network)
+    # A quantised one is there already, and cannot be moved.
+    return Backbone(name=model, model=network if options else network.to(device), tokenizer=tokenizer)
+
+
+def load_model_tokenizer(model: str) -> Any:
+    """The tokenizer alone of a model: built-in name, hub id or folder with config.json.
+
+    Raises:
+        ModelError: there is no such model, or it has no usable tokenizer.
+        MissingExtraError: its tokenizer needs a package that is not installed.
+    """
+    source = str(builtin_model_folder(model)) if model in BUILTIN_MODELS else model
+    config, _ = _load_config(model, source)
+    try:
+        return load_tokenizer(source, config=config)
+    except (OSError, ValueError) as error:
+        raise ModelError(f"The tokenizer of '{model}' cannot be loaded: {_first_line(error)}") from error
+
+
+def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
+    """The number format that `precision` means on `device`."""
+    if precision is Precision.AUTO:
+        is_fast = (
+            torch.cuda.is_bf16_supported()
+            if device.type == "cuda"
+            else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+        )
+        return torch.bfloat16 if is_fast else torch.float32
+    return torch.bfloat16 if precision is Precision.BF16 else torch.float32
+
+
+def choose_precision(precision: Precision | str) -> Precision:
+    """The precision of that name.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    if precision not in list(Precision):
+        raise ConfigError(f"precision is {precision!r}; it must be one of {', '.join(Precision)}.")
+    return Precision(precision)
+
+
+def choose_device(device: str | None = None) -> torch.device:
+    """The device asked for, else CUDA where there is one, else the CPU."""
+    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+
+
+def _load_config(model: str, source: str) -> tuple[Any, bool]:
+    """The configuration, and whether it is another family's that stands for this one."""
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(source)
+        if is_minicpm(values):
+            config = granite_config(values, name=model)
+            config._commit_hash = values.get("_commit_hash")
+            return config, True
+        config = AutoConfig.from_pretrained(source)
+    except (OSError, ValueError, StrictDataclassError) as error:
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"'{model}' needs program code from its own folder, which embedsmith never runs.\n"
+                "Choose a model whose architecture transformers knows, or MiniCPM."
+            ) from error
+        is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+        reason = "there is no such folder." if is_path and not Path(source).exists() else _first_line(error)
+        raise ModelError(
+            f"There is no model '{model}' that can be loaded: {reason}\n"
+            f"It may be a built-in name ({', '.join(BUILTIN_MODELS)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
+            "a folder with config.json, or a run folder."
+        ) from error
+    if (weights := str(getattr(config, "transformers_weights", None) or ".safetensors")).endswith(".bin"):
+        raise ModelError(f"'{model}' names {weights} as its weights.\n{conversion_advice(source)}")
+    return config, False
+
+
+def _check_decoder(model: str, config: Any) -> None:
+    kind = config.model_type
+    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    if config.is_encoder_decoder or is_encoder or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise ModelError(
+            f"'{model}' (model_type {kind}) is not a decoder language model.\n"
+            "embedsmith fine-tunes decoders such as Llama, Qwen, Gemma, Phi, Mistral, SmolLM2, MiniCPM."
+        )
+    network = AutoModel._model_mapping[type(config)]
+    if not network.is_backend_compatible():
+        raise ModelError(
+            f"'{model}' (model_type {kind}) does not take its attention from transformers' attention interface, so "
+            "packed texts would see each other."
+        )
+
+
+def _check_weights(report: Any, *, model: str) -> None:
+    if report["missing_keys"]:
+        raise ModelError(
+            f"The weights of '{model}' are incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
+            "Download or save the model again."
+        )
+    if report["mismatched_keys"]:
+        name, found, expected = min(report["mismatched_keys"])
+        raise ModelError(
+            f"The weights of '{model}' do not fit its config.json: {name} is {tuple(found)}, not {tuple(expected)}.\n"
+            "Download or save the model again."
+        )
+
+
+def _has_only_pickles(source: str, error: Exception) -> bool:
+    """Whether weights were missed as safetensors; a hub repository is not searched, transformers' words suffice."""
+    if Path(source).is_dir():
+        has_safetensors = any(Path(source).glob("*.safetensors"))
+        return not has_safetensors and any(Path(source).glob("pytorch_model*.bin"))
+    return isinstance(error, OSError) and "model.safetensors" in str(error)
+
+
+def _first_line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,0 +1,52 @@
+"""A backbone's output matrix, which it is loaded without: states -> logits over the vocabulary."""
+
+from dataclasses import dataclass
+
+import torch
+from transformers import AutoModelForCausalLM
+
+from embedsmith.model.loading.backbone import Backbone
+from embedsmith.model.loading.builtin import BUILTIN_MODELS, builtin_model_folder
+from embedsmith.support.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Head:
+    """The output matrix and what else makes logits.
+
+    Attributes:
+        weight: (V, H), frozen.
+        bias: (V,) or None.
+        scaling: logits are divided by it (Granite, MiniCPM).
+    """
+
+    weight: torch.Tensor
+    bias: torch.Tensor | None = None
+    scaling: float = 1.0
+
+    def logits(self, states: torch.Tensor) -> torch.Tensor:
+        """(n, H) -> (n, V) float32."""
+        products = (states.to(self.weight.dtype) @ self.weight.T).float()
+        return (products if self.bias is None else products + self.bias.float()) / self.scaling
+
+
+def load_head(backbone: Backbone) -> Head:
+    """The head of a model; where it shares the embedding's weights, no byte is read.
+
+    Raises:
+        ModelError: a head of its own cannot be read: the model is a run, or no plain folder or hub id.
+    """
+    config = backbone.model.config
+    scaling = float(getattr(config, "logits_scaling", 1.0))
+    if config.tie_word_embeddings:
+        return Head(backbone.model.get_input_embeddings().weight.detach(), scaling=scaling)
+    name = str(builtin_model_folder(backbone.name)) if backbone.name in BUILTIN_MODELS else backbone.name
+    try:
+        model = AutoModelForCausalLM.from_pretrained(name, dtype=backbone.model.dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise ModelError(
+            f"The output matrix of '{backbone.name}' cannot be read: {error}\nChoose a model whose folder holds it."
+        ) from error
+    layer = model.get_output_embeddings()
+    bias = None if layer.bias is None else layer.bias.detach().to(backbone.model.device)
+    return Head(layer.weight.detach().to(backbone.model.device), bias, scaling)

@@ -1,0 +1,55 @@
+"""A model, or a finished run with its adapter taken into the weights, so that another stage can build on it.
+
+The sum is formed in float32 and cast once. A run may itself build on a run.
+"""
+
+from pathlib import Path
+
+import torch
+
+from embedsmith.model.loading.adapter import load_adapter
+from embedsmith.model.loading.backbone import Backbone, choose_dtype, find_adapter, find_model, load_backbone
+from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.settings.config import Precision, Quantization
+from embedsmith.support.errors import ConfigError
+
+
+def load_base(
+    model: str,
+    *,
+    precision: Precision,
+    device: torch.device,
+    quantization: Quantization = Quantization.NONE,
+) -> Backbone:
+    """Load MODEL as something to put an adapter on.
+
+    Raises:
+        ModelError: as `load_backbone` and `load_adapter`.
+        ConfigError: a run is to be quantised, which its adapter would have to survive.
+    """
+    model = find_model(model)
+    folder = find_adapter(model)
+    if folder is None:
+        return load_backbone(model, precision=precision, device=device, quantization=quantization)
+    if quantization is not Quantization.NONE:
+        raise ConfigError(
+            f"model.quantization is {quantization}, but '{model}' is a run, whose adapter would have to be merged "
+            "first.\n"
+            "Export it as a merged model and train on that, or leave model.quantization at none."
+        )
+    base = load_base(EmbeddingSettings.read(folder).base_model, precision=Precision.FP32, device=device)
+    merge_adapter(base, folder=folder)
+    base.model.to(choose_dtype(precision, device))
+    return Backbone(name=model, model=base.model, tokenizer=base.tokenizer)
+
+
+def merge_adapter(backbone: Backbone, *, folder: Path) -> None:
+    """Add a saved adapter to the weights of a backbone in float32; nothing of peft's stays on it.
+
+    Raises:
+        ModelError: the adapter does not fit.
+    """
+    assert backbone.model.dtype is torch.float32, "bfloat16 would lose small updates"
+    merged = load_adapter(backbone, folder=folder).merge_and_unload()
+    assert merged is backbone.model
+    merged.requires_grad_(False)

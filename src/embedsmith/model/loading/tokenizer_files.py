@@ -1,0 +1,75 @@
+"""A checkpoint's tokenizer files -> a fast tokenizer: tokenizer.json as it is, or a SentencePiece model, converted.
+
+The conversion is transformers'. It fits BPE models as Llama's and Gemma's are; so a converted tokenizer is compared
+with SentencePiece itself on a few texts, and refused when it cuts them otherwise.
+"""
+
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from tokenizers.normalizers import Prepend, Replace, Sequence
+from transformers import AutoTokenizer, LlamaTokenizer
+
+from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.support.errors import MissingExtraError, ModelError
+
+PIECES_FILE = "tokenizer.model"
+# Spaces, accents composed and not, compatibility characters, other scripts, and what no vocabulary has.
+_PROBES = (
+    "The library on Mill Street opens at nine.",
+    "two  spaces,   three, tab\tand end ",
+    " a space before, 1234.5 %",
+    "caf\u00e9 cafe\u0301 \uff26\uff55\uff4c\uff4c \ufb01n\u2026 x\u00b2",
+    "\u4f60\u597d\uff0c\u4e16\u754c \u043f\u0440\u0438\u0432\u0435\u0442 \U0001f642 \U00013000",
+)
+
+
+def load_tokenizer(source: str, *, config: Any) -> Any:
+    """The tokenizer of a checkpoint.
+
+    Args:
+        source: local folder or hub id.
+        config: the model's configuration.
+
+    Raises:
+        MissingExtraError: there is a SentencePiece model alone, and what reads it is not installed.
+        ModelError: that model cannot be converted to a fast tokenizer with the same tokens.
+        OSError, ValueError: there are no tokenizer files, or they are damaged.
+    """
+    pieces = None if find_file(source, "tokenizer.json") else find_file(source, PIECES_FILE)
+    if pieces is None:
+        return AutoTokenizer.from_pretrained(source, config=config)
+    for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf")):
+        if not _is_installed(module):
+            raise MissingExtraError(package, extra="sentencepiece", needed_for=f"The tokenizer of '{source}'")
+    # Granite's own tokenizer class is none in particular, and MiniCPM's is Llama's.
+    kind = LlamaTokenizer if config.model_type == "granite" else AutoTokenizer
+    tokenizer = kind.from_pretrained(source)
+    if isinstance(tokenizer, LlamaTokenizer):
+        # transformers 5 puts no space before a text that starts with one; SentencePiece, and all older versions, do.
+        tokenizer.backend_tokenizer.pre_tokenizer = None
+        tokenizer.backend_tokenizer.normalizer = Sequence([Prepend("\u2581"), Replace(" ", "\u2581")])
+    _check_conversion(tokenizer, pieces, source=source)
+    return tokenizer
+
+
+def _is_installed(module: str) -> bool:
+    try:
+        return find_spec(module) is not None
+    except ModuleNotFoundError:
+        return False  # the package around it is missing already
+
+
+def _check_conversion(tokenizer: Any, pieces: Path, *, source: str) -> None:
+    from sentencepiece import SentencePieceProcessor
+
+    processor = SentencePieceProcessor(model_file=str(pieces))
+    for probe in _PROBES:
+        expected, found = processor.encode(probe), tokenizer.encode(probe, add_special_tokens=False)
+        if expected != found:
+            raise ModelError(
+                f"The tokenizer of '{source}' ({PIECES_FILE}, without tokenizer.json) cannot be converted faithfully: "
+                f"{probe!r} becomes {found}, but should be {expected}.\n"
+                "Put the model's tokenizer.json beside it."
+            )

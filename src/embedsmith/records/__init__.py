@@ -1,0 +1,1 @@
+"""Plain records that pass between the rooms."""

@@ -1,0 +1,1 @@
+"""Every setting, typed; recipes and command lines -> settings; families; prompts."""

@@ -1,0 +1,331 @@
+"""RunConfig: every setting of a run, typed, with its meaning.
+
+Leaf names are the ones Hugging Face users know and occur once each. `recipe.py` reads them.
+"""
+
+from enum import StrEnum
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from embedsmith.settings.prompts import INSTRUCTION_FIELD, resolve_template
+
+
+class Pooling(StrEnum):
+    """How a text's hidden states become one vector.
+
+    `last`: the state at the last token, the end token (the paper). `mean`: the average over all tokens.
+    `weighted_mean`: the average weighted by position 1, 2, 3 ... (SGPT, Muennighoff 2022: later tokens of a causal
+    model saw more). `concat`: last and mean side by side, twice as wide (Roth et al. 2025). Where a prompt gives the
+    text twice, averages are over the second copy and what follows it.
+    """
+
+    LAST = "last"
+    MEAN = "mean"
+    WEIGHTED_MEAN = "weighted_mean"
+    CONCAT = "concat"
+
+
+class Side(StrEnum):
+    """Which prompt a text gets: queries ask, documents are found. Both are alike where there is no `query_prompt`."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class Precision(StrEnum):
+    """Number format of the frozen backbone; adapter weights are float32 always.
+
+    `auto` takes bf16 where the machine multiplies bf16 matrices in hardware, else fp32.
+    """
+
+    AUTO = "auto"
+    BF16 = "bf16"
+    FP32 = "fp32"
+
+
+class Quantization(StrEnum):
+    """How the frozen base's linear layers are stored: whole, or in 8 or 4 bits (QLoRA)."""
+
+    NONE = "none"
+    EIGHT_BIT = "8bit"
+    FOUR_BIT = "4bit"
+
+
+class Loss(StrEnum):
+    """What is minimised; `training/loss.py` has the formulas.
+
+    `auto` takes `info_nce` for triplets and pairs, `cosent` for scored pairs. `angle` is AnglE's, for scored pairs.
+    `mntp` is no embedding loss: it adapts a model to attention both ways, as the stage before one (LLM2Vec).
+    """
+
+    AUTO = "auto"
+    INFO_NCE = "info_nce"
+    COSENT = "cosent"
+    ANGLE = "angle"
+    MNTP = "mntp"
+
+
+def _no_bool(value: Any) -> Any:
+    # pydantic would read `true` as 1; in a recipe it is a slip.
+    if isinstance(value, bool):
+        raise ValueError("should be a number, not true or false")
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return [value] if isinstance(value, (str, dict)) else value
+
+
+def _as_template(value: str | None) -> str | None:
+    return None if value is None else resolve_template(value)
+
+
+Int = Annotated[int, BeforeValidator(_no_bool)]
+Float = Annotated[float, BeforeValidator(_no_bool)]
+Names = Annotated[list[str], BeforeValidator(_as_list)]
+Template = Annotated[str | None, AfterValidator(_as_template)]
+
+
+class Section(BaseModel):
+    """Base of all sections: unknown keys are faults, values cannot change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+
+class ModelSection(Section):
+    """The language model and how its states become an embedding."""
+
+    model: str = "smollm2-135m"
+    """Built-in name, hub id or local folder of a decoder; or a finished run, whose adapter becomes part of the weights.
+    """
+    pooling: Pooling = Pooling.LAST
+    """last, mean, weighted_mean or concat (last and mean side by side)."""
+    prompt: Template = None
+    """Template around every text, with {text} once (twice: echo embeddings), or the name of a known one; none: the bare
+    text."""
+    query_prompt: Template = None
+    """Template around queries: anchors, and both sentences of scored pairs; none: as prompt."""
+    instruction: str | None = None
+    """Fills {instruction} in a prompt, where a row of data has none of its own."""
+    end_token: bool = True
+    """Whether the end token is put behind every text; false: a prompt's last token is the last one (PromptEOL)."""
+    bidirectional_layers: Annotated[Int, Field(ge=0)] | Literal["all"] = 0
+    """In how many of the last layers a token sees the whole text, not only what stands before it; all: every layer."""
+    max_length: Int = Field(default=150, ge=2)
+    """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token."""
+    precision: Precision = Precision.AUTO
+    """Of the frozen backbone: auto, bf16 or fp32."""
+    quantization: Quantization = Quantization.NONE
+    """Of the frozen base: none, 8bit or 4bit (QLoRA); takes less memory and more time."""
+    fused: bool = True
+    """Whether families that have fused blocks run through them; false: transformers' own layers, slower and equal."""
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt has a place for an instruction."""
+        return any(INSTRUCTION_FIELD in (template or "") for template in (self.prompt, self.query_prompt))
+
+
+class TrainSource(Section):
+    """A source of triplets with an instruction of its own."""
+
+    files: str
+    """File, glob, hub dataset id, or `sample`."""
+    instruction: str | None = None
+    """Fills {instruction} in the prompts of its rows; a column `instruction` in the file goes before it."""
+    symmetric: bool = False
+    """Whether positives and negatives are queries too, as in NLI and STS data."""
+
+
+class DataSection(Section):
+    """The triplets, pairs or scored pairs to learn from; which of them, the columns say."""
+
+    train: Annotated[list[str | TrainSource], BeforeValidator(_as_list)] = Field(default=["sample"], min_length=1)
+    """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
+    columns: dict[str, str] = {}
+    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}, or
+    {sentence1: ..., sentence2: ..., score: ...} for scored pairs."""
+    max_triplets: Int | None = Field(default=None, ge=1)
+    """Use only this many rows, drawn at random, the same ones in every run; a smaller draw is part of a larger one.
+    None: all."""
+
+    @property
+    def source_names(self) -> list[str]:
+        """The sources without what is said of them."""
+        return [source if isinstance(source, str) else source.files for source in self.train]
+
+
+class AdapterSection(Section):
+    """LoRA (Hu et al. 2021), saved in peft's format; or every weight of the model."""
+
+    method: Literal["lora", "full"] = "lora"
+    """lora, or full: all weights are trained, in float32, and saved as a model folder."""
+    lora_r: Int = Field(default=8, ge=1)
+    """Rank."""
+    lora_alpha: Float = Field(default=32, gt=0)
+    """The update is scaled by lora_alpha / lora_r."""
+    lora_dropout: Float = Field(default=0.1, ge=0, lt=1)
+    """Share of the adapter's inputs set to zero while training."""
+    target_modules: Names | None = Field(default=None, min_length=1)
+    """Names of the linear layers to adapt; none: query and value projections of the family."""
+    init_lora_weights: Literal["gaussian", "kaiming"] = "gaussian"
+    """Start of LoRA's A matrices; B starts at zero."""
+
+
+class TrainingSection(Section):
+    """The contrastive training run."""
+
+    max_steps: Int | None = Field(default=None, ge=1)
+    """Optimizer steps; none: as many as num_train_epochs needs."""
+    num_train_epochs: Float = Field(default=1.0, gt=0)
+    """Passes over the data, where max_steps is not given."""
+    batch_size: Int = Field(default=64, ge=2)
+    """Triplets per step; each sees the positives and negatives of all others."""
+    max_tokens: Int | None = Field(default=None, ge=1)
+    """Tokens that keep what backward needs at one time: bounds memory. What a batch has beyond it is computed twice,
+    with the same gradients. None: as many as half of the free memory holds."""
+    learning_rate: Float = Field(default=1e-3, gt=0)
+    """Peak, reached after the warm-up."""
+    warmup_steps: Int | None = Field(default=None, ge=0)
+    """Steps of linear rise, before the cosine fall to zero; none: a tenth of the run."""
+    weight_decay: Float = Field(default=1e-4, ge=0)
+    """Of AdamW."""
+    max_grad_norm: Float = Field(default=1.0, gt=0)
+    """Gradients with a larger norm are scaled down to it."""
+    temperature: Float = Field(default=0.05, gt=0)
+    """Divides cosine similarities in the loss; sentence-transformers' `scale` is its inverse."""
+    loss: Loss = Loss.AUTO
+    """auto, info_nce (triplets and pairs), cosent or angle (scored pairs), or mntp (adapts to attention both ways)."""
+    mask_rate: Float = Field(default=0.2, gt=0, le=1)
+    """Share of the tokens that mntp hides."""
+    mask_token: str = "_"  # noqa: S105 (no password)
+    """What stands for a token that mntp hides."""
+    use_hard_negatives: bool = True
+    """Whether the data's negatives are candidates too."""
+    hard_negative_weight: Float = Field(default=1.0, ge=0)
+    """How many times a row's own hard negative counts in its denominator (SimCSE's alpha); 1: as any other."""
+    matryoshka_dims: list[Annotated[Int, Field(ge=1)]] = []
+    """Widths the first dimensions shall be good at by themselves; the loss is the mean over them and the full width.
+    Empty: the full width only."""
+    seed: Int = Field(default=7, ge=0)
+    """Fixes adapter start, order of data and dropout."""
+    save_steps: Int | None = Field(default=None, ge=1)
+    """Steps between checkpoints to resume from; none: as eval_steps."""
+    report_to: Names = []
+    """Trackers besides metrics.jsonl: tensorboard, wandb."""
+
+
+class TeacherSection(Section):
+    """Another embedding model that helps with the training; it is not trained and not needed afterwards."""
+
+    teacher: str | None = None
+    """Any MODEL, or a sentence-transformers folder or hub id."""
+    guide: bool = False
+    """Whether candidates are left out that the teacher finds closer to the anchor than the positive (GISTEmbed)."""
+    margin: Float = Field(default=0.0, ge=-2, le=2)
+    """Of that comparison, in cosine: left out is what lies above the positive's similarity minus this."""
+    distill_weight: Float = Field(default=0.0, ge=0, le=1)
+    """Share of the loss that draws the student's similarities to the teacher's; 1: nothing else is learned from."""
+    distill_temperature: Float = Field(default=0.05, gt=0)
+    """Divides both models' cosines in that part."""
+
+
+class EvaluationSection(Section):
+    """The development set that picks the best adapter."""
+
+    dev: str | None = "sample"
+    """Scored pairs: a file, or `sample`; none: keep the last adapter."""
+    dev_columns: dict[str, str] = {}
+    """{sentence1: ..., sentence2: ..., score: ...} where they are named otherwise."""
+    eval_steps: Int | None = Field(default=None, ge=1)
+    """Steps between evaluations; none: eight times a run."""
+    eval_at_start: bool = True
+    """Whether the untrained state is scored too, before the first step."""
+
+
+class RunConfig(Section):
+    """A whole run."""
+
+    output_dir: str
+    """The run folder; must not exist yet."""
+    model: ModelSection = ModelSection()
+    data: DataSection = DataSection()
+    adapter: AdapterSection = AdapterSection()
+    training: TrainingSection = TrainingSection()
+    teacher: TeacherSection = TeacherSection()
+    evaluation: EvaluationSection = EvaluationSection()
+
+    @model_validator(mode="after")
+    def _check_trackers(self) -> "RunConfig":
+        known = ("tensorboard", "wandb")
+        unknown = [name for name in self.training.report_to if name not in known]
+        if unknown:
+            raise ValueError(f"training.report_to: unknown tracker {unknown[0]!r}, known are {', '.join(known)}")
+        return self
+
+    @model_validator(mode="after")
+    def _check_full(self) -> "RunConfig":
+        if self.adapter.method == "full":
+            if self.model.precision is Precision.BF16:
+                raise ValueError(
+                    "adapter.method is full, which trains the weights themselves in float32, but model.precision is "
+                    "bf16; set it to auto or fp32"
+                )
+            if self.model.quantization is not Quantization.NONE:
+                raise ValueError(
+                    f"adapter.method is full, but model.quantization is {self.model.quantization}: weights in few bits "
+                    "cannot be trained; set it to none"
+                )
+            idle = [
+                name
+                for name, field in AdapterSection.model_fields.items()
+                if name != "method" and getattr(self.adapter, name) != field.default
+            ]
+            if idle:
+                raise ValueError(f"adapter.method is full, with which {', '.join(idle)} does nothing; leave it away")
+        return self
+
+    @model_validator(mode="after")
+    def _check_instructions(self) -> "RunConfig":
+        given = [
+            "model.instruction" if self.model.instruction is not None else "",
+            *("data.train" for source in self.data.train if isinstance(source, TrainSource) and source.instruction),
+        ]
+        named = next(filter(None, given), None)
+        if named and not self.model.takes_instruction:
+            raise ValueError(f"{named} has an instruction, but no prompt holds {INSTRUCTION_FIELD} to put it in")
+        is_symmetric = any(isinstance(source, TrainSource) and source.symmetric for source in self.data.train)
+        if is_symmetric and self.model.query_prompt is None:
+            raise ValueError("data.train names a symmetric source, which changes nothing without model.query_prompt")
+        return self
+
+    @model_validator(mode="after")
+    def _check_teacher(self) -> "RunConfig":
+        settings, unset = self.teacher, TeacherSection()
+        is_used = settings.guide or settings.distill_weight > 0
+        if settings.teacher and not is_used:
+            raise ValueError(
+                f"teacher.teacher is {settings.teacher!r}, but nothing asks it; "
+                "set teacher.guide or teacher.distill_weight"
+            )
+        if is_used and not settings.teacher:
+            raise ValueError("teacher.guide and teacher.distill_weight need a teacher; name it with teacher.teacher")
+        if settings.margin != unset.margin and not settings.guide:
+            raise ValueError(f"teacher.margin is {settings.margin}, but does nothing without teacher.guide")
+        if settings.distill_temperature != unset.distill_temperature and not settings.distill_weight:
+            raise ValueError(
+                f"teacher.distill_temperature is {settings.distill_temperature}, but does nothing without "
+                "teacher.distill_weight"
+            )
+        if settings.distill_weight == 1 and (settings.guide or self.training.hard_negative_weight != 1):
+            raise ValueError(
+                "teacher.distill_weight is 1, which leaves nothing of the contrastive loss; "
+                "lower it, or drop teacher.guide and training.hard_negative_weight"
+            )
+        return self
+
+    def to_yaml(self) -> str:
+        """The resolved configuration as a recipe that `load_config` reads back to an equal one."""
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

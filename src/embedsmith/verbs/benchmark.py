@@ -1,0 +1,149 @@
+"""MODEL + mteb's tasks, of any type, or retrieval sets in folders -> scores, in mteb's own result files too.
+
+mteb computes every score; STS tasks with one subset get an interval besides. A run that was stopped goes on where it
+was: mteb leaves out what its result files hold already, for the same model, data and version of mteb.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+
+from embedsmith.data.beir import find_retrieval_sets, load_retrieval_set
+from embedsmith.data.readers import is_data_file
+from embedsmith.evaluation.mteb_tasks import (
+    find_mteb_tasks,
+    import_mteb,
+    load_task,
+    local_retrieval_task,
+    task_pairs,
+)
+from embedsmith.evaluation.sts import evaluate_tasks, set_name
+from embedsmith.model.embedder import Embedder
+from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore
+from embedsmith.settings.config import Pooling, Precision
+from embedsmith.support.display import encoding_progress
+from embedsmith.support.errors import ConfigError, DataError
+
+_STAND_IN = "Find text of the same meaning"
+"""A prompt that takes an instruction is loaded with one; each task then brings its own."""
+_BATCH_TEXTS = 4096  # of mteb's loader; the embedder packs them by tokens
+
+
+def run_benchmark(
+    model: str,
+    *,
+    folder: Path,
+    tasks: Sequence[str] | None = None,
+    benchmark: str | None = None,
+    data: Path | None = None,
+    pooling: Pooling | None = None,
+    dim: int | None = None,
+    prompt: str | None = None,
+    instruction: str | None = None,
+    end_token: bool | None = None,
+    base_model: str | None = None,
+    precision: Precision = Precision.AUTO,
+    console: Console | None = None,
+) -> BenchmarkResult:
+    """Run mteb's tasks.
+
+    Args:
+        model: built-in name, hub id, folder or run.
+        folder: for mteb's result files.
+        tasks: names; None: all of the benchmark, or of the folder.
+        benchmark: name of one of mteb's.
+        data: folder of retrieval sets in BEIR's layout; None: tasks are the hub's.
+        pooling: instead of the model's own.
+        dim: of the embeddings, cut to so many.
+        prompt, instruction, end_token, base_model, precision: as `evaluate`.
+        console: where progress goes; None: nowhere.
+
+    Raises:
+        MissingExtraError: mteb is not installed.
+        DataError: an unknown task or benchmark, faulty files, or the hub cannot be reached.
+        ConfigError, ModelError: by their names.
+    """
+    mteb = import_mteb()
+    from datasets import disable_progress_bars
+
+    from embedsmith.evaluation.mteb_encoder import MtebEncoder
+
+    disable_progress_bars()
+
+    chosen = find_mteb_tasks(tasks, benchmark=benchmark) if data is None else _local_tasks(data, tasks)
+    embedder = Embedder.load(
+        model,
+        pooling=pooling,
+        base_model=base_model,
+        precision=precision,
+        prompt=prompt,
+        query_prompt=prompt,
+        instruction=instruction or _STAND_IN,
+        end_token=end_token,
+    )
+    scores: dict[str, MtebScore] = {}
+    sts: list[EvaluationResult] = []
+    with encoding_progress(console or Console(quiet=True)) as (start, advance):
+        encoder = MtebEncoder(embedder, model=model, instruction=instruction, dim=dim, on_progress=advance)
+        for task in chosen:
+            start(task.metadata.name)
+            parts = list(task.metadata.tasks) if task.is_aggregate else [task]
+            for part in parts:
+                load_task(part)
+            [found] = mteb.evaluate(
+                encoder,
+                task,
+                co2_tracker=False,
+                cache=mteb.ResultCache(folder),
+                encode_kwargs={"batch_size": _BATCH_TEXTS, "show_progress_bar": False},
+                show_progress_bar=False,
+            ).task_results
+            scores[found.task_name] = MtebScore(task.metadata.type, task.metadata.main_score, float(found.get_score()))
+            if task.metadata.type == "STS" and parts == [task] and len(task.hf_subsets) == 1:
+                sts.append(_with_interval(encoder, task, model=model))
+            for part in parts:
+                part.unload_data()
+    merged = EvaluationResult(
+        model,
+        {name: result for one in sts for name, result in one.tasks.items()},
+        {name: pairs for one in sts for name, pairs in one.similarities.items()},
+    )
+    return BenchmarkResult(benchmark, scores, merged)
+
+
+def holds_retrieval_sets(folder: Path, names: Sequence[str] | None) -> bool:
+    """Whether the tasks named (None: all) in a folder are retrieval sets, and not files of scored pairs.
+
+    Raises:
+        ConfigError: they are both.
+    """
+    retrieval = set(find_retrieval_sets(folder))
+    files = {set_name(path.name) for path in folder.iterdir() if is_data_file(path.name)} if folder.is_dir() else set()
+    asked = set(names) if names else retrieval | (files if folder.resolve().name not in retrieval else set())
+    if asked & retrieval and asked - retrieval:
+        raise ConfigError(
+            f"{folder} holds retrieval sets ({', '.join(sorted(asked & retrieval))}) and scored pairs "
+            f"({', '.join(sorted(asked - retrieval))}).\nEvaluate them apart, with --tasks."
+        )
+    return bool(asked & retrieval)
+
+
+def _with_interval(encoder: Any, task: Any, *, model: str) -> EvaluationResult:
+    def embed(texts: list[str]) -> dict[str, np.ndarray]:
+        return {model: encoder.encode([{"text": texts}], task_metadata=task.metadata)}
+
+    return evaluate_tasks(embed, tasks={task.metadata.name: task_pairs(task)})[model]
+
+
+def _local_tasks(folder: Path, names: Sequence[str] | None) -> list[Any]:
+    found = find_retrieval_sets(folder)
+    unknown = [name for name in names or [] if name not in found]
+    if unknown or not found:
+        raise DataError(
+            f"{folder} has no retrieval set {', '.join(unknown) or 'at all'} (corpus.jsonl, queries.jsonl, "
+            f"qrels/test.tsv).\nIt holds: {', '.join(found) or 'none'}."
+        )
+    return [local_retrieval_task(name, load_retrieval_set(found[name])) for name in names or found]

@@ -1,0 +1,99 @@
+"""Models, or files that hold their evaluation -> which is better, with what certainty.
+
+A model is one name or several with commas between them: the seeds of one recipe, which count as one model.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from embedsmith.evaluation.correlation import NUM_DRAWS
+from embedsmith.evaluation.saved import load_evaluation
+from embedsmith.evaluation.significance import SEED_SPREAD, SeedScores, TaskScores, compare
+from embedsmith.records.results import Comparison, EvaluationResult
+from embedsmith.support.errors import ConfigError, DataError, list_faults
+from embedsmith.verbs.evaluate import evaluate
+
+SAVED_SUFFIX = ".json"
+
+
+def compare_models(
+    models: Sequence[str],
+    *,
+    tasks: Sequence[str] | None = None,
+    data: Path | str | None = None,
+    num_draws: int = NUM_DRAWS,
+    seed_spread: float = SEED_SPREAD,
+    console: Console | None = None,
+) -> list[Comparison]:
+    """Compare every model with the first one, on the same pairs.
+
+    Args:
+        models: two or more; each a MODEL, or the `results.json` of `embedsmith evaluate MODEL --out`, or several of
+            them with commas between: seeds of one recipe.
+        tasks: names, as `evaluate` takes them; None: for files alone, all that they hold.
+        data: folder of the tasks' files.
+        num_draws: of bootstrap and permutations.
+        seed_spread: see `significance.compare`.
+        console: where progress goes; None: nowhere.
+
+    Raises:
+        ConfigError: fewer than two models.
+        DataError: files hold other tasks or other pairs.
+        ModelError, MissingExtraError: by their names.
+    """
+    if len(models) < 2:
+        raise ConfigError("A comparison needs two models or more: embedsmith compare A B")
+    names = dict.fromkeys(name for model in models for name in model.split(","))
+    evaluated = {name: _evaluated(name, tasks, data, console) for name in names}
+    groups: dict[str, list[EvaluationResult]] = {}
+    for model in models:
+        label = model
+        while label in groups:  # a model beside itself is a fair question
+            label += " (again)"
+        groups[label] = [evaluated[name] for name in model.split(",")]
+    return compare(_aligned(groups, tasks), num_draws=num_draws, seed_spread=seed_spread)
+
+
+def _aligned(groups: Mapping[str, Sequence[EvaluationResult]], tasks: Sequence[str] | None) -> dict[str, TaskScores]:
+    """By task, all models; raises DataError where one lacks a task or was scored on other pairs."""
+    first = next(iter(groups.values()))[0]
+    names = list(tasks or first.tasks)
+    faults = []
+    for result in (result for results in groups.values() for result in results):
+        missing = [name for name in names if name not in result.similarities]
+        if missing or (tasks is None and set(result.tasks) != set(names)):
+            faults.append(f"{result.model} has {', '.join(result.tasks)}; asked for are {', '.join(names)}")
+        faults += [
+            f"{result.model} was scored on other pairs of {name} than {first.model}"
+            for name in names
+            if name not in missing and name in first.similarities
+            if result.similarities[name].fingerprint != first.similarities[name].fingerprint
+        ]
+    if faults:
+        raise DataError(
+            list_faults(
+                "These models cannot be compared:",
+                faults,
+                advice="Evaluate them on the same files, or name the tasks that all of them have with --tasks.",
+            )
+        )
+    return {
+        name: TaskScores(
+            gold=first.similarities[name].gold,
+            models={
+                label: SeedScores([result.similarities[name].cosine for result in results])
+                for label, results in groups.items()
+            },
+        )
+        for name in names
+    }
+
+
+def _evaluated(
+    name: str, tasks: Sequence[str] | None, data: Path | str | None, console: Console | None
+) -> EvaluationResult:
+    if name.endswith(SAVED_SUFFIX):
+        return load_evaluation(Path(name))
+    return next(iter(evaluate(name, tasks=tasks, data=data, console=console).values()))

@@ -1,0 +1,98 @@
+"""What a run will take on this machine, before it runs: tokens, time and memory, from a few of its own steps.
+
+The run's own batches are drawn and counted, the largest of them goes first (it decides the memory), some others are
+timed, and so is the encoding of a part of the development set. Nothing is written. Cost: loading, and a dozen steps.
+"""
+
+import time
+from itertools import islice
+
+import numpy as np
+
+from embedsmith.data.pairs import ScoredPairs
+from embedsmith.evaluation.sts import score_task
+from embedsmith.model.embedder import Embedder
+from embedsmith.records.results import Plan
+from embedsmith.settings.config import RunConfig, Side
+from embedsmith.support.environment import peak_bytes
+from embedsmith.training.batching import contrastive_batches
+from embedsmith.training.distributed import Processes
+from embedsmith.training.loop import make_optimizer, trained_parameters
+from embedsmith.training.memory import tokens_that_fit
+from embedsmith.training.step import pack_batch, take_step
+from embedsmith.verbs.prepare import PreparedRun, prepare_run
+
+_COUNTED_BATCHES = 64
+_WARM_UP_STEPS = 3
+_TIMED_STEPS = 8
+_TIMED_TEXTS = 400
+
+
+def plan_run(config: RunConfig) -> Plan:
+    """Estimate what `train` will take with this configuration on this machine.
+
+    Raises:
+        DataError, ModelError, ConfigError, MissingExtraError: as `train`, which would fail in the same way.
+    """
+    started = time.perf_counter()
+    run = prepare_run(config)
+    start_s = time.perf_counter() - started
+    settings, embedder = config.training, run.embedder
+    drawn = contrastive_batches(run.triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
+    batches = list(islice(drawn, min(run.schedule.max_steps, _COUNTED_BATCHES)))
+    counts = [
+        pack_batch(embedder, batch=run.triplets.rows(rows), objective=run.objective).num_tokens for rows in batches
+    ]
+    seconds_per_token = _time_steps(run, batches=batches, counts=counts)
+    tokens_per_step = float(np.mean(counts))
+    return Plan(
+        num_rows=len(run.triplets),
+        num_steps=run.schedule.max_steps,
+        num_epochs=run.schedule.max_steps * settings.batch_size / len(run.triplets),
+        tokens_per_step=tokens_per_step,
+        step_s=seconds_per_token * tokens_per_step,
+        num_evaluations=len(run.schedule.evaluated_at) if run.dev else 0,
+        evaluation_s=_time_evaluation(embedder, run.dev) if run.dev else 0.0,
+        start_s=start_s,
+        peak_bytes=peak_bytes(embedder.device),
+        device=f"{embedder.device}, {str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.path}",
+    )
+
+
+def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int]) -> float:
+    """Seconds a token, optimizer included; the largest batch goes first, untimed."""
+    parameters = trained_parameters(run.embedder)
+    optimizer = make_optimizer(parameters, settings=run.config.training)
+    largest = int(np.argmax(counts))
+    # A run shorter than what is timed goes round again.
+    timed = [index % len(batches) for index in range(_TIMED_STEPS)]
+    num_tokens, seconds = 0, 0.0
+    for place, index in enumerate([*[largest] * _WARM_UP_STEPS, *timed]):
+        started = time.perf_counter()
+        _, count = take_step(
+            run.embedder,
+            batch=run.triplets.rows(batches[index]),
+            objective=run.objective,
+            max_tokens=run.config.training.max_tokens or tokens_that_fit(run.embedder),
+            processes=Processes(run.accelerator),
+        )
+        run.accelerator.clip_grad_norm_(parameters, run.config.training.max_grad_norm).item()
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=True)
+        if place >= _WARM_UP_STEPS:
+            num_tokens += count
+            seconds += time.perf_counter() - started
+    return seconds / num_tokens
+
+
+def _time_evaluation(embedder: Embedder, dev: ScoredPairs) -> float:
+    """Encoding a part of the texts, scaled up by tokens, and the statistics of all pairs."""
+    texts = list(dict.fromkeys([*dev.sentence1, *dev.sentence2]))
+    sizes = [len(ids) for ids in embedder.tokenizer.tokenize(texts, prompts=embedder.prompt_of(Side.QUERY)).ids]
+    chosen = np.random.default_rng(0).permutation(len(texts))[:_TIMED_TEXTS]
+    started = time.perf_counter()
+    embedder.encode([texts[index] for index in chosen], side=Side.QUERY)
+    encoding_s = (time.perf_counter() - started) * sum(sizes) / sum(sizes[index] for index in chosen)
+    started = time.perf_counter()
+    score_task(np.random.default_rng(0).random(len(dev)), dev.scores)
+    return encoding_s + time.perf_counter() - started

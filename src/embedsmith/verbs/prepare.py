@@ -1,0 +1,127 @@
+"""A configuration -> everything a run needs, all of it checked: what fails early fails here.
+
+Used by `train`, which then trains, and by `plan`, which only takes a few steps.
+"""
+
+import logging
+import os
+from dataclasses import dataclass, replace
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+
+from embedsmith.data.pairs import ScoredPairs, load_pairs
+from embedsmith.data.table import TripletTable
+from embedsmith.data.triplets import load_triplets
+from embedsmith.model.doctor import examine
+from embedsmith.model.embedder import Embedder
+from embedsmith.settings.config import Loss, ModelSection, Precision, RunConfig
+from embedsmith.settings.prompts import INSTRUCTION_FIELD
+from embedsmith.support.errors import MissingExtraError
+from embedsmith.training.distributed import Processes
+from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction
+from embedsmith.training.objective import Objective, make_objective
+from embedsmith.training.schedule import Schedule, make_schedule
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A run that is ready for its first step.
+
+    Attributes:
+        config: as resolved.
+        triplets: its data.
+        dev: its development set, if there is one.
+        embedder: has a fresh adapter.
+        objective: what is minimised.
+        accelerator: devices, processes, trackers.
+        schedule: its length, and when what happens.
+    """
+
+    config: RunConfig
+    triplets: TripletTable
+    dev: ScoredPairs | None
+    embedder: Embedder
+    objective: Objective | MaskedPrediction
+    accelerator: Accelerator
+    schedule: Schedule
+
+
+def prepare_run(config: RunConfig) -> PreparedRun:
+    """Load and check data, model, tokens, objective and the length of the run; nothing is written.
+
+    Raises:
+        DataError, ModelError, ConfigError, MissingExtraError: by their names.
+    """
+    accelerator = _start(config)
+    triplets = load_triplets(config.data.train, columns=config.data.columns)
+    if config.data.max_triplets:
+        triplets = triplets.draw(config.data.max_triplets)
+    if triplets.has_instructions and not config.model.takes_instruction:
+        log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
+    schedule = make_schedule(config, num_triplets=len(triplets))
+    dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
+    embedder = _load_embedder(config, device=accelerator.device)
+    objective = _make_objective(config, triplets=triplets, embedder=embedder)
+    return PreparedRun(config, triplets, dev, embedder, objective, accelerator, schedule)
+
+
+def load_base(settings: ModelSection, **options: Any) -> Embedder:
+    """What a run starts from, embedding as the run does; `options` are further ones of `Embedder.load`."""
+    return Embedder.load(
+        settings.model,
+        pooling=settings.pooling,
+        prompt=settings.prompt,
+        query_prompt=settings.query_prompt,
+        instruction=settings.instruction,
+        end_token=settings.end_token,
+        bidirectional_layers=settings.bidirectional_layers,
+        max_length=settings.max_length,
+        as_base=True,
+        **options,
+    )
+
+
+def is_first_process() -> bool:
+    """Of several processes, whether this is the one that writes and talks."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _start(config: RunConfig) -> Accelerator:
+    trackers = config.training.report_to
+    for tracker in trackers:
+        if find_spec(tracker) is None:
+            raise MissingExtraError(tracker, extra=tracker, needed_for=f"training.report_to: {tracker}")
+    # Without the flag accelerate takes no notice of other processes on a machine without an accelerator.
+    on_cpu = not torch.accelerator.is_available()
+    accelerator = Accelerator(cpu=on_cpu, log_with=list(trackers) or None, project_dir=config.output_dir)
+    Processes(accelerator).check_batch(config.training.batch_size)
+    return accelerator
+
+
+def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
+    is_full = config.adapter.method == "full"
+    embedder = load_base(
+        config.model,
+        precision=Precision.FP32 if is_full else config.model.precision,
+        quantization=config.model.quantization,
+        device=str(device),
+        fused=config.model.fused and not is_full,  # fused blocks form no gradients of weights
+    )
+    examine(embedder).raise_if_wrong()
+    torch.manual_seed(config.training.seed)
+    embedder.add_adapter(config.adapter)
+    return embedder
+
+
+def _make_objective(config: RunConfig, *, triplets: TripletTable, embedder: Embedder) -> Objective | MaskedPrediction:
+    if config.training.loss is Loss.MNTP:
+        return make_masked_prediction(config, backbone=embedder.backbone)
+    objective = make_objective(config, data=triplets, dim=embedder.dim, device=embedder.device)
+    if config.training.matryoshka_dims:
+        embedder.settings = replace(embedder.settings, matryoshka_dims=objective.widths)
+    return objective

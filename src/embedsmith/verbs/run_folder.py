@@ -1,0 +1,91 @@
+"""A run's folder <-> what it tells of the run: recipe, metrics, what it took, where it ran."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from embedsmith.data.table import TripletTable
+from embedsmith.model.embedder import Embedder
+from embedsmith.records.findings import Cost, RunRecord
+from embedsmith.settings.config import RunConfig
+from embedsmith.support import files
+from embedsmith.support.environment import describe_environment, peak_bytes
+from embedsmith.support.errors import RunError
+from embedsmith.training.loop import Outcome
+from embedsmith.training.metrics import METRICS_FILE, read_metrics
+
+CONFIG_FILE = "run.yaml"
+OUTCOME_FILE = "outcome.json"
+
+
+def write_outcome(
+    folder: Path,
+    *,
+    config: RunConfig,
+    embedder: Embedder,
+    outcome: Outcome,
+    triplets: TripletTable,
+    num_processes: int,
+) -> None:
+    """Write what a run of so many processes did, what it took and where it ran."""
+    model, device = embedder.backbone.model, embedder.device
+    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    num_all = sum(parameter.numel() for parameter in model.parameters())
+    where = f"{str(model.dtype).removeprefix('torch.')} on {device.type}, {embedder.path}"
+    kept = f"step {outcome.best_step} of {outcome.num_steps}" + (
+        ", best on the development pairs" if outcome.best else ", the last"
+    )
+    trained_on = f"{len(triplets):,} {triplets.kind}"
+    facts = {
+        "model": f"{config.model.model}, {where}",
+        "trained": f"{trained:,} of {num_all:,} parameters",
+        "data": f"{trained_on}: {', '.join(config.data.source_names)}",
+        "kept": kept,
+    }
+    cost = Cost(
+        num_steps=outcome.num_steps,
+        num_tokens=outcome.num_tokens,
+        elapsed_s=outcome.elapsed_s,
+        peak_bytes=peak_bytes(device),
+        num_threads=torch.get_num_threads() * num_processes,
+        num_gpus=num_processes if device.type == "cuda" else 0,
+    )
+    record = {
+        "family": model.config.model_type,
+        "trained_on": trained_on,
+        "facts": facts,
+        "cost": asdict(cost),
+        "environment": describe_environment(device),
+    }
+    files.write_json(folder / OUTCOME_FILE, record)
+
+
+def is_run(folder: Path | str) -> bool:
+    """Whether a folder is that of a run."""
+    return (Path(folder) / CONFIG_FILE).exists()
+
+
+def read_outcome(folder: Path) -> dict[str, Any]:
+    """The record that `write_outcome` wrote; raises RunError when the run is not finished, or the file damaged."""
+    try:
+        outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+        return {name: outcome[name] for name in ("family", "trained_on", "facts", "cost", "environment")}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{folder} is not the folder of a finished run ({OUTCOME_FILE}: {error!r}).\n"
+            f"Finish it with: embedsmith train --resume {folder}"
+        ) from error
+
+
+def read_run(folder: Path, *, title: str) -> RunRecord:
+    """What the folder of a finished run tells; raises RunError when it is none, or damaged."""
+    outcome = read_outcome(folder)
+    return RunRecord(
+        title=title,
+        config_yaml=(folder / CONFIG_FILE).read_text(encoding="utf-8"),
+        metrics=tuple(read_metrics(folder / METRICS_FILE)),
+        facts={**outcome["facts"], **Cost(**outcome["cost"]).lines, **outcome["environment"]},
+    )

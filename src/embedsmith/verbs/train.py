@@ -1,0 +1,148 @@
+"""train: a configuration -> a run folder, by way of data, model, training and evaluation."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+
+from embedsmith.data.pairs import ScoredPairs
+from embedsmith.evaluation.sts import pair_similarities, score_task
+from embedsmith.model.embedder import Embedder
+from embedsmith.records.results import EvaluationResult, TaskResult
+from embedsmith.settings.config import RunConfig, Side
+from embedsmith.settings.recipe import load_config
+from embedsmith.support import files
+from embedsmith.support.display import TrainingDisplay
+from embedsmith.support.errors import ModelError, RunError
+from embedsmith.training.loop import Outcome, train_adapter
+from embedsmith.verbs.card import write_card
+from embedsmith.verbs.prepare import is_first_process, prepare_run
+from embedsmith.verbs.run_folder import CONFIG_FILE, write_outcome
+
+DEV_TASK = "dev"
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run.
+
+    Attributes:
+        config: as resolved.
+        embedder: holds the adapter that was kept.
+        outcome: steps, tokens, time.
+        dev: score of the kept adapter on the development set, if there is one.
+        num_triplets: size of the training data.
+    """
+
+    config: RunConfig
+    embedder: Embedder
+    outcome: Outcome
+    dev: EvaluationResult | None
+    num_triplets: int
+
+
+def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> Run:
+    """Train an adapter into the run folder `config.output_dir`.
+
+    Started on several processes (by torchrun or accelerate), they share each batch, and the first one writes.
+    Everything that can fail early does so before the folder is made: data, model, doctor, length of the run.
+
+    Args:
+        config: the run.
+        resume: go on from the folder's newest checkpoint.
+        console: where progress goes; None: nowhere.
+
+    Raises:
+        RunError: the folder exists (or, to resume, does not), or the loss is not finite.
+        DataError, ModelError, ConfigError, MissingExtraError: by their names.
+    """
+    console = console or Console(quiet=True)
+    folder = Path(config.output_dir)
+    if not resume and is_first_process():
+        check_run_folder(folder)
+    run = prepare_run(config)
+    embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
+    console.print(
+        f"{len(triplets)} {triplets.kind}, {run.schedule.max_steps} steps of {config.training.batch_size}; "
+        f"model {config.model.model} ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, "
+        f"{embedder.path})",
+        highlight=False,
+    )
+
+    def evaluate_dev() -> TaskResult:
+        assert dev is not None
+        try:
+            return score_dev(embedder, dev)
+        except ModelError as error:
+            raise RunError(f"The model has collapsed in training. {error}\nLower training.learning_rate.") from error
+
+    accelerator.wait_for_everyone()  # nobody may find the folder made by another process before looking for it
+    with _run_folder(folder):
+        if accelerator.is_main_process:
+            files.write_text(folder / CONFIG_FILE, config.to_yaml())
+        if config.training.report_to:
+            accelerator.init_trackers("embedsmith")
+        with TrainingDisplay(console, max_steps=run.schedule.max_steps) as display:
+            outcome = train_adapter(
+                embedder,
+                config=config,
+                triplets=triplets,
+                objective=run.objective,
+                evaluate=evaluate_dev if dev else None,
+                accelerator=accelerator,
+                display=display,
+                resume=resume,
+            )
+        accelerator.wait_for_everyone()  # for the main process to have written the adapter
+        accelerator.end_training()
+        if outcome.best_step != outcome.num_steps:
+            embedder.trained.reload(folder / embedder.trained.folder_name)
+        dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
+        if accelerator.is_main_process:
+            write_outcome(
+                folder,
+                config=config,
+                embedder=embedder,
+                outcome=outcome,
+                triplets=triplets,
+                num_processes=accelerator.num_processes,
+            )
+            write_card(folder, dev=dev_result)
+    return Run(config, embedder, outcome, dev_result, len(triplets))
+
+
+def check_run_folder(folder: Path) -> None:
+    """Raise RunError when a run folder is taken; an empty folder is not."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise RunError(f"The run folder {folder} exists already.\nChoose another output_dir, or remove it.")
+
+
+def resume_run(folder: Path | str, *, console: Console | None = None) -> Run:
+    """Go on with a run that was stopped; it ends as if it had not been. Errors as `train`."""
+    path = Path(folder) / CONFIG_FILE
+    if not path.exists():
+        raise RunError(f"{folder} is no run folder: it has no {CONFIG_FILE}.")
+    config = load_config(path, overrides={"output_dir": str(folder)})
+    return train(config, resume=True, console=console)
+
+
+@contextmanager
+def _run_folder(folder: Path) -> Iterator[None]:
+    """Make the run folder; if the block fails before anything worth keeping is in it, take it away again."""
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    except BaseException:
+        kept = any((folder / name).exists() for name in ("adapter", "model"))
+        if not kept and not any((folder / "checkpoints").glob("*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
+
+
+def score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
+    """Score an embedder on a development set; raises ModelError when its embeddings cannot be ranked."""
+    similarities = pair_similarities(lambda texts: {DEV_TASK: embedder.encode(texts, side=Side.QUERY)}, dev)
+    return score_task(similarities[DEV_TASK], dev.scores, task="the development set")

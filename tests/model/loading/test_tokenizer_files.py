@@ -1,0 +1,106 @@
+"""Tokenizers as the files define them: tokenizer.json unchanged, SentencePiece models as SentencePiece cuts."""
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from tokenizers import Tokenizer
+
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading import tokenizer_files
+from embedsmith.support.errors import MissingExtraError, ModelError
+from tests.published import SAVERS, save_gemma_2b, save_minicpm
+from tests.tiny import TEXTS, WORDS
+
+LIKE_LLAMA = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "model_type": "bpe"}
+TRICKY = [*TEXTS, "the  cat,  café\t 12.5 %", " rain 你好 🙂", "Ｆｕｌｌ x²"]
+
+
+def train_pieces(path: Path, **settings: object) -> Path:
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter([*TEXTS, *WORDS] * 4),
+        model_writer=model,
+        vocab_size=400,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=3,
+        **settings,
+    )
+    path.write_bytes(model.getvalue())
+    return path
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_ids_are_those_of_tokenizer_json_with_one_end_token(tmp_path: Path, name: str) -> None:
+    folder = SAVERS[name](tmp_path / "m")
+    reference = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    values = json.loads((folder / "config.json").read_text())
+    start = [] if name == "phi-2" else [values["bos_token_id"]]
+    for text, ids in zip(TRICKY, Embedder.load(str(folder)).tokenizer(TRICKY), strict=True):
+        expected = reference.encode(text, add_special_tokens=False).ids
+        assert ids.tolist() == [*start, *expected, values["eos_token_id"]]
+
+
+def test_an_edited_tokenizer_config_changes_nothing(tmp_path: Path) -> None:
+    folder = save_minicpm(tmp_path / "m")
+    expected = [ids.tolist() for ids in Embedder.load(str(folder)).tokenizer(TRICKY)]
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "add_eos_token": True, "pad_token": "</s>"}))
+    assert [ids.tolist() for ids in Embedder.load(str(folder)).tokenizer(TRICKY)] == expected
+
+
+def test_a_sentencepiece_model_alone(tmp_path: Path) -> None:
+    folder = save_minicpm(tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    pieces = SentencePieceProcessor(model_file=str(train_pieces(folder / "tokenizer.model", **LIKE_LLAMA)))
+    for text, ids in zip(TRICKY, Embedder.load(str(folder)).tokenizer(TRICKY), strict=True):
+        assert ids.tolist() == [1, *pieces.encode(text), 2]
+
+
+def test_tokenizer_json_goes_before_a_sentencepiece_model(tmp_path: Path) -> None:
+    folder = save_minicpm(tmp_path / "m")
+    expected = [ids.tolist() for ids in Embedder.load(str(folder)).tokenizer(TRICKY)]
+    (folder / "tokenizer.model").write_bytes(b"never read")
+    assert [ids.tolist() for ids in Embedder.load(str(folder)).tokenizer(TRICKY)] == expected
+
+
+def test_a_sentencepiece_model_that_cannot_be_converted(tmp_path: Path) -> None:
+    folder = save_minicpm(tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    train_pieces(folder / "tokenizer.model", model_type="bpe")  # normalises, and drops spaces
+    with pytest.raises(ModelError, match=r"(?s)cannot be converted faithfully: .* should be \[.*tokenizer\.json"):
+        Embedder.load(str(folder))
+
+
+def test_gemma_s_sentencepiece_model_alone(tmp_path: Path) -> None:
+    folder = save_gemma_2b(tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    settings = {**LIKE_LLAMA, "add_dummy_prefix": False, "pad_id": 0, "eos_id": 1, "bos_id": 2, "unk_id": 3}
+    settings |= {"pad_piece": "<pad>", "eos_piece": "<eos>", "bos_piece": "<bos>"}
+    pieces = SentencePieceProcessor(model_file=str(train_pieces(folder / "tokenizer.model", **settings)))
+    for text, ids in zip(TRICKY, Embedder.load(str(folder)).tokenizer(TRICKY), strict=True):
+        assert ids.tolist() == [2, *pieces.encode(text), 1]
+
+
+@pytest.mark.parametrize("module", ["sentencepiece", "google.protobuf"])
+def test_what_reads_a_sentencepiece_model_may_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, module: str
+) -> None:
+    folder = save_minicpm(tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    train_pieces(folder / "tokenizer.model", **LIKE_LLAMA)
+    real = tokenizer_files.find_spec
+    monkeypatch.setattr(tokenizer_files, "find_spec", lambda name: None if name == module else real(name))
+    with pytest.raises(MissingExtraError, match=r"(?s)The tokenizer of .* needs .*embedsmith\[sentencepiece\]"):
+        Embedder.load(str(folder))
+
+
+def test_no_tokenizer_files(tmp_path: Path) -> None:
+    folder = save_minicpm(tmp_path / "m")
+    (folder / "tokenizer.json").unlink()
+    with pytest.raises(ModelError):
+        Embedder.load(str(folder))

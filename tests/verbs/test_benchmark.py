@@ -1,0 +1,195 @@
+"""Every type of task of mteb's: scores as of its own run of the exported model, and prompts where they belong."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import mteb
+import numpy as np
+import pytest
+from sentence_transformers import SentenceTransformer
+
+from embedsmith.cli import run_command
+from embedsmith.evaluation.saved import load_evaluation
+from embedsmith.export.folders import Format, export
+from embedsmith.model.embedder import Embedder
+from embedsmith.settings.config import Precision
+from embedsmith.support.errors import DataError
+from embedsmith.verbs import benchmark
+from embedsmith.verbs.benchmark import run_benchmark
+from tests.evaluation.mteb_sets import ALL, FIRST, NUM_ROWS, SECOND, Rank, Search, Similarity, Together, Topics
+from tests.tiny import write_pairs
+
+
+@pytest.fixture
+def own_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Names are found among the tasks in memory, as the hub's would be."""
+    known = {task.metadata.name: task for task in (*ALL, Together)}
+    every = [task.metadata.name for task in ALL]
+    monkeypatch.setattr(benchmark, "find_mteb_tasks", lambda names, **_: [known[name]() for name in names or every])
+
+
+@pytest.mark.filterwarnings("ignore:The fill_missing parameter", "ignore:The `get_sentence_emb")  # in mteb's wrapper
+@pytest.mark.usefixtures("own_tasks")
+def test_scores_equal_mtebs_own_run(model_folders: dict[str, str], tmp_path: Path) -> None:
+    export(model_folders["llama"], folder=tmp_path / "st", to=Format.SENTENCE_TRANSFORMERS)
+    found = run_benchmark(model_folders["llama"], folder=tmp_path / "mteb", precision=Precision.FP32)
+    other = SentenceTransformer(str(tmp_path / "st"), device="cpu")
+    expected = mteb.evaluate(other, [task() for task in ALL], cache=None, co2_tracker=False, show_progress_bar=False)
+    assert [one.task_name for one in expected.task_results] == list(found.scores)
+    for one in expected.task_results:
+        assert found.scores[one.task_name].score == pytest.approx(one.get_score(), abs=1e-6), one.task_name
+    assert len({round(one.score, 4) for one in found.scores.values()}) == len(ALL)  # nothing trivial is compared
+    assert found.mean == pytest.approx(np.mean([one.get_score() for one in expected.task_results]), abs=1e-6)
+    assert found.mean_of_kinds == pytest.approx(found.mean)  # one task of each type
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_similarity_has_an_interval_and_every_task_a_file_of_mtebs(
+    model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Similarity", "Topics"])
+    own = found.sts.tasks["Similarity"]
+    assert own.cosine_spearman == pytest.approx(found.scores["Similarity"].score, abs=1e-6)
+    assert own.ci95[0] < own.cosine_spearman < own.ci95[1]
+    written = {path.stem: json.loads(path.read_text()) for path in tmp_path.rglob("*.json")}
+    for name in ("Similarity", "Topics"):
+        assert written[name]["scores"]["test"][0]["main_score"] == pytest.approx(found.scores[name].score)
+    assert written["model_meta"]["name"].startswith("embedsmith/")
+    assert written["model_meta"]["embed_dim"] == 64
+
+    def forbidden(*_: object, **__: object) -> None:
+        raise AssertionError("encoded again")
+
+    monkeypatch.setattr(Embedder, "encode", forbidden)
+    again = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Topics"])
+    assert again.scores["Topics"].score == pytest.approx(found.scores["Topics"].score, abs=1e-6)  # kept with 6 digits
+    with pytest.raises(AssertionError, match="encoded again"):  # another width is another model
+        run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Topics"], dim=16)
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_a_task_made_of_tasks(model_folders: dict[str, str], tmp_path: Path) -> None:
+    found = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Together", "Search"])
+    assert set(found.scores) == {"Together", "Search"}
+    parts = {path.stem: json.loads(path.read_text()) for path in tmp_path.rglob("*.json")}
+    own = [parts[name]["scores"]["test"][0]["main_score"] for name in ("Search", "Rank")]
+    assert found.scores["Together"].score == pytest.approx(np.mean(own), abs=1e-5)
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_prompts_and_instructions_go_to_their_side(
+    model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, str | None, list[str]]] = []
+    encode = Embedder.encode
+
+    def spy(self: Embedder, texts: list[str], *, side: str, instruction: str | None, **rest: Any) -> np.ndarray:
+        asked.append((str(side), instruction, texts))
+        return encode(self, texts, side=side, instruction=instruction, **rest)
+
+    monkeypatch.setattr(Embedder, "encode", spy)
+    run_benchmark(
+        model_folders["llama"],
+        folder=tmp_path,
+        tasks=["Similarity", "Search", "Topics", "Rank"],
+        prompt="Instruct: {instruction} Query: {text}",
+    )
+    told = {(side, instruction) for side, instruction, texts in asked if set(texts) & set(FIRST)}
+    assert told == {
+        ("query", str(Similarity.metadata.prompt)),
+        ("query", str(Search.metadata.prompt)),
+        ("query", Rank.abstask_prompt),
+    }
+    assert {side for side, _, texts in asked if set(texts) <= set(SECOND)} == {"query", "document"}
+    assert ("query", Topics.abstask_prompt) in {(side, instruction) for side, instruction, _ in asked}
+
+
+def _write_beir(folder: Path, *, judged: str) -> Path:
+    (folder / "qrels").mkdir(parents=True)
+    documents = [{"_id": f"d{row}", "title": "", "text": text} for row, text in enumerate(SECOND)]
+    queries = [{"_id": f"q{row}", "text": text} for row, text in enumerate(FIRST)]
+    (folder / "corpus.jsonl").write_text("".join(json.dumps(row) + "\n" for row in documents))
+    (folder / "queries.jsonl").write_text("".join(json.dumps(row) + "\n" for row in queries))
+    (folder / "qrels" / "test.tsv").write_text(f"query-id\tcorpus-id\tscore\n{judged}")
+    return folder
+
+
+def test_a_folder_in_beirs_layout(
+    model_folders: dict[str, str], tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """nDCG@10 against its definition (Järvelin and Kekäläinen 2002), from the embeddings themselves."""
+    _write_beir(tmp_path / "sets" / "own", judged="".join(f"q{row}\td{row}\t1\n" for row in range(NUM_ROWS)))
+    command = ["evaluate", model_folders["llama"], "--data", str(tmp_path / "sets"), "--out", str(tmp_path / "r.json")]
+    assert run_command(command) == 0
+    assert "ndcg_at_10" in capsys.readouterr().out
+    embedder = Embedder.load(model_folders["llama"])
+    cosines = embedder.encode(FIRST, side="query") @ embedder.encode(SECOND).T
+    ranks = 1 + (cosines > np.diag(cosines)[:, None]).sum(axis=1)
+    expected = np.mean(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0))
+    kept = json.loads((tmp_path / "r.json").read_text())
+    assert kept["mteb"]["scores"]["own"]["score"] == pytest.approx(expected, abs=1e-4)  # mteb rounds to 5 digits
+    assert kept["tasks"] == {}
+    with pytest.raises(DataError, match="holds no similarity task"):
+        load_evaluation(tmp_path / "r.json")
+
+
+def test_pairs_and_retrieval_side_by_side_are_told_apart(
+    model_folders: dict[str, str], tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write_beir(tmp_path / "sets" / "own", judged="q0\td0\t1\n")
+    write_pairs(tmp_path / "sets" / "pairs.tsv")
+    command = ["evaluate", model_folders["llama"], "--data", str(tmp_path / "sets")]
+    assert run_command(command) == 2
+    assert "holds retrieval sets (own) and scored pairs (pairs)" in capsys.readouterr().err
+    assert run_command([*command, "--tasks", "own"]) == 0
+    assert "ndcg_at_10" in capsys.readouterr().out
+    assert run_command([*command, "--tasks", "pairs"]) == 0
+    assert "ndcg_at_10" not in capsys.readouterr().out
+
+
+def test_the_folder_itself_may_be_the_set(
+    model_folders: dict[str, str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(_write_beir(tmp_path / "own", judged="q0\td0\t1\n"))
+    for data in (".", str(tmp_path / "own")):
+        out = str(tmp_path / "r.json")
+        assert run_command(["evaluate", model_folders["llama"], "--data", data, "--out", out]) == 0
+        assert list(json.loads((tmp_path / "r.json").read_text())["mteb"]["scores"]) == ["own"]
+
+
+@pytest.mark.parametrize(
+    ("judged", "fault"),
+    [
+        ("q0\td999\t1\n", "line 2: there is no document with the id 'd999'"),
+        ("q0\td0\t1\nq999\td0\t1\n", "line 3: there is no query with the id 'q999'"),
+        ("q0\td0\tyes\n", "score must be a whole number, but is 'yes'"),
+        ("q0\td0\t0\n", "no document is relevant to any query"),
+    ],
+)
+def test_faulty_judgements(
+    judged: str, fault: str, model_folders: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write_beir(tmp_path / "own", judged=judged)
+    assert run_command(["evaluate", model_folders["llama"], "--data", str(tmp_path)]) == 2
+    assert fault in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--benchmark", "MTEB(eng, v22)"], "Did you mean MTEB(eng, v2)"),
+        (["--tasks", "NFCorpusX"], "Did you mean NFCorpus"),
+        (["--benchmark", "MTEB(eng, v2)", "--tasks", "NFCorpus"], "MTEB(eng, v2) has no task NFCorpus"),
+        (["--benchmark", "MTEB(eng, v2)", "--data", "."], "give one of the two"),
+        (["--benchmark", "MTEB(eng, v2)", "--pooling", "all"], "one pooling and one width at a time"),
+        (["--tasks", "NFCorpus"], "The task NFCorpus cannot be loaded from the hub"),
+        (["--tasks", "CQADupstackRetrieval"], "cannot be loaded from the hub"),
+        (["--tasks", "CIFAR10"], "The task CIFAR10 is of image"),
+    ],
+)
+def test_what_cannot_be_run(
+    arguments: list[str], told: str, model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["evaluate", model_folders["llama"], *arguments]) == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,53 @@
+"""The plan counts what the run will do: the same steps, tokens and evaluations, and it writes nothing."""
+
+from pathlib import Path
+
+import pytest
+
+from embedsmith.cli import run_command
+from embedsmith.settings.recipe import load_config
+from embedsmith.training.metrics import read_metrics
+from embedsmith.verbs.plan import plan_run
+from embedsmith.verbs.train import train
+from tests.tiny import write_pairs, write_triplets
+
+
+@pytest.mark.parametrize(
+    "changes", [{}, {"eval_at_start": "false", "eval_steps": "4"}, {"use_hard_negatives": "false"}]
+)
+def test_a_plan_counts_what_the_run_does(
+    changes: dict[str, str], model_folders: dict[str, str], tmp_path: Path, cache: Path
+) -> None:
+    settings = {
+        "output_dir": str(tmp_path / "run"),
+        "model.model": model_folders["llama"],
+        "max_length": "64",
+        "data.train": str(write_triplets(tmp_path / "t.tsv", num_rows=60)),
+        "dev": str(write_pairs(tmp_path / "dev.tsv")),
+        "batch_size": "6",
+        "max_steps": "6",
+        "warmup_steps": "1",
+    }
+    config = load_config(overrides={**settings, **changes})
+    plan = plan_run(config)
+    assert not (tmp_path / "run").exists()
+    run = train(config)
+    records = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert plan.num_steps == run.outcome.num_steps
+    assert plan.total_tokens == pytest.approx(run.outcome.num_tokens)
+    assert plan.num_evaluations == sum("dev_cosine_spearman" in record for record in records)
+    assert plan.num_epochs == pytest.approx(0.6)
+    assert plan.total_s == pytest.approx(plan.start_s + 6 * plan.step_s + plan.num_evaluations * plan.evaluation_s)
+    assert min(plan.step_s, plan.evaluation_s, plan.start_s) > 0
+    assert plan.peak_bytes > 50e6  # torch alone takes more
+
+
+def test_the_command_prints_time_tokens_and_memory(
+    model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["plan", "--model.model", model_folders["llama"], "--max_length", "64", "--data.train", "sample"]
+    assert run_command([*command, "--dev", "null", "--max_steps", "2", "--batch_size", "4"]) == 0
+    printed = capsys.readouterr().out
+    for part in ("time in all", "tokens a second", "GB in these few steps", "0 of 0 s"):
+        assert part in printed
+    assert run_command(["plan", "--batch_size", "none"]) == 2

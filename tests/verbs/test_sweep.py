@@ -1,0 +1,169 @@
+"""Sweeps: cells checked together, killed == uninterrupted, shared runs, failures recorded."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+from rich.console import Console
+
+from embedsmith.cli import run_command
+from embedsmith.settings.recipe import load_config
+from embedsmith.support.errors import ConfigError, RunError
+from embedsmith.verbs.sweep import SweepConfig, make_cells, read_sweep, report_sweep, run_sweep
+from tests.tiny import write_pairs, write_triplets
+
+SWEEPS = Path(__file__).parents[2] / "recipes" / "sweeps"
+QUIET = Console(quiet=True)
+
+
+@pytest.fixture
+def work(model_folders: dict[str, str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    write_triplets(tmp_path / "t.tsv", num_rows=40)
+    write_pairs(tmp_path / "dev.tsv")
+    (tmp_path / "recipe.yaml").write_text(
+        "output_dir: unused\n"
+        f"model: {{model: {model_folders['llama']}, max_length: 64, precision: fp32}}\n"
+        "data: {train: t.tsv}\n"
+        "training: {batch_size: 4, max_steps: 4, warmup_steps: 1, learning_rate: 1.0e-2}\n"
+        "evaluation: {dev: dev.tsv, eval_steps: 2}\n"
+    )
+    return tmp_path
+
+
+def _sweep(**changes: object) -> SweepConfig:
+    axes = {"learning_rate": [1e-2, 1e-3], "use_hard_negatives": [True, False]}
+    return SweepConfig.model_validate({"output_dir": "s", "recipe": "recipe.yaml", "axes": axes, **changes})
+
+
+@pytest.mark.parametrize("path", sorted(SWEEPS.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_sweep_of_ours_has_sound_cells(path: Path) -> None:
+    sweep = read_sweep(path, overrides={})
+    cells = make_cells(sweep)
+    assert sweep.output_dir == f"runs/sweep-{path.stem}"
+    assert sum(cell.is_base for cell in cells) == 1
+    assert all(len(cell.configs) == 2 for cell in cells)
+
+
+def test_one_at_a_time_and_grid(work: Path) -> None:
+    alone = make_cells(_sweep(seeds=[1, 2]))
+    assert [(cell.axis, cell.label, cell.value, cell.is_base) for cell in alone] == [
+        ("learning_rate", "0.01", 0.01, True),
+        ("learning_rate", "0.001", 0.001, False),
+        ("use_hard_negatives", "True", None, True),
+        ("use_hard_negatives", "False", None, False),
+    ]
+    assert [config.training.seed for config in alone[0].configs] == [1, 2]
+    assert [cell.label for cell in make_cells(_sweep(design="grid"))] == [
+        "0.01, True",
+        "0.01, False",
+        "0.001, True",
+        "0.001, False",
+    ]
+
+
+def test_an_axis_may_change_several_settings(work: Path) -> None:
+    axes = {"prompt": [{"none": {"model.prompt": None}}, {"sum": {"model.prompt": "sum", "end_token": False}}]}
+    none, summary = make_cells(_sweep(axes=axes))
+    assert (none.is_base, summary.is_base) == (True, False)
+    assert (summary.configs[0].model.end_token, summary.configs[0].model.prompt) == (
+        False,
+        'This sentence : "{text}" can be summarized as',
+    )
+
+
+def test_all_faults_show_together_before_anything_runs(work: Path) -> None:
+    axes = {"learning_rate": [-1, 1e-3, 0.001], "no_such": [1], "batch_size": [1]}
+    with pytest.raises(ConfigError) as caught:
+        make_cells(_sweep(axes=axes))
+    for part in (
+        "learning_rate = -1: training.learning_rate: should be greater than 0",
+        "learning_rate: 0.001 and 0.001 are the same run",
+        "no_such is no setting",
+        "batch_size = 1: training.batch_size",
+    ):
+        assert part in str(caught.value)
+    assert not Path("s").exists()
+
+
+def test_what_two_axes_have_in_common_runs_once(work: Path) -> None:
+    sweep = _sweep()
+    cells = make_cells(sweep)
+    run_sweep(sweep, cells, console=QUIET)
+    runs = sorted(Path("s/runs").glob("*-seed7-*"))
+    assert len(runs) == 3
+    assert all((run / "adapter" / "adapter_model.safetensors").exists() for run in runs)
+    points = report_sweep(sweep, cells)
+    assert points[0].scores == points[2].scores
+    assert points[0].scores != points[1].scores
+    assert json.loads(Path("s/sweep.json").read_text())[0]["scores"] == list(points[0].scores)
+    page = Path("s/sweep.html").read_text()
+    assert page.count("<svg") == 2
+    assert not any(mark in page for mark in ("<script", "<link", " src=", 'href="http'))
+    before = {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in runs}
+    run_sweep(sweep, cells, console=QUIET)
+    assert {run: (run / "metrics.jsonl").stat().st_mtime_ns for run in runs} == before
+
+
+def test_a_killed_sweep_goes_on_and_ends_the_same(work: Path) -> None:
+    # Killed after the first checkpoint of the second run.
+    program = (
+        "import os, sys\n"
+        "from embedsmith.cli import run_command\n"
+        "from embedsmith.training import loop\n"
+        "saved = []\n"
+        "def save_and_die(*arguments, save=loop.save_checkpoint, **settings):\n"
+        "    save(*arguments, **settings)\n"
+        "    saved.append(1)\n"
+        "    if len(saved) == 3: os._exit(9)\n"
+        "loop.save_checkpoint = save_and_die\n"
+        "run_command(sys.argv[1:])\n"
+    )
+    command = ["sweep", "--config", "recipe.yaml", "--grid", "learning_rate=0.01,0.001", "--output_dir"]
+    killed = subprocess.run([sys.executable, "-c", program, *command, "killed"], check=False)
+    assert killed.returncode == 9
+    assert len(list(Path("killed/runs").glob("*/result.json"))) == 1
+    assert run_command([*command, "killed"]) == 0
+    assert run_command([*command, "whole"]) == 0
+    assert Path("killed/sweep.md").read_text() == Path("whole/sweep.md").read_text()
+    for ours, theirs in zip(sorted(Path("killed/runs").iterdir()), sorted(Path("whole/runs").iterdir()), strict=True):
+        if ours.is_dir():
+            name = "adapter/adapter_model.safetensors"
+            assert (ours / name).read_bytes() == (theirs / name).read_bytes()
+
+
+def test_a_run_that_fails_is_told_and_the_others_go_on(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "--config", "recipe.yaml", "--grid", "learning_rate=1e30,0.01", "--output_dir", "s"]
+    assert run_command(command) == 2
+    assert "learning_rate = 1e30: The model has collapsed in training." in capsys.readouterr().err.replace("\n", " ")
+    points = json.loads(Path("s/sweep.json").read_text())
+    assert [len(point["failures"]) for point in points] == [1, 0]
+    assert points[1]["scores"][0] is not None
+
+
+def test_two_sweeps_at_once_are_refused(work: Path) -> None:
+    sweep = _sweep()
+    Path("s/runs").mkdir(parents=True)
+    with FileLock("s/runs/.lock"), pytest.raises(RunError, match="Another sweep works in s"):
+        run_sweep(sweep, make_cells(sweep), console=QUIET)
+
+
+def test_faulty_sweep_files(work: Path) -> None:
+    Path("bad.yaml").write_text("axes: {}\nseedz: [1]\n")
+    with pytest.raises(ConfigError) as caught:
+        read_sweep(Path("bad.yaml"), overrides={})
+    for part in ("seedz", "axes", "recipe", "output_dir"):
+        assert part in str(caught.value)
+    with pytest.raises(ConfigError, match="cannot be read"):
+        read_sweep(Path("nowhere.yaml"), overrides={})
+    assert run_command(["sweep", "--config", "recipe.yaml", "--grid", "seed"]) == 2
+
+
+def test_a_recipe_s_settings_may_be_changed_for_all_runs(work: Path) -> None:
+    cells = make_cells(_sweep(settings={"max_steps": 3}), settings={"weight_decay": "0.5"})
+    assert {config.training.max_steps for cell in cells for config in cell.configs} == {3}
+    assert {config.training.weight_decay for cell in cells for config in cell.configs} == {0.5}
+    assert load_config("recipe.yaml").training.max_steps == 4
