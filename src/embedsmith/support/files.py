@@ -1,25 +1,29 @@
 """Atomic writing: a reader never sees half a file or half a folder, whatever interrupts the writer.
 
-Everything is written under a temporary name beside its target, flushed to disk, then renamed.
+Everything is written under a temporary name beside its target, flushed to disk, then renamed. Long work asks
+`check_output` or `check_output_folder` first, so that it does not end in a place that cannot be written.
 """
 
+import hashlib
 import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from embedsmith.support.errors import RunError
+
 
 def write_bytes(path: Path | str, data: bytes) -> None:
-    """Write `data` to `path` atomically, making parent folders.
+    """Write `data` to `path` atomically, making parent folders; of a link, to the file it leads to.
 
     Raises:
         OSError: the disk is full or the place is not writable; the old file, if any, is untouched.
     """
-    path = Path(path)
+    path = Path(path).resolve()
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
@@ -61,6 +65,70 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
         shutil.rmtree(previous, ignore_errors=True)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_output(path: Path | str, *, option: str, suffix: str | None = None) -> None:
+    """Make sure that `write_bytes` will be able to write a file, and that it is no file of another kind.
+
+    Args:
+        path: of a file that may exist or not, as its folder may.
+        option: where the user named it, for messages.
+        suffix: what a file that is there already must end in to be replaced; None: anything.
+
+    Raises:
+        RunError: it is empty, a folder or a device, read-only, of another kind, or lies where nothing can be written.
+    """
+    if not str(path).strip() or Path(path).is_dir():
+        raise RunError(f"{option} is {str(path)!r}, which is a folder.\nName a file.")
+    target = Path(path).resolve()
+    if target.exists():
+        if not target.is_file():
+            raise RunError(f"{option}: {path} is no regular file.\nName a file.")
+        if not target.stat().st_mode & 0o222 or not os.access(target, os.W_OK):
+            raise RunError(f"{option}: {path} is there and read-only.\nName another file, or make it writable.")
+        if suffix and target.suffix != suffix and target.stat().st_size:
+            raise RunError(f"{option}: {path} is there and is no {suffix} file.\nName another file, or remove it.")
+    _try_to_write(target, named=path, option=option)
+
+
+def check_output_folder(path: Path | str, *, option: str) -> None:
+    """Make sure that a folder can be made, or can be written into; it may exist or not.
+
+    Raises:
+        RunError: it is empty, a file, or lies where nothing can be written.
+    """
+    if not str(path).strip():
+        raise RunError(f"{option} is empty.\nName a folder.")
+    target = Path(path).resolve()
+    if target.exists() and not target.is_dir():
+        raise RunError(f"{option}: {path} is a file.\nName a folder.")
+    _try_to_write(target / "x" if target.is_dir() else target, named=path, option=option)
+
+
+def _try_to_write(target: Path, *, named: Path | str, option: str) -> None:
+    """Make a file under the temporary name that writing would take, in the nearest folder there is, and remove it."""
+    folder = next(parent for parent in target.parents if parent.exists())
+    try:
+        descriptor, temporary = tempfile.mkstemp(dir=folder, prefix=f".{target.name}.", suffix=".tmp")
+        os.close(descriptor)
+        Path(temporary).unlink()
+    except OSError as error:
+        raise RunError(
+            f"{option}: {named} cannot be written: {error.strerror} ({folder}).\nName another place."
+        ) from error
+
+
+def fingerprint(paths: Iterable[Path]) -> str:
+    """Equal for files of equal names and contents in equal order; half a second a gigabyte.
+
+    Raises:
+        OSError: a file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
+    return digest.hexdigest()[:32]
 
 
 def _umask() -> int:
