@@ -6,11 +6,12 @@ import shutil
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 from embedsmith.cli import run_command
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.recipe import describe_settings
-from embedsmith.support.display import TrainingDisplay
+from embedsmith.support.display import TrainingDisplay, encoding_progress
 from tests.tiny import TEXTS, write_pairs, write_triplets
 
 
@@ -245,6 +246,27 @@ def test_the_settings_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_every_setting_has_a_meaning() -> None:
     assert all(meaning for _, _, meaning in describe_settings())
+
+
+def test_names_are_printed_as_they_are(
+    work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    odd = "m [red]x[/red] :cat:, ü"
+    shutil.copytree(model_folders["llama"], odd)
+    Path("sts").rename("sts [bold]")
+    for command in (["evaluate", odd, "--data", "sts [bold]", "--out", "[x].json"], ["compare", odd, "[x].json"]):
+        assert run_command([*command, *(["--data", "sts [bold]"] if command[0] == "compare" else [])]) == 0
+        assert odd in capsys.readouterr().out
+    assert run_command(["train", "--settings"]) == 0
+    assert "{files: ..., instruction: ..., symmetric: ...}" in " ".join(capsys.readouterr().out.split())
+
+
+def test_progress_prints_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(force_terminal=True, width=200)
+    with encoding_progress(console) as (start, advance):
+        start("[/red] [x]")
+        advance(3)
+    assert "[/red] [x]: " in capsys.readouterr().out
 
 
 def test_help_is_no_error(capsys: pytest.CaptureFixture[str]) -> None:

@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from embedsmith.settings.config import Pooling
+from embedsmith.cli.app import read_overrides
+from embedsmith.settings.config import Pooling, RunConfig, TrainSource
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
 
@@ -24,7 +25,7 @@ def test_the_command_line_wins_over_the_recipe(tmp_path: Path) -> None:
 
 
 def test_resolved_yaml_reads_back_equal(tmp_path: Path) -> None:
-    config = load_config(overrides={"output_dir": "x", "pooling": "mean", "prompt": "'say: {text}'"})
+    config = load_config(overrides={"output_dir": "x", "pooling": "mean", "prompt": "say: {text} #1 "})
     path = tmp_path / "run.yaml"
     path.write_text(config.to_yaml())
     assert load_config(path) == config
@@ -34,6 +35,139 @@ def test_resolved_yaml_reads_back_equal(tmp_path: Path) -> None:
 def test_one_name_may_stand_for_a_list() -> None:
     assert load_config(overrides={"output_dir": "x", "data.train": "a.tsv"}).data.train == ["a.tsv"]
     assert load_config(overrides={"output_dir": "x", "data.train": "[a.tsv, b.tsv]"}).data.train == ["a.tsv", "b.tsv"]
+
+
+TYPED = [
+    "Text {text} #sum",
+    "  {text}  ",
+    "query: {text}",
+    "{text}",
+    "'{text}'",
+    '"{text}" means',
+    "[{text}]",
+    "- {text}",
+    "*{text}",
+    "&{text}",
+    "!{text}",
+    "{text}: 2026-11-25",
+    "\\n {text}",
+    "{text}\n",
+]
+"""Texts that YAML would read as something else, or not at all."""
+
+
+@pytest.mark.parametrize("text", TYPED)
+def test_texts_are_taken_as_typed(text: str, tmp_path: Path) -> None:
+    config = load_config(overrides={"output_dir": "x", "model.prompt": text})
+    assert config.model.prompt == text
+    (tmp_path / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "run.yaml") == config
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-25", "007", "1e3", "yes", "no", "true", "null.tsv", "*.tsv", "a, b", "@x", "#"]
+)
+def test_names_that_look_like_something_else(text: str, tmp_path: Path) -> None:
+    given = {"output_dir": text, "data.train": text, "evaluation.dev": text, "model.model": text}
+    config = load_config(overrides={**given, "model.prompt": "{instruction}{text}", "instruction": text})
+    assert (config.output_dir, config.data.train, config.evaluation.dev, config.model.model) == (
+        text,
+        [text],
+        text,
+        text,
+    )
+    assert config.model.instruction == text
+    (tmp_path / "run.yaml").write_text(config.to_yaml(), encoding="utf-8")
+    assert load_config(tmp_path / "run.yaml") == config
+
+
+def test_texts_of_a_recipe_are_texts(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text(
+        "output_dir: 2026-11-25\nmodel: {model: 007, instruction: yes, prompt: '{instruction} {text}'}\n"
+        "data: {train: [1.10, on]}\ntraining: {learning_rate: 1e-3, use_hard_negatives: false, seed: 3}\n"
+    )
+    config = load_config(path)
+    assert (config.output_dir, config.model.model, config.model.instruction) == ("2026-11-25", "007", "yes")
+    assert config.data.train == ["1.10", "on"]
+    assert (config.training.learning_rate, config.training.use_hard_negatives, config.training.seed) == (1e-3, False, 3)
+
+
+@pytest.mark.parametrize("word", ["none", "null"])
+def test_none_is_nothing_where_a_setting_may_be_absent(word: str, tmp_path: Path) -> None:
+    keys = ("model.prompt", "model.instruction", "data.max_triplets", "training.max_steps", "evaluation.dev")
+    config = load_config(overrides={"output_dir": "x", **dict.fromkeys(keys, word)})
+    assert {key: getattr(getattr(config, key.split(".")[0]), key.split(".")[1]) for key in keys} == dict.fromkeys(keys)
+    (tmp_path / "r.yaml").write_text(
+        f"output_dir: {word}\nevaluation: {{dev: {word}}}\nmodel: {{quantization: none}}\n"
+    )
+    config = load_config(tmp_path / "r.yaml") if word == "none" else config
+    assert config.evaluation.dev is None
+    assert load_config(overrides={"output_dir": word}).output_dir == word
+
+
+def _read(**given: str) -> RunConfig:
+    return load_config(overrides={"output_dir": "x", **{key.replace("__", "."): text for key, text in given.items()}})
+
+
+def test_several_values() -> None:
+    assert _read(data__train="[2026-11-25, '*.tsv', 'b, c.tsv']").data.train == ["2026-11-25", "*.tsv", "b, c.tsv"]
+    assert _read(data__train="[x].tsv").data.train == ["[x].tsv"]
+    sources = _read(data__train="[a.tsv, {files: b.tsv, symmetric: true}]", query_prompt="{text}").data.train
+    assert sources == ["a.tsv", TrainSource(files="b.tsv", symmetric=True)]
+    assert _read(target_modules="q_proj, v_proj").adapter.target_modules == ["q_proj", "v_proj"]
+    assert _read(target_modules="[on, off]").adapter.target_modules == ["on", "off"]
+    for dims in ("8,32", "[8, 32]"):
+        assert _read(matryoshka_dims=dims).training.matryoshka_dims == [8, 32]
+    assert _read(data__columns="{anchor: 007, positive: yes}").data.columns == {"anchor": "007", "positive": "yes"}
+    with pytest.raises(ConfigError, match=r"--data.train: '\[\*.tsv\]' is no list or mapping in YAML"):
+        _read(data__train="[*.tsv]")
+    with pytest.raises(ConfigError, match=r"data\.columns: should be a valid dictionary"):
+        _read(data__columns="anchor")
+
+
+def test_a_setting_given_twice_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    assert _read(seed="1", training__seed="2").training.seed == 2
+    assert "--training.seed is given twice; the last one counts: 2" in caplog.text
+    assert read_overrides(["--seed", "1", "--seed=3", "--dev", "", "--x=a=b"]) == {"seed": "3", "dev": "", "x": "a=b"}
+    assert "--seed is given twice; the last one counts: 3" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"use_hard_negatives": "maybe"}, "training.use_hard_negatives: should be a valid boolean"),
+        ({"learning_rate": "inf"}, "training.learning_rate: should be a finite number; it is inf"),
+        ({"learning_rate": "nan"}, "training.learning_rate"),
+        ({"seed": "true"}, "training.seed: should be a number, not true or false"),
+        ({"seed": "1.5"}, "training.seed: should be a valid integer"),
+        ({"output_dir": " "}, "output_dir: is empty"),
+        ({"data.train": ""}, "data.train.0"),
+        ({"dev": ""}, "evaluation.dev: is empty"),
+        ({"output_dir": "a\0b"}, "output_dir: holds a NUL"),
+    ],
+)
+def test_values_of_the_wrong_kind(given: dict[str, str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_config(overrides={"output_dir": "x", **given})
+    assert message in str(caught.value)
+
+
+def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    sources = "[~/a.tsv, {files: ~/b.tsv}, c~.tsv]"
+    given = {"output_dir": "~/x", "data.train": sources, "model.model": "~", "dev": "~/d.tsv", "teacher": "~/t"}
+    config = load_config(overrides={**given, "guide": "true"})
+    assert (config.output_dir, config.model.model) == ("/home/me/x", "/home/me")
+    assert config.data.source_names == ["/home/me/a.tsv", "/home/me/b.tsv", "c~.tsv"]
+    assert (config.evaluation.dev, config.teacher.teacher) == ("/home/me/d.tsv", "/home/me/t")
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "r.yaml"
+    path.write_text("output_dir: x\ntraining:\n  seed: 1\n  seed: 2\n")
+    with pytest.raises(ConfigError, match="'seed' stands there twice, line 4, column 3"):
+        load_config(path)
 
 
 def test_all_faults_are_shown_together(tmp_path: Path) -> None:
@@ -47,7 +181,7 @@ def test_all_faults_are_shown_together(tmp_path: Path) -> None:
         "training.lerning_rate: no such setting. Did you mean training.learning_rate?",
         "training.batch_size: should be a valid integer, unable to parse string as an integer; it is 'many'",
         "training.temperature: should be greater than 0; it is -1",
-        "training.seed: should be a number, not true or false; it is True",
+        "training.seed: should be a number, not true or false; it is 'true'",
         "modell: no such setting. Did you mean model",
         "--warmup: no such setting. Did you mean training.warmup_steps?",
         "output_dir: must be given",
@@ -88,7 +222,7 @@ def test_instructions_need_a_place_in_a_prompt() -> None:
 def test_a_prompt_s_name_is_resolved() -> None:
     config = load_config(overrides={"output_dir": "x", "prompt": "prompteol"})
     assert config.model.prompt == 'This sentence : "{text}" means in one word:"'
-    assert load_config(overrides={"output_dir": "x", "prompt": repr(config.model.prompt)}) == config
+    assert load_config(overrides={"output_dir": "x", "prompt": config.model.prompt}) == config
 
 
 @pytest.mark.parametrize(

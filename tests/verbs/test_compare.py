@@ -10,7 +10,7 @@ from embedsmith.cli import run_command
 from embedsmith.evaluation.saved import load_evaluation, save_evaluation
 from embedsmith.records.results import EvaluationResult, PairSimilarities
 from embedsmith.support.errors import ConfigError, DataError
-from embedsmith.verbs.compare import compare_models
+from embedsmith.verbs.compare import compare_models, split_seeds
 from tests.tiny import write_pairs
 
 
@@ -70,3 +70,15 @@ def test_what_cannot_be_compared(work: Path, model_folders: dict[str, str], caps
     run_command(["evaluate", model, "--data", "sts", "--tasks", "one", "--out", "c.json"])
     assert run_command(["compare", "b.json", "c.json"]) == 2
     assert "was scored on other pairs of one" in capsys.readouterr().err
+
+
+def test_a_comma_in_a_name_is_no_seed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.json", "runs, mine", "c"):
+        Path(name).mkdir()
+    assert split_seeds("a,b.json") == ["a,b.json"]
+    assert split_seeds("c,a,b.json,runs, mine,x,c") == ["c", "a,b.json", "runs, mine", "x", "c"]
+    assert split_seeds("a,c") == ["a", "c"]
+    assert split_seeds("a") == ["a"]
+    with pytest.raises(ConfigError, match="A name is empty"):
+        compare_models(["a,", "b"])

@@ -10,6 +10,7 @@ from filelock import FileLock
 from rich.console import Console
 
 from embedsmith.cli import run_command
+from embedsmith.cli.sweep_commands import read_axes
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.verbs.sweep import SweepConfig, make_cells, read_sweep, report_sweep, run_sweep
@@ -157,9 +158,74 @@ def test_faulty_sweep_files(work: Path) -> None:
         read_sweep(Path("bad.yaml"), overrides={})
     for part in ("seedz", "axes", "recipe", "output_dir"):
         assert part in str(caught.value)
-    with pytest.raises(ConfigError, match="cannot be read"):
+    with pytest.raises(ConfigError, match=r"no sweep file nowhere\.yaml"):
         read_sweep(Path("nowhere.yaml"), overrides={})
     assert run_command(["sweep", "--config", "recipe.yaml", "--grid", "seed"]) == 2
+
+
+def test_what_a_sweep_lacks_is_told_by_the_options_that_give_it(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command(["sweep", "--config", "recipe.yaml"]) == 2
+    error = capsys.readouterr().err
+    assert "output_dir: must be given in the file, or as --output_dir DIR" in error
+    assert "axes: must be given in the file, or as --grid KEY=VALUE,VALUE" in error
+
+
+def test_a_recipe_without_output_dir_can_be_swept(work: Path) -> None:
+    recipe = Path("recipe.yaml").read_text().replace("output_dir: unused\n", "")
+    Path("bare.yaml").write_text(recipe)
+    command = ["sweep", "--config", "bare.yaml", "--grid", "learning_rate=0.01", "--output_dir", "s", "--report-only"]
+    assert run_command(command) == 0
+
+
+def test_seeds_are_no_axis(work: Path) -> None:
+    for changes in (
+        {"axes": {"seed": [1]}},
+        {"axes": {"own": [{"low": {"training.seed": 1}}]}},
+        {"settings": {"seed": 1}},
+    ):
+        with pytest.raises(ConfigError, match="seeds are no axis and no setting of a sweep"):
+            make_cells(_sweep(**changes))
+
+
+def test_the_command_line_goes_before_the_sweep_s_settings(work: Path) -> None:
+    cells = make_cells(_sweep(settings={"max_steps": 3}), settings={"training.max-steps": "4"})
+    assert {cell.configs[0].training.max_steps for cell in cells} == {4}
+
+
+def test_a_grid_is_read_as_the_command_line_is(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    prompts = ["none", " Text {text} #sum ", "query: {text}", "yes {text}"]
+    sweep = _sweep(axes=read_axes([f"model.prompt={','.join(prompts)}", "matryoshka_dims=[8],[8,32],16"]))
+    cells = make_cells(sweep)
+    assert [cell.configs[0].model.prompt for cell in cells[:4]] == [None, *prompts[1:]]
+    assert [cell.configs[0].training.matryoshka_dims for cell in cells[4:]] == [[8], [8, 32], [16]]
+    assert cells[0].is_base
+    with pytest.raises(ConfigError, match="--grid names seed twice"):
+        read_axes(["seed=1", "seed=2"])
+    with pytest.raises(ConfigError, match="as a YAML list"):
+        read_axes(["own={a: "])
+    [own] = make_cells(_sweep(axes=read_axes(["own={low: {learning-rate: 1e-4, prompt: '2026-11-25 {text}'}}"])))
+    assert (own.configs[0].training.learning_rate, own.configs[0].model.prompt) == (1e-4, "2026-11-25 {text}")
+
+
+def test_texts_of_a_sweep_s_file_are_texts(work: Path) -> None:
+    axes = "{model.instruction: [yes, 2026-11-25, null], max_length: [32]}"
+    Path("s.yaml").write_text(
+        f"output_dir: 007\nrecipe: recipe.yaml\nsettings: {{prompt: '{{instruction}} {{text}}'}}\naxes: {axes}\n"
+    )
+    sweep = read_sweep(Path("s.yaml"), overrides={})
+    assert sweep.output_dir == "007"
+    assert sweep.axes["model.instruction"] == ["yes", "2026-11-25", None]
+    assert [cell.configs[0].model.instruction for cell in make_cells(sweep)[:3]] == ["yes", "2026-11-25", None]
+    Path("twice.yaml").write_text("output_dir: a\noutput_dir: b\n")
+    with pytest.raises(ConfigError, match="'output_dir' stands there twice, line 2"):
+        read_sweep(Path("twice.yaml"), overrides={})
+
+
+@pytest.mark.parametrize("seeds", ["7,x", "[", "", "7,,8"])
+def test_faulty_seeds(seeds: str, work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "--config", "recipe.yaml", "--grid", "learning_rate=0.01", "--output_dir", "s"]
+    assert run_command([*command, "--seeds", seeds]) == 2
+    assert "seeds." in capsys.readouterr().err
 
 
 def test_a_recipe_s_settings_may_be_changed_for_all_runs(work: Path) -> None:

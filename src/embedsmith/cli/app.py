@@ -1,14 +1,16 @@
 """What every command shares: the application, the model argument, overrides of a recipe, the console."""
 
+import logging
 import os
 import sys
 from typing import Annotated, Optional
 
 import typer
-from rich import markup
 from rich.console import Console
 
 from embedsmith.support.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 app = typer.Typer(
     help="Turn a small language model into a text-embedding model, and measure what it gained.",
@@ -27,11 +29,15 @@ BaseModel = Annotated[
 PROMPT_HELP = "Template with {text}, or a known name such as prompteol; default: as trained."
 TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes any setting of a recipe as an option."""
-SETTINGS_EPILOG = "Any setting of a recipe: --section.key VALUE, or --key VALUE."
+SETTINGS_EPILOG = "Any setting of a recipe: --section.key VALUE, or --key VALUE; text is taken as typed."
+HOW_VALUES_ARE_READ = """\
+A value is read by its setting's type. Text is taken as typed; `none` where a setting may be absent means that it is.
+Several values: [a, b], of numbers and layer names also a,b. Mappings: {a: b}. A ~ in front of a path is the home
+folder."""
 
 
 def read_overrides(arguments: list[str]) -> dict[str, str]:
-    """`--key value` and `--key=value` -> {key: value}."""
+    """`--key value` and `--key=value` -> {key: value}; of a key given twice the last one counts, and that is said."""
     overrides: dict[str, str] = {}
     rest = list(arguments)
     while rest:
@@ -43,15 +49,34 @@ def read_overrides(arguments: list[str]) -> dict[str, str]:
             if not rest:
                 raise ConfigError(f"--{key} has no value. Write --{key} VALUE.")
             value = rest.pop(0)
+        if overrides.get(key, value) != value:
+            log.warning("--%s is given twice; the last one counts: %s", key, value)
         overrides[key] = value
     return overrides
 
 
+def read_columns(text: str | None) -> dict[str, str] | None:
+    """`--columns '{anchor: text_a}'` -> the mapping; raises ConfigError when it is none of names to names."""
+    if text is None:
+        return None
+    import yaml
+
+    from embedsmith.settings.yaml_text import parse_yaml
+
+    try:
+        named = parse_yaml(text)
+    except yaml.YAMLError:
+        named = None
+    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+        raise ConfigError(f"--columns must be a mapping such as '{{anchor: text_a}}', it is {text!r}.")
+    return named
+
+
 def make_console() -> Console:
-    """The terminal, or a wide page where output goes to a file; of several processes only the first one talks."""
-    return Console(width=None if sys.stdout.isatty() else 140, quiet=os.environ.get("RANK", "0") != "0")
+    """The terminal, or a wide page where output goes to a file; of several processes only the first one talks.
 
-
-def escape(text: str) -> str:
-    """Text that rich prints as it is."""
-    return markup.escape(text)
+    What is printed stands there as it is: `[x]` is no markup and `:cat:` no picture.
+    """
+    is_quiet = os.environ.get("RANK", "0") != "0"
+    width = None if sys.stdout.isatty() else 140
+    return Console(width=width, quiet=is_quiet, markup=False, emoji=False, highlight=False)

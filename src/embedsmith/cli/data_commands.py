@@ -5,8 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from embedsmith.cli.app import data_app, escape, make_console
-from embedsmith.support.errors import ConfigError
+from embedsmith.cli.app import data_app, make_console, read_columns
 
 
 @data_app.command("triplets")
@@ -20,14 +19,9 @@ def triplets_command(
     ] = None,
 ) -> None:
     """Make triplets from labelled NLI pairs, as SimCSE does."""
-    import yaml
-
     from embedsmith.data.nli import make_triplets
 
-    named = yaml.safe_load(columns) if columns else None
-    if named is not None and not isinstance(named, dict):
-        raise ConfigError(f"--columns must be a mapping such as '{{premise: text_a}}', it is {columns!r}.")
-    counts = make_triplets(sources, out=out, columns=named)
+    counts = make_triplets(sources, out=out, columns=read_columns(columns))
     make_console().print(
         f"{counts.num_triplets} triplets from {counts.num_pairs} labelled pairs "
         f"({counts.num_unlabelled} without a label skipped): {out}",
@@ -73,9 +67,9 @@ def synthesize_command(
             max_requests=max_requests,
             on_progress=lambda count: status.update(f"{count} of {num_triplets} triplets"),
         )
-    console.print(f"{outcome.num_triplets} triplets in {out}, {outcome.num_requests} requests now", highlight=False)
+    console.print(f"{outcome.num_triplets} triplets in {out}, {outcome.num_requests} requests now")
     for reason, count in outcome.rejected.most_common():
-        console.print(f"  {count} answers left out: {reason}", highlight=False)
+        console.print(f"  {count} answers left out: {reason}")
 
 
 @data_app.command("check")
@@ -113,16 +107,16 @@ def check_command(
     console.print(leakage_table(report))
     for overlap in report.overlaps:
         for one in overlap.examples:
-            console.print(escape(f"{overlap.name}, {one.match.word}: {one.evaluated}\n  trained on: {one.trained}"))
+            console.print(f"{overlap.name}, {one.match.word}: {one.evaluated}\n  trained on: {one.trained}")
     console.print(
         f"{report.num_shared_rows} of {report.num_rows} training rows share a text with the evaluation.",
         highlight=False,
     )
     if drop is not None:
-        console.print(f"{write_clean(drop, table, is_shared=is_shared)} rows written: {drop}", highlight=False)
+        console.print(f"{write_clean(drop, table, is_shared=is_shared)} rows written: {drop}")
     if out is not None:
         files.write_json(out, report.to_json())
-    console.print(f"verdict: {report.verdict}", highlight=False)
+    console.print(f"verdict: {report.verdict}")
 
 
 @data_app.command("stats")
@@ -152,8 +146,8 @@ def stats_command(
     if facts.scores is not None:
         console.print(histogram("score", facts.scores))
     for number, texts in enumerate(facts.examples, start=1):
-        console.print(f"example {number}", highlight=False)
+        console.print(f"example {number}")
         for column, text in zip(facts.columns, texts, strict=True):
-            console.print(f"  {column.name}: {escape(text)}", highlight=False)
+            console.print(f"  {column.name}: {text}")
     if out is not None:
         files.write_json(out, facts.to_json())

@@ -93,7 +93,7 @@ def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, 
     from embedsmith.reporting.tables import benchmark_table
 
     console.print(benchmark_table(scored))
-    console.print(f"mteb's result files: {folder}", highlight=False, soft_wrap=True)
+    console.print(f"mteb's result files: {folder}", soft_wrap=True)
     if out is not None:
         save_evaluation(out, scored.sts, benchmark=scored)
 
@@ -107,7 +107,7 @@ def _give_results(results: dict[str, EvaluationResult], *, base: str, out: Path 
     first = next(iter(results.values()))
     console.print(results_table(list(results.items()), with_gain=False))
     for line in beside(first, base_model=base):
-        console.print(line, highlight=False, soft_wrap=True)
+        console.print(line, soft_wrap=True)
     if out is not None and len(results) == 1:
         save_evaluation(out, first)
     elif out is not None:

@@ -24,4 +24,4 @@ def export_command(
     if to not in list(Format) or dtype not in ("fp32", "bf16"):
         raise ConfigError(f"--to is {to!r}, --dtype {dtype!r}; they may be {' or '.join(Format)}, and fp32 or bf16.")
     smallest = export(model, folder=folder, to=Format(to), dtype=Precision(dtype), base_model=base_model)
-    make_console().print(f"{folder}: smallest cosine to {model} {smallest:.6f}", highlight=False, soft_wrap=True)
+    make_console().print(f"{folder}: smallest cosine to {model} {smallest:.6f}", soft_wrap=True)

@@ -5,15 +5,16 @@ from typing import Annotated, Optional
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from embedsmith.cli.app import (
+    HOW_VALUES_ARE_READ,
     PROMPT_HELP,
     SETTINGS_EPILOG,
     TAKES_SETTINGS,
     BaseModel,
     Model,
     app,
-    escape,
     make_console,
     read_overrides,
 )
@@ -40,8 +41,9 @@ def train_command(
     if settings:
         table = Table("setting", "default", "meaning")
         for row in describe_settings():
-            table.add_row(*(escape(cell) for cell in row))
+            table.add_row(*row)
         console.print(table)
+        console.print(HOW_VALUES_ARE_READ, soft_wrap=True)
         return
     if resume is not None:
         if config is not None or context.args:
@@ -66,7 +68,7 @@ def plan_command(
 
     overrides = {**({} if config else {"output_dir": "unused"}), **read_overrides(context.args)}
     console = make_console()
-    console.print("Taking a few steps to measure with ...", highlight=False)
+    console.print("Taking a few steps to measure with ...")
     console.print(plan_table(plan_run(load_config(config, overrides=overrides))))
 
 
@@ -118,15 +120,13 @@ def doctor_command(
 
     console = make_console()
     diagnosis = diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model)
-    console.print(f"{diagnosis.text!r}", markup=False, highlight=False)
-    console.print(
-        "  " + " ".join(f"{token}:{token_id}" for token_id, token in diagnosis.tokens), markup=False, highlight=False
-    )
+    console.print(f"{diagnosis.text!r}")
+    console.print("  " + " ".join(f"{token}:{token_id}" for token_id, token in diagnosis.tokens))
     table = Table(show_header=False)
     for finding in diagnosis.findings:
-        mark = "[green]ok[/green]" if finding.is_ok else "[red]WRONG[/red]"
+        mark = Text("ok", style="green") if finding.is_ok else Text("WRONG", style="red")
         detail = finding.detail if finding.is_ok else f"{finding.detail}\n-> {finding.advice}"
-        table.add_row(mark, finding.check, escape(detail))
+        table.add_row(mark, finding.check, detail)
     console.print(table)
     diagnosis.raise_if_wrong()
 
@@ -142,5 +142,5 @@ def demo_command(
     console = make_console()
     content = demo.run_demo(output_dir, console=console)
     console.print(results_table(content.analysis.rows))
-    console.print(escape(content.headline))
+    console.print(content.headline)
     console.print(f"Report: {output_dir / 'report.html'}   Scores: {output_dir / 'results.json'}")

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from embedsmith.cli.app import app, escape, make_console
+from embedsmith.cli.app import app, make_console
 from embedsmith.support.errors import ConfigError
 
 
@@ -39,7 +39,7 @@ def compare_command(
     )
     for one in found:
         console.print(comparison_table(one))
-        console.print(one.sentence, highlight=False, soft_wrap=True)
+        console.print(one.sentence, soft_wrap=True)
     console.print(
         f"Spearman x 100. Differences with their 95 % interval over the pairs (paired bootstrap) and over seeds "
         f"(usual spread {seed_spread:g}); p: permutation test, corrected for all tasks (Holm).",
@@ -48,7 +48,7 @@ def compare_command(
     )
     if out is not None:
         files.write_json(out, [one.to_json() for one in found])
-    console.print("verdict: " + "; ".join(f"{one.verdict}" for one in found), highlight=False)
+    console.print("verdict: " + "; ".join(f"{one.verdict}" for one in found))
 
 
 @app.command("report")
@@ -77,8 +77,8 @@ def report_command(
     console = make_console()
     path = out or Path(runs[-1]) / "report.html"
     content = report_models(models, out=path, tasks=tasks, data=data, with_data=training_data, console=console)
-    console.print(escape(content.headline), highlight=False, soft_wrap=True)
-    console.print(f"Report: {path}", highlight=False, soft_wrap=True)
+    console.print(content.headline, soft_wrap=True)
+    console.print(f"Report: {path}", soft_wrap=True)
 
 
 @app.command("card")
@@ -89,4 +89,4 @@ def card_command(
     """Write the model card of a run anew, with the scores of an evaluation."""
     from embedsmith.verbs.card import write_card
 
-    make_console().print(f"Model card: {write_card(run, results=results)}", highlight=False, soft_wrap=True)
+    make_console().print(f"Model card: {write_card(run, results=results)}", soft_wrap=True)

@@ -29,15 +29,13 @@ def sweep_command(
     report_only: Annotated[bool, typer.Option("--report-only", help="Write table and page of what there is.")] = False,
 ) -> None:
     """Vary settings of a recipe, several seeds each; goes on where it was when started again."""
-    import yaml
-
     from embedsmith.reporting.sweep_report import sweep_table
     from embedsmith.verbs.sweep import make_cells, read_sweep, report_sweep, run_sweep
 
     overrides: dict[str, Any] = {
         "output_dir": str(output_dir) if output_dir else None,
-        "axes": _read_axes(grid) if grid else None,
-        "seeds": yaml.safe_load(f"[{seeds}]") if seeds else None,
+        "axes": read_axes(grid) if grid else None,
+        "seeds": [seed.strip() for seed in seeds.split(",")] if seeds is not None else None,
         "design": design,
     }
     given = {key: value for key, value in overrides.items() if value is not None}
@@ -48,23 +46,47 @@ def sweep_command(
         run_sweep(plan, cells, console=console)
     points = report_sweep(plan, cells)
     console.print(sweep_table(points))
-    console.print(f"Table and page: {plan.output_dir}/sweep.md, {plan.output_dir}/sweep.html", highlight=False)
+    console.print(f"Table and page: {plan.output_dir}/sweep.md, {plan.output_dir}/sweep.html")
     failures = [f"{point.axis} = {point.label}: {failure}" for point in points for failure in point.failures]
     if failures:
         raise RunError("\n".join(["Some runs failed:", *failures]))
 
 
-def _read_axes(grid: list[str]) -> dict[str, list[Any]]:
-    """`KEY=A,B` -> {KEY: [A, B]}, the values read as YAML."""
+def read_axes(grid: list[str]) -> dict[str, list[Any]]:
+    """`KEY=A,B` -> {KEY: [A, B]}, the values of a setting read as everywhere on the command line.
+
+    A comma inside brackets or braces parts nothing. A KEY of the user's own, for several settings at a time, is read as
+    YAML: `KEY={label: {setting: value}},...`.
+
+    Raises:
+        ConfigError: no `=`, a KEY twice, or no YAML.
+    """
     import yaml
 
-    axes = {}
+    from embedsmith.settings.recipe import is_setting
+    from embedsmith.settings.yaml_text import parse_yaml
+
+    axes: dict[str, list[Any]] = {}
     for text in grid:
         key, equals, values = text.partition("=")
         if not equals:
             raise ConfigError(f"--grid is {text!r}. Write --grid KEY=VALUE,VALUE")
+        if key in axes:
+            raise ConfigError(f"--grid names {key} twice. Write all its values behind one: --grid {key}=VALUE,VALUE")
         try:
-            axes[key] = yaml.safe_load(f"[{values}]")
+            axes[key] = split_values(values) if is_setting(key) else parse_yaml(f"[{values}]")
         except yaml.YAMLError:
             raise ConfigError(f"--grid {key}: the values cannot be read as a YAML list: {values!r}") from None
     return axes
+
+
+def split_values(text: str) -> list[str]:
+    """Parts between commas that stand in no bracket or brace; a text with a comma of its own needs a sweep file."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[{") - (character in "]}")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return parts

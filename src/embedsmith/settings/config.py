@@ -4,7 +4,8 @@ Leaf names are the ones Hugging Face users know and occur once each. `recipe.py`
 """
 
 from enum import StrEnum
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, Literal, get_args
 
 import yaml
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -69,7 +70,7 @@ class Loss(StrEnum):
 
 def _no_bool(value: Any) -> Any:
     # pydantic would read `true` as 1; in a recipe it is a slip.
-    if isinstance(value, bool):
+    if isinstance(value, bool) or value in ("true", "false"):
         raise ValueError("should be a number, not true or false")
     return value
 
@@ -78,26 +79,52 @@ def _as_list(value: Any) -> Any:
     return [value] if isinstance(value, (str, dict)) else value
 
 
+def _as_names(value: Any) -> Any:
+    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
+
+
+def _as_place(value: str) -> str:
+    if not value.strip():
+        raise ValueError("is empty")
+    if "\0" in value:
+        raise ValueError("holds a NUL, which no path does")
+    return str(Path(value).expanduser()) if value.startswith("~") else value
+
+
 def _as_template(value: str | None) -> str | None:
     return None if value is None else resolve_template(value)
 
 
 Int = Annotated[int, BeforeValidator(_no_bool)]
-Float = Annotated[float, BeforeValidator(_no_bool)]
-Names = Annotated[list[str], BeforeValidator(_as_list)]
+Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
+Names = Annotated[list[str], BeforeValidator(_as_names)]
+Place = Annotated[str, AfterValidator(_as_place)]
+"""A file, a folder or what stands for one; a `~` in front is the home folder."""
 Template = Annotated[str | None, AfterValidator(_as_template)]
 
 
 class Section(BaseModel):
-    """Base of all sections: unknown keys are faults, values cannot change after reading."""
+    """Base of all sections: unknown keys are faults, values cannot change after reading; where a value may be absent,
+    the word `none` means that it is."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_none(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
+            return values
+        may_be_absent = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
+        return {
+            name: None if name in may_be_absent and value in ("none", "null") else value
+            for name, value in values.items()
+        }
 
 
 class ModelSection(Section):
     """The language model and how its states become an embedding."""
 
-    model: str = "smollm2-135m"
+    model: Place = "smollm2-135m"
     """Built-in name, hub id or local folder of a decoder; or a finished run, whose adapter becomes part of the weights.
     """
     pooling: Pooling = Pooling.LAST
@@ -131,7 +158,7 @@ class ModelSection(Section):
 class TrainSource(Section):
     """A source of triplets with an instruction of its own."""
 
-    files: str
+    files: Place
     """File, glob, hub dataset id, or `sample`."""
     instruction: str | None = None
     """Fills {instruction} in the prompts of its rows; a column `instruction` in the file goes before it."""
@@ -142,7 +169,7 @@ class TrainSource(Section):
 class DataSection(Section):
     """The triplets, pairs or scored pairs to learn from; which of them, the columns say."""
 
-    train: Annotated[list[str | TrainSource], BeforeValidator(_as_list)] = Field(default=["sample"], min_length=1)
+    train: Annotated[list[Place | TrainSource], BeforeValidator(_as_list)] = Field(default=["sample"], min_length=1)
     """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
     columns: dict[str, str] = {}
     """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}, or
@@ -220,7 +247,7 @@ class TrainingSection(Section):
 class TeacherSection(Section):
     """Another embedding model that helps with the training; it is not trained and not needed afterwards."""
 
-    teacher: str | None = None
+    teacher: Place | None = None
     """Any MODEL, or a sentence-transformers folder or hub id."""
     guide: bool = False
     """Whether candidates are left out that the teacher finds closer to the anchor than the positive (GISTEmbed)."""
@@ -235,7 +262,7 @@ class TeacherSection(Section):
 class EvaluationSection(Section):
     """The development set that picks the best adapter."""
 
-    dev: str | None = "sample"
+    dev: Place | None = "sample"
     """Scored pairs: a file, or `sample`; none: keep the last adapter."""
     dev_columns: dict[str, str] = {}
     """{sentence1: ..., sentence2: ..., score: ...} where they are named otherwise."""
@@ -248,7 +275,7 @@ class EvaluationSection(Section):
 class RunConfig(Section):
     """A whole run."""
 
-    output_dir: str
+    output_dir: Place
     """The run folder; must not exist yet."""
     model: ModelSection = ModelSection()
     data: DataSection = DataSection()

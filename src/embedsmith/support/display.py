@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.text import Text
 
 _NUM_PLAIN_LINES = 20
 
@@ -29,7 +30,7 @@ class TrainingDisplay:
             TextColumn("training"),
             BarColumn(),
             MofNCompleteColumn(),
-            TextColumn("{task.fields[status]}"),
+            TextColumn("{task.fields[status]}", markup=False),
             console=console,
             disable=not console.is_terminal,
         )
@@ -76,15 +77,15 @@ def encoding_progress(console: Console) -> Iterator[tuple[Callable[[str], None],
         def start(task: str) -> None:
             nonlocal name, count, started
             name, count, started = task, 0, time.perf_counter()
-            status.update(f"{name}: encoding ...")
+            status.update(Text(f"{name}: encoding ..."))
             if not console.is_terminal:
-                console.print(f"{name} ...", highlight=False)
+                console.print(f"{name} ...", markup=False, highlight=False)
 
         def advance(num_texts: int) -> None:
             nonlocal count
             count += num_texts
             rate = count / (time.perf_counter() - started)
-            status.update(f"{name}: {count} texts, {rate:.0f} a second")
+            status.update(Text(f"{name}: {count} texts, {rate:.0f} a second"))
 
         yield start, advance
 

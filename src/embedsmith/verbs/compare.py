@@ -1,6 +1,7 @@
 """Models, or files that hold their evaluation -> which is better, with what certainty.
 
-A model is one name or several with commas between them: the seeds of one recipe, which count as one model.
+A model is one name or several with commas between them: the seeds of one recipe, which count as one model. A comma that
+is part of a file's or folder's name parts nothing.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,15 +46,28 @@ def compare_models(
     """
     if len(models) < 2:
         raise ConfigError("A comparison needs two models or more: embedsmith compare A B")
-    names = dict.fromkeys(name for model in models for name in model.split(","))
+    names = dict.fromkeys(name for model in models for name in split_seeds(model))
+    if not all(name.strip() for name in names):
+        raise ConfigError("A name is empty; seeds of one recipe stand as A,B with one comma between them.")
     evaluated = {name: _evaluated(name, tasks, data, console) for name in names}
     groups: dict[str, list[EvaluationResult]] = {}
     for model in models:
         label = model
         while label in groups:  # a model beside itself is a fair question
             label += " (again)"
-        groups[label] = [evaluated[name] for name in model.split(",")]
+        groups[label] = [evaluated[name] for name in split_seeds(model)]
     return compare(_aligned(groups, tasks), num_draws=num_draws, seed_spread=seed_spread)
+
+
+def split_seeds(model: str) -> list[str]:
+    """The names between commas; as many parts as together name a file or folder that is there are one name."""
+    parts = model.split(",")
+    names: list[str] = []
+    while parts:
+        longest = next((end for end in range(len(parts), 1, -1) if Path(",".join(parts[:end])).exists()), 1)
+        names.append(",".join(parts[:longest]))
+        parts = parts[longest:]
+    return names
 
 
 def _aligned(groups: Mapping[str, Sequence[EvaluationResult]], tasks: Sequence[str] | None) -> dict[str, TaskScores]:

@@ -19,14 +19,13 @@ from itertools import combinations, product
 from pathlib import Path
 from typing import Any, Literal
 
-import yaml
 from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 from rich.console import Console
 
 from embedsmith.records.results import SweepPoint
-from embedsmith.settings.config import Int, RunConfig, Section
-from embedsmith.settings.recipe import known_keys, load_config, parse_config
+from embedsmith.settings.config import Int, Place, RunConfig, Section
+from embedsmith.settings.recipe import by_full_key, is_setting, load_config, parse_config, read_yaml_file
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError, list_faults
 from embedsmith.verbs.train import DEV_TASK, resume_run, train
@@ -35,16 +34,17 @@ log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
 _MAX_NAME = 40
+_SEEDS = "seeds are no axis and no setting of a sweep: name them all with `seeds`, or --seeds 7,8"
 
 
 class SweepConfig(Section):
     """A sweep, as its file says it."""
 
-    output_dir: str
+    output_dir: Place
     """Folder of table and page."""
-    runs_dir: str | None = None
+    runs_dir: Place | None = None
     """Folder of the runs, which several sweeps may share; none: `runs` in output_dir."""
-    recipe: str | dict[str, Any]
+    recipe: Place | dict[str, Any]
     """What is varied: a recipe's file, or its sections."""
     settings: dict[str, Any] = Field(default={})
     """Settings of the recipe that are changed for every run."""
@@ -88,26 +88,32 @@ def read_sweep(path: Path | None, *, overrides: Mapping[str, Any]) -> SweepConfi
     """
     values: dict[str, Any] = {}
     if path is not None:
-        try:
-            values = yaml.safe_load(path.read_text(encoding="utf-8"))
-        except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-            raise ConfigError(f"The sweep file {path} cannot be read: {error}") from None
+        values = read_yaml_file(path, what="sweep file")
         if not isinstance(values, dict):
             raise ConfigError(f"The sweep file {path} must hold axes, recipe and output_dir.")
         if "axes" not in values:
             values = {"recipe": str(path)}
         elif isinstance(values.get("recipe"), str):
-            values["recipe"] = str(path.parent / values["recipe"])
+            values["recipe"] = str(path.parent / Path(values["recipe"]).expanduser())
     try:
         return SweepConfig.model_validate({**values, **overrides})
     except ValidationError as error:
-        faults = [f"{'.'.join(map(str, detail['loc']))}: {detail['msg'].lower()}" for detail in error.errors()]
+        faults = [_describe(detail) for detail in error.errors()]
         raise ConfigError(
             list_faults(f"There are faults in the sweep {path or ''}:", faults, advice="Fix them and start again.")
         ) from None
 
 
-def make_cells(sweep: SweepConfig, *, settings: Mapping[str, str] | None = None) -> list[Cell]:
+def _describe(detail: Any) -> str:
+    key = ".".join(map(str, detail["loc"]))
+    if detail["type"] == "missing":
+        option = {"output_dir": ", or as --output_dir DIR", "axes": ", or as --grid KEY=VALUE,VALUE"}.get(key, "")
+        return f"{key}: must be given in the file{option}"
+    message = detail["msg"].removeprefix("Value error, ")
+    return f"{key}: {message[0].lower() + message[1:]}"
+
+
+def make_cells(sweep: SweepConfig, *, settings: Mapping[str, Any] | None = None) -> list[Cell]:
     """All cells, each resolved and checked.
 
     Args:
@@ -117,18 +123,23 @@ def make_cells(sweep: SweepConfig, *, settings: Mapping[str, str] | None = None)
     Raises:
         ConfigError: a cell's settings are faulty, or an axis has the same value twice; all are named.
     """
-    changed = {**{key: _as_yaml(value) for key, value in sweep.settings.items()}, **(settings or {})}
+    faults: list[str] = []
+    changed = {**by_full_key(sweep.settings, faults=faults), **by_full_key(settings or {}, faults=faults)}
+    if "training.seed" in changed:
+        faults.append(_SEEDS)
+    if faults:
+        raise ConfigError(list_faults("There are faults in the sweep:", faults, advice="Fix them and start again."))
+    changed["output_dir"] = sweep.output_dir
     if isinstance(sweep.recipe, str):
         base = load_config(sweep.recipe, overrides=changed)
     else:
-        base = parse_config({"output_dir": sweep.output_dir, **sweep.recipe}, overrides=changed)
-    faults: list[str] = []
+        base = parse_config(sweep.recipe, overrides=changed)
     cells = []
     for axis, label, changes in _points(sweep, faults):
         configs = []
         for seed in sweep.seeds:
             try:
-                config = parse_config(base.model_dump(mode="json"), overrides={**changes, "training.seed": str(seed)})
+                config = parse_config(base.model_dump(mode="json"), overrides={**changes, "training.seed": seed})
             except ConfigError as error:
                 faults += [f"{axis} = {label}: {line.strip()}" for line in str(error).splitlines()[1:-1]]
                 break
@@ -160,7 +171,7 @@ def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, console: Console) ->
             run = _find_run(folder, identity) or folder / _name(cells, identity)
             if (run / RESULT_FILE).exists():
                 continue
-            console.print(f"run {index} of {len(distinct)}: {run.name}", highlight=False)
+            console.print(f"run {index} of {len(distinct)}: {run.name}", markup=False, highlight=False)
             _run(run, config, console=console)
             report_sweep(sweep, cells)
 
@@ -211,8 +222,8 @@ def _point(folder: Path, cell: Cell) -> SweepPoint:
     return SweepPoint(cell.axis, cell.label, cell.value, cell.is_base, tuple(scores), tuple(failures))
 
 
-def _points(sweep: SweepConfig, faults: list[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """(axis, label, changed settings as on the command line) of every cell."""
+def _points(sweep: SweepConfig, faults: list[str]) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    """(axis, label, changed settings) of every cell."""
     axes = {
         key: [(label, _changes(key, label, value, faults)) for label, value in map(_labelled, values)]
         for key, values in sweep.axes.items()
@@ -227,13 +238,14 @@ def _points(sweep: SweepConfig, faults: list[str]) -> Iterator[tuple[str, str, d
         yield ", ".join(axes), ", ".join(label for label, _ in combination), changes
 
 
-def _changes(key: str, label: str, value: Any, faults: list[str]) -> dict[str, str]:
+def _changes(key: str, label: str, value: Any, faults: list[str]) -> dict[str, Any]:
     """An axis is a setting, or a name of the user's own for several that change together."""
-    known = {name for full in known_keys() for name in (full, full.split(".")[-1])}
-    if isinstance(value, dict) and set(value) <= known:
-        return {setting: _as_yaml(part) for setting, part in value.items()}
-    if key in known:
-        return {key: _as_yaml(value)}
+    is_several = isinstance(value, dict) and all(map(is_setting, value))
+    if is_several or is_setting(key):
+        changes = value if is_several else {key: value}
+        if "training.seed" in by_full_key(changes, faults=faults):
+            faults.append(f"{key}: {_SEEDS}")
+        return changes
     faults.append(f"axes: {key} is no setting, and {label} does not say which settings it stands for")
     return {}
 
@@ -243,10 +255,6 @@ def _labelled(value: Any) -> tuple[str, Any]:
         ((label, value),) = value.items()
         return str(label), value
     return ("none" if value is None else f"{value:g}" if isinstance(value, float) else str(value)), value
-
-
-def _as_yaml(value: Any) -> str:
-    return yaml.safe_dump(value, default_flow_style=True, allow_unicode=True).removesuffix("...\n").strip()
 
 
 def _number(label: str) -> float | None:

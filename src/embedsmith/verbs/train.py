@@ -69,6 +69,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         f"{len(triplets)} {triplets.kind}, {run.schedule.max_steps} steps of {config.training.batch_size}; "
         f"model {config.model.model} ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, "
         f"{embedder.path})",
+        markup=False,
         highlight=False,
     )
 
