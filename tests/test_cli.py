@@ -258,7 +258,7 @@ def test_names_are_printed_as_they_are(
         assert run_command([*command, *(["--data", "sts [bold]"] if command[0] == "compare" else [])]) == 0
         assert odd in capsys.readouterr().out
     assert run_command(["train", "--settings"]) == 0
-    assert "{files: ..., instruction: ..., symmetric: ...}" in " ".join(capsys.readouterr().out.split())
+    assert "[a, b], of numbers and layer names also a,b. Mappings: {a: b}." in capsys.readouterr().out
 
 
 def test_progress_prints_names_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
