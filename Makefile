@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test browser bench format clean
+.PHONY: help setup demo test browser bench docs format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
 	@echo "make bench   measure against other tools, write docs/performance.md (an hour or more)"
 	@echo "make test    style, types and tests, offline after the installation"
 	@echo "make setup   the virtual environment alone ($(VENV))"
+	@echo "make docs    write into the pages what the program says of its commands and settings"
 	@echo "make format  let ruff put the code in shape"
 	@echo "make clean   remove the environment and the demo's run"
 
@@ -57,6 +58,9 @@ bench: $(VENV)/.bench-installed
 $(VENV)/.bench-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
+
+docs: setup
+	$(BIN)/python -m docs.generate
 
 format: setup
 	$(BIN)/ruff check --fix .

@@ -60,7 +60,8 @@ def _head(results: dict[str, Any]) -> str:
         "its own; IQR is the interquartile range; ratios are taken within each round. Peak memory is that of the whole",
         "process while it works, loading aside. Made by:",
         "",
-        "```",
+        "<!-- not run: it takes an hour or more -->",
+        "```bash",
         *commands,
         "```",
     ]

@@ -43,6 +43,13 @@ def test_lines_hold_mean_spread_and_every_seed() -> None:
 
 
 @pytest.mark.parametrize("values", [(1e-4, 1e-2), (1.0, 2.0), (None, None)], ids=["decades", "numbers", "words"])
+def test_a_page_of_a_sweep_that_has_just_begun(values: tuple[float | None, float | None], tmp_path: Path) -> None:
+    points = [_point("a", 0.5, None, value=values[0]), _point("b", None, None, value=values[1])]
+    write_sweep_page(tmp_path / "p.html", points, title="t", recipe_yaml="")
+    assert (tmp_path / "p.html").read_text().count("<svg") == 1
+
+
+@pytest.mark.parametrize("values", [(1e-4, 1e-2), (1.0, 2.0), (None, None)], ids=["decades", "numbers", "words"])
 def test_a_page_holds_a_picture_for_each_axis(values: tuple[float | None, float | None], tmp_path: Path) -> None:
     points = [_point("a", 0.6, 0.7, value=values[0]), _point("b & c", 0.5, None, value=values[1], is_base=True)]
     write_sweep_page(

@@ -10,6 +10,7 @@ from embedsmith.records.results import SweepPoint
 from embedsmith.reporting.plots import COLOURS, STYLE, to_svg
 
 _DECADES = 20  # from this ratio on, a numeric axis is logarithmic
+_MARGIN = 0.05  # of a numeric axis, on either side
 
 
 def axis_svg(axis: str, points: Sequence[SweepPoint]) -> str:
@@ -54,8 +55,15 @@ def _draw(axes: Axes, place: float, point: SweepPoint) -> None:
 
 
 def _number_axis(axes: Axes, places: list[float], *, labels: list[str]) -> None:
-    if min(places) > 0 and max(places) / min(places) >= _DECADES:
+    low, high = min(places), max(places)
+    # Limits from all values, not from those that have a score: a sweep's page is written after every run.
+    if low > 0 and high / low >= _DECADES:
         axes.set_xscale("log")
+        margin = (high / low) ** _MARGIN
+        axes.set_xlim(low / margin, high * margin)
+    else:
+        margin = (high - low) * _MARGIN
+        axes.set_xlim(low - margin, high + margin)
     axes.set_xticks(places, labels)
     axes.minorticks_off()
 

@@ -1,0 +1,195 @@
+"""Writes into the pages what the program knows of itself: `make docs`.
+
+Between `<!-- generated: NAME -->` and `<!-- end -->` stands what `BLOCKS[NAME]` returns; `published.md` is written
+whole. Nothing here depends on a terminal. `tests/docs/test_generate.py` fails where a page is stale.
+"""
+
+import inspect
+import re
+from collections.abc import Callable, Iterator, Sequence
+from itertools import takewhile
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from embedsmith.cli import app
+from embedsmith.reporting.published import published_markdown
+from embedsmith.settings import config
+from embedsmith.settings.families import FAMILIES
+from embedsmith.settings.prompts import PROMPTS
+from embedsmith.settings.recipe import describe_settings
+from embedsmith.support import files
+
+ROOT = Path(__file__).parent.parent
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+_BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
+
+
+def main() -> None:
+    """Write every page whose generated blocks are stale."""
+    for path in PAGES:
+        text = path.read_text(encoding="utf-8")
+        fresh = render(path, text)
+        if fresh != text:
+            files.write_text(path, fresh)
+            print(f"{path.relative_to(ROOT)} written")
+
+
+def render(path: Path, text: str) -> str:
+    """The page as it should be.
+
+    Raises:
+        KeyError: a block's name is not known.
+    """
+    if path.name == "published.md":
+        return published_markdown()
+    return _BLOCK.sub(lambda match: f"{match[1]}\n{BLOCKS[match[2]]()}\n\n{match[3]}", text)
+
+
+def block_names(text: str) -> list[str]:
+    """Names of the generated blocks of a page."""
+    return [match[2] for match in _BLOCK.finditer(text)]
+
+
+# ---- the command line ---------------------------------------------------------------------------------------------
+
+
+def commands() -> dict[str, Any]:
+    """Every command and group of the command line by its full name, in the order of `embedsmith --help`."""
+    return dict(_walk("embedsmith", typer.main.get_command(app)))
+
+
+def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
+    yield name, command
+    for inner_name, inner in getattr(command, "commands", {}).items():
+        yield from _walk(f"{name} {inner_name}", inner)
+
+
+def _help(name: str, command: Any) -> str:
+    """A group's commands, or a command's usage, purpose, arguments and options."""
+    if hasattr(command, "commands"):
+        rows = [
+            (f"[`{name} {inner}`](#{name.replace(' ', '-')}-{inner})", _purpose(one).rstrip("."))
+            for inner, one in command.commands.items()
+        ]
+        return f"{_purpose(command)}\n\n{_table(('command', 'what it does'), rows)}"
+    parameters = [_describe_parameter(parameter) for parameter in command.params]
+    arguments = [shown for shown, _, _ in parameters if not shown.startswith("--")]
+    usage = " ".join([name, *arguments, "[OPTIONS]", *(["[SETTINGS]"] if command.epilog else [])])
+    rows = [(_code(shown), default, meaning) for shown, default, meaning in parameters]
+    parts = [_code(usage), _purpose(command), _table(("argument or option", "default", "meaning"), rows)]
+    return "\n\n".join([*parts, *([_escape(command.epilog)] if command.epilog else [])])
+
+
+def _purpose(command: Any) -> str:
+    return _escape(" ".join(command.help.split()))
+
+
+def _describe_parameter(parameter: Any) -> tuple[str, str, str]:
+    """(as written, default, meaning)."""
+    is_option = parameter.opts[0].startswith("--")
+    meaning = _escape(" ".join((parameter.help or "").split()))
+    if not is_option:
+        shown = parameter.name.upper() + ("..." if parameter.nargs == -1 else "")
+    elif parameter.is_flag:
+        shown = " / ".join([*parameter.opts, *parameter.secondary_opts])
+    else:
+        shown = f"{', '.join(parameter.opts)} {parameter.name.upper()}" + (" ..." if parameter.multiple else "")
+    if parameter.required:
+        return shown, "(required)", meaning
+    if not is_option or not parameter.is_flag:
+        return shown, "" if parameter.default is None else _code(str(parameter.default)), meaning
+    default = {True: parameter.opts, False: parameter.secondary_opts, None: []}[parameter.default]
+    return shown, _code(default[0]) if default else "", meaning
+
+
+# ---- settings, names ----------------------------------------------------------------------------------------------
+
+
+def _settings() -> str:
+    """Every setting of a recipe: a table for each section."""
+    rows = [(key, default if default == "(required)" else _code(default), text) for key, default, text in _described()]
+    parts = [_table(("setting", "default", "meaning"), [(_code(k), d, t) for k, d, t in rows if "." not in k])]
+    for name, field in config.RunConfig.model_fields.items():
+        section = field.annotation
+        if isinstance(section, type) and issubclass(section, config.Section):
+            own = [(_code(key), default, text) for key, default, text in rows if key.startswith(f"{name}.")]
+            parts += [f"## {name}", _escape(_first_paragraph(section)), _table(("setting", "default", "meaning"), own)]
+    return "\n\n".join(parts)
+
+
+def _described() -> list[tuple[str, str, str]]:
+    return [(key, default, _escape(meaning)) for key, default, meaning in describe_settings()]
+
+
+def _choices() -> str:
+    """The words that some settings take, and what they mean."""
+    kinds = (config.Pooling, config.Loss, config.Precision, config.Quantization)
+    rows = [
+        (", ".join(_code(value) for value in kind), " ".join((inspect.getdoc(kind) or "").split())) for kind in kinds
+    ]
+    return _table(("words", "meaning"), rows)
+
+
+def _prompts() -> str:
+    rows = [
+        (_code(name), _code(prompt.template.replace("\n", "⏎")), "yes" if prompt.end_token else "no", prompt.source)
+        for name, prompt in PROMPTS.items()
+    ]
+    return _table(("name", "template (⏎: a new line)", "end token", "source"), rows)
+
+
+def _families() -> str:
+    rows = [
+        (family.title, _code(name), ", ".join(_code(target) for target in family.lora_targets))
+        for name, family in FAMILIES.items()
+    ]
+    return _table(("family", "`model_type`", "LoRA targets"), rows)
+
+
+def _recipes(folder: str) -> str:
+    """Recipes of a folder, each with the first sentence of its comment."""
+    rows = []
+    for path in sorted((ROOT / folder).glob("*.yaml")):
+        # The comment at the top, up to a command in it (which is indented) or its end.
+        lines = takewhile(re.compile("# (?! )").match, path.read_text(encoding="utf-8").splitlines())
+        sentence = re.split(r"(?<=\.) (?=[A-Z])", " ".join(line[2:] for line in lines))[0]
+        rows.append((f"[`{path.stem}`](../{folder}/{path.name})", _escape(sentence.rstrip(":."))))
+    return _table(("recipe", "what it is"), rows)
+
+
+BLOCKS: dict[str, Callable[[], str]] = {
+    **{f"{name} --help": lambda name=name, one=one: _help(name, one) for name, one in commands().items()},
+    "embedsmith train --settings": _settings,
+    "choices": _choices,
+    "prompts": _prompts,
+    "families": _families,
+    **{folder: lambda folder=folder: _recipes(folder) for folder in ("recipes", "recipes/methods", "recipes/sweeps")},
+}
+
+
+# ---- Markdown -----------------------------------------------------------------------------------------------------
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |" for line in lines)
+
+
+def _code(text: str) -> str:
+    return f"`{text}`"
+
+
+def _escape(text: str) -> str:
+    """Text that Markdown shows as it is, but for code between backticks."""
+    parts = re.split(r"(`[^`]*`)", text)
+    return "".join(part if part.startswith("`") else re.sub(r"([<*\[\]])", r"\\\1", part) for part in parts)
+
+
+def _first_paragraph(section: type) -> str:
+    return " ".join((inspect.getdoc(section) or "").split("\n\n")[0].split())
+
+
+if __name__ == "__main__":
+    main()

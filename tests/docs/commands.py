@@ -1,0 +1,151 @@
+"""Commands of the pages: found, checked without running them, and run in small."""
+
+import importlib.util
+import re
+import shlex
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import typer
+
+from docs.generate import commands
+from embedsmith.cli import _spread_lists, app
+from embedsmith.cli.app import read_overrides
+from embedsmith.settings.recipe import known_keys, load_config
+from embedsmith.verbs.sweep import read_sweep
+from tests.docs.pages import ROOT, Block, Span
+
+PLACEHOLDERS = re.compile(r"\b(MODEL|RUN|FILE|DIR|NAME|RECIPE|ADAPTER)\b|\.\.\.")
+SMALL = {"max_steps": "2", "warmup_steps": "1", "batch_size": "4", "eval_steps": "2", "save_steps": "2"}
+"""Settings that shorten a run: a few steps of a few rows."""
+_SMALL_OPTIONS = {
+    "sweep": ["--seeds", "7"],
+    "baseline": ["--prompts", "none", "echo"],
+    "compare": ["--draws", "200"],
+}
+_TOOLS = ("embedsmith", "make", "pip", "python", "torchrun")
+
+
+@dataclass(frozen=True)
+class Command:
+    """A command of a page.
+
+    Attributes:
+        line: of the page.
+        words: of the shell, without a comment behind them.
+        not_run: why it is not run, or "".
+    """
+
+    line: int
+    words: list[str]
+    not_run: str
+
+
+def commands_of(span: Span) -> Iterator[Command]:
+    """The commands of a block, or the one of a code span, which is not run where it only names what is to be run."""
+    if isinstance(span.code, Block):
+        if span.code.language == "bash":
+            yield from _commands_of_block(span.code)
+    elif span.code.split()[0] in _TOOLS:
+        words = shlex.split(span.code)
+        is_name = words[0] != "embedsmith" or span.code in commands() or PLACEHOLDERS.search(span.code)
+        yield Command(span.line, words, "it names a command, or has a place for a name" if is_name else "")
+
+
+def _commands_of_block(block: Block) -> Iterator[Command]:
+    unused = dict(block.not_run)
+    for number, line in enumerate(block.text.splitlines(), start=block.line + 1):
+        if words := shlex.split(line, comments=True):
+            start = next((start for start, _ in block.not_run if line.startswith(start)), None)
+            unused.pop(start or "", None)
+            yield Command(number, words, "" if start is None else dict(block.not_run)[start])
+    assert not unused, f"line {block.line}: the block has no line that starts with {list(unused)}"
+
+
+def check(words: list[str]) -> None:
+    """Whether a command could be run: its name, options, settings, recipes, extras and targets exist.
+
+    Raises:
+        Exception: it could not, and why; click's, ours, or an AssertionError.
+    """
+    for word in words:
+        if word.startswith("recipes/") and not PLACEHOLDERS.search(word):
+            assert (ROOT / word).exists(), f"{word} is not there"
+    match words:
+        case ["embedsmith", *arguments]:
+            _check_arguments(arguments)
+        case ["torchrun", *rest]:
+            assert rest[rest.index("-m") + 1] == "embedsmith"
+            _check_arguments(rest[rest.index("-m") + 2 :])
+        case ["make", *targets]:
+            _check_targets(targets)
+        case ["pip", "install", *rest]:
+            _check_extras(rest)
+        case ["python", "-m", module, *rest]:
+            _check_module(module, rest)
+        case _:
+            raise AssertionError(f"{words[0]} is no command that this test knows")
+
+
+def _check_arguments(arguments: list[str]) -> None:
+    command, rest = typer.main.get_command(app), _spread_lists(arguments)
+    context = command.make_context("embedsmith", list(rest))
+    while hasattr(command, "commands"):
+        name, command, rest = command.resolve_command(context, rest)
+        if not rest:
+            return  # the command's name alone, in a sentence
+        context = command.make_context(name, list(rest), parent=context, resilient_parsing=False)
+    if command.epilog:
+        _check_settings(context.params.get("config"), read_overrides(context.args))
+
+
+def _check_settings(config: Any, overrides: dict[str, str]) -> None:
+    known = {name for key in known_keys() for name in (key, key.split(".")[-1])}
+    assert overrides.keys() <= known, f"no settings: {overrides.keys() - known}"
+    if config is None or PLACEHOLDERS.search(str(config)):
+        load_config(overrides={"output_dir": "runs/any", **overrides})
+    elif "sweeps" in str(config):
+        read_sweep(ROOT / config, overrides={})
+    else:
+        load_config(ROOT / config, overrides=overrides)
+
+
+def _check_targets(targets: list[str]) -> None:
+    known = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    assert set(targets) <= set(known), f"no targets of the Makefile: {set(targets) - set(known)}"
+
+
+def _check_extras(arguments: list[str]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    for argument in arguments:
+        if named := re.fullmatch(r"(?:\.|embedsmith)\[([\w,]+)\]", argument):
+            unknown = set(named[1].split(",")) - project["optional-dependencies"].keys()
+            assert not unknown, f"no extras: {unknown}"
+
+
+def _check_module(module: str, arguments: list[str]) -> None:
+    found = importlib.util.find_spec(module)
+    assert found is not None and found.origin is not None, f"no module {module}"
+    source = Path(found.origin.replace("__init__.py", "__main__.py")).read_text(encoding="utf-8")
+    options = [argument for argument in arguments if argument.startswith("--")]
+    assert all(f'"{option}"' in source for option in options), f"{module} has not all of {options}"
+
+
+def shrink(words: list[str]) -> list[str]:
+    """The arguments of `embedsmith` for seconds of work: `SMALL` and few seeds, prompts, draws replace the page's."""
+    command, rest = words[1], words[1:]
+    takes_settings = command in ("train", "plan", "sweep") and not {"--resume", "--settings"} & {*words}
+    small = [part for key, value in SMALL.items() for part in (f"--{key}", value)] if takes_settings else []
+    small += _SMALL_OPTIONS.get(command, [])
+    replaced = {option.split(".")[-1].removeprefix("--") for option in small if option.startswith("--")}
+    kept: list[str] = []
+    while rest:
+        word = rest.pop(0)
+        if word.startswith("--") and word.split(".")[-1].removeprefix("--") in replaced:
+            rest.pop(0)
+        else:
+            kept.append(word)
+    return [*kept, *small]

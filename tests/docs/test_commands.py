@@ -1,0 +1,118 @@
+"""Every command, Python snippet and recipe of the pages runs, in small, or says in front of it why it does not.
+
+Page by page, in the order in which they stand, in a folder with stand-ins of what the pages name (`stage.py`).
+"""
+
+import shlex
+import traceback
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from huggingface_hub import constants
+
+from embedsmith.cli import run_command
+from embedsmith.evaluation import sts
+from embedsmith.settings import recipe
+from tests.docs.commands import SMALL, check, commands_of, shrink
+from tests.docs.pages import PAGES, Block, code
+from tests.docs.stage import build_stage
+
+GENERATED = ("docs/commands.md", "docs/settings.md", "docs/recipes.md")
+TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items() if name not in GENERATED}
+FROM_THE_README = "embedsmith train --output_dir runs/mine --data.train 'mine/*.jsonl' --evaluation.dev dev.tsv"
+GOES_ON = ("docs/evaluation.md", "docs/export.md")
+"""Pages that go on with the run of the README."""
+LANGUAGES = ("bash", "python", "yaml", "text")
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_stage(tmp_path_factory.mktemp("stage"))
+
+
+@pytest.fixture
+def here(stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A user's folder; the cache holds the small model in the place of the built-in one, the hub's cache the others."""
+    for path in (stage / "data").iterdir():
+        (tmp_path / path.name).symlink_to(path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EMBEDSMITH_CACHE", str(stage))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(stage / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(sts, "NUM_DRAWS", 200)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_what_a_page_shows_works(
+    page: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    names: dict[str, Any] = {}
+    if page in GOES_ON:
+        assert FROM_THE_README in TEXTS["README.md"]
+        assert run_command(shrink(shlex.split(FROM_THE_README))) == 0
+    for span in code(TEXTS[page]):
+        if isinstance(span.code, Block) and span.code.language == "yaml":
+            recipe.parse_config({"output_dir": "runs/any", **yaml.safe_load(span.code.text)})
+        elif isinstance(span.code, Block) and span.code.language == "python":
+            with monkeypatch.context() as patch:
+                patch.setattr(recipe, "load_config", _load_small)
+                _run_python(span.code, names, where=f"{page}:{span.line}")
+        for command in commands_of(span):
+            _check(command.words, where=f"{page}:{command.line}")
+            if not command.not_run:
+                assert run_command(shrink(command.words)) == 0, f"{page}:{command.line}: {capsys.readouterr().err}"
+
+
+def _check(words: list[str], *, where: str) -> None:
+    try:
+        check(words)
+    except Exception as error:
+        pytest.fail(f"{where}: {' '.join(words)}\n{getattr(error, 'message', error)}")
+
+
+def _run_python(block: Block, names: dict[str, Any], *, where: str) -> None:
+    try:
+        exec(compile(block.text, where, "exec"), names)
+    except Exception:
+        pytest.fail(f"{where}: {traceback.format_exc()}")
+
+
+def _load_small(*arguments: Any, overrides: dict[str, str], load: Any = recipe.load_config) -> Any:
+    return load(*arguments, overrides={**overrides, **SMALL})
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_every_block_says_what_it_is(page: str) -> None:
+    """So that no command hides in a block that is not looked at."""
+    for span in code(TEXTS[page]):
+        if isinstance(span.code, Block):
+            assert span.code.language in LANGUAGES, f"{page}:{span.line}: write one of {LANGUAGES} behind the fence"
+            is_text = span.code.language == "text"
+            assert not (is_text and "embedsmith " in span.code.text), f"{page}:{span.line}: a command in a text block"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "embedsmith trian --config recipes/methods/base.yaml",
+        "embedsmith evaluate smollm2-135m --tusks STS12",
+        "embedsmith evaluate",
+        "embedsmith train --config recipes/nothing.yaml",
+        "embedsmith train --config recipes/methods/base.yaml --batch_syze 3",
+        "embedsmith train --config recipes/methods/base.yaml --batch_size many",
+        "torchrun --nproc-per-node 4 -m embedsmith train --config recipes/nothing.yaml",
+        "make nothing",
+        "pip install 'embedsmith[nothing]'",
+        "python -m benchmarks.nothing",
+        "python -m benchmarks --nothing",
+        "cp a b",
+    ],
+)
+def test_a_command_that_cannot_run_is_seen(command: str) -> None:
+    words = shlex.split(command)
+    if len(words) > 2 or words[0] != "embedsmith":
+        with pytest.raises(pytest.fail.Exception):
+            _check(words, where="here")

@@ -1,0 +1,43 @@
+"""What the pages say of commands and settings is what the program says."""
+
+from pathlib import Path
+
+import pytest
+
+from docs.generate import BLOCKS, PAGES, block_names, commands, render
+from embedsmith.settings.recipe import known_keys
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.name)
+def test_a_page_is_fresh(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert text == render(path, text), f"{path.name} is stale. Write it anew with: make docs"
+
+
+def test_every_block_stands_on_one_page() -> None:
+    found = [name for path in PAGES for name in block_names(path.read_text(encoding="utf-8"))]
+    assert sorted(found) == sorted(BLOCKS)
+    assert {f"{name} --help" for name in commands()} <= BLOCKS.keys()
+
+
+def test_every_option_and_setting_is_shown() -> None:
+    for name, command in commands().items():
+        block = BLOCKS[f"{name} --help"]()
+        options = [option for parameter in getattr(command, "params", []) for option in parameter.opts]
+        assert all(option in block for option in options if option.startswith("--")), name
+    assert all(f"| `{key}` |" in BLOCKS["embedsmith train --settings"]() for key in known_keys())
+
+
+def test_a_stale_block_is_seen() -> None:
+    path = next(path for path in PAGES if path.name == "commands.md")
+    text = path.read_text(encoding="utf-8")
+    assert render(path, text.replace("--dtype", "--type")) == text
+    with pytest.raises(KeyError):
+        render(path, "<!-- generated: nothing -->\n<!-- end -->\n")
+
+
+def test_pages_do_not_depend_on_the_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = BLOCKS["embedsmith sweep --help"]()
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert BLOCKS["embedsmith sweep --help"]() == before
