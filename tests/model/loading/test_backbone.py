@@ -107,8 +107,17 @@ def test_folders_that_are_no_models(tmp_path: Path) -> None:
 def test_precision_and_device() -> None:
     assert choose_dtype(Precision.FP32, CPU) == torch.float32
     assert choose_dtype(Precision.BF16, CPU) == torch.bfloat16
-    assert choose_dtype(Precision.AUTO, CPU) in (torch.float32, torch.bfloat16)
     assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(("has_instructions", "are_used"), [(True, True), (True, False), (False, True)])
+def test_bfloat16_where_the_processor_multiplies_it_and_torch_does(
+    monkeypatch: pytest.MonkeyPatch, has_instructions: bool, are_used: bool
+) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_instructions})
+    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: are_used)
+    expected = torch.bfloat16 if has_instructions and are_used else torch.float32
+    assert choose_dtype(Precision.AUTO, CPU) == expected
 
 
 def test_the_built_in_model_is_missing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -162,13 +162,15 @@ def load_model_tokenizer(model: str) -> Any:
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The number format that `precision` means on `device`."""
     if precision is Precision.AUTO:
-        is_fast = (
-            torch.cuda.is_bf16_supported()
-            if device.type == "cuda"
-            else bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-        )
+        is_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
         return torch.bfloat16 if is_fast else torch.float32
     return torch.bfloat16 if precision is Precision.BF16 else torch.float32
+
+
+def _cpu_multiplies_bfloat16() -> bool:
+    """Whether the processor has the instructions, and torch's products may use them ($ONEDNN_MAX_CPU_ISA forbids)."""
+    has_instructions = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
+    return has_instructions and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
 
 
 def choose_precision(precision: Precision | str) -> Precision:

@@ -1,6 +1,7 @@
 """What the tests of the fused decoder share: kernels to choose from, embedders on tiny models, gradients of a run."""
 
-import shutil
+import subprocess
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from transformers import AutoModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.layers.fused.build import load_library
+from embedsmith.model.layers.fused.build import find_compiler, load_library
 from embedsmith.model.layers.fused.c_kernels import CKernels
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.model.layers.fused.kernels import Kernels
@@ -18,8 +19,22 @@ from embedsmith.model.layers.fused.torch_kernels import TorchKernels
 from embedsmith.settings.config import AdapterSection
 from tests.tiny import FAMILIES, SHAPE, make_tokenizer
 
-HAS_COMPILER = any(shutil.which(name) for name in ("cc", "gcc", "clang"))
-needs_compiler = pytest.mark.skipif(not HAS_COMPILER, reason="no C compiler on this machine")
+
+def has_compiler() -> bool:
+    """Whether one works. It compiles nothing of ours: a fault in that must not skip the tests of it."""
+    if (compiler := find_compiler()) is None:
+        return False
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder) / "empty.c"
+        source.write_text("int nothing;\n", encoding="utf-8")
+        command = [*compiler.split(), "-fopenmp", "-shared", "-fPIC", "-o", f"{folder}/empty.so", str(source)]
+        try:
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
+
+
+needs_compiler = pytest.mark.skipif(not has_compiler(), reason="no C compiler on this machine")
 BOTH_KERNELS = [pytest.param("C", marks=needs_compiler), "torch"]
 # bfloat16 has products of its own besides, where the processor can.
 BFLOAT16_KERNELS = [*BOTH_KERNELS, pytest.param("C, torch's products", marks=needs_compiler)]

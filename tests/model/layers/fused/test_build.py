@@ -2,6 +2,8 @@
 
 import ctypes
 import logging
+import platform
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,7 +11,8 @@ import pytest
 import torch
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.layers.fused.build import KernelBuildError, load_library
+from embedsmith.model.layers.fused.build import KernelBuildError, find_compiler, load_library
+from embedsmith.model.layers.fused.c_kernels import CKernels
 from embedsmith.model.layers.fused.choice import choose_kernels
 from tests.model.layers.fused.cases import load, needs_compiler, run
 from tests.tiny import TEXTS
@@ -21,6 +24,18 @@ def fresh(cache: Path) -> Iterator[Path]:
     load_library.cache_clear()
     yield cache
     load_library.cache_clear()
+
+
+needs_x86 = pytest.mark.skipif(platform.machine() not in ("x86_64", "AMD64"), reason="the lower processor is an x86")
+
+
+def compiler_defines(name: str, *, march: str) -> bool:
+    """Whether the compiler's own macro `name` is there for that processor."""
+    compiler = find_compiler()
+    assert compiler is not None
+    command = [*compiler.split(), f"-march={march}", "-dM", "-E", "-x", "c", "/dev/null"]
+    macros = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    return f"#define {name} " in macros
 
 
 def use_compiler(monkeypatch: pytest.MonkeyPatch, command: str | None, *, path: str | None = None) -> None:
@@ -56,6 +71,28 @@ def test_built_once_and_then_loaded(fresh: Path, monkeypatch: pytest.MonkeyPatch
     assert list((fresh / "kernels").iterdir()) == [path]
     for name in ("add_norm", "norm_backward", "attention_backward", "project"):
         assert all(hasattr(library, f"{name}_{kind}") for kind in ("bf16", "f32"))
+
+
+@needs_compiler
+@needs_x86
+def test_built_for_a_lower_processor(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Beside this processor's, under a name of its own, and without the instructions that the lower one has not."""
+    monkeypatch.delenv("EMBEDSMITH_MARCH", raising=False)
+    own = load_library()
+    load_library.cache_clear()
+    monkeypatch.setenv("EMBEDSMITH_MARCH", "haswell")
+    lower = load_library()
+    assert len(list((fresh / "kernels").iterdir())) == 2
+    assert own.has_products() == compiler_defines("__AVX512BF16__", march="native")
+    assert lower.has_products() == 0
+    assert CKernels(lower).products is None
+
+
+@needs_compiler
+def test_a_processor_that_the_compiler_does_not_know(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EMBEDSMITH_MARCH", "abacus")
+    with pytest.raises(KernelBuildError, match="abacus"):
+        load_library()
 
 
 def test_no_compiler(fresh: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,9 @@ def test_plain_layers_have_their_weights_inside(folders: dict[str, Path], family
     dtype = torch.float32 if precision == "fp32" else torch.bfloat16
     original = AutoModel.from_pretrained(folders[family], dtype=dtype).state_dict()
     embedder = Embedder.load(str(folders[family]), precision=precision, max_length=64)
+    # torch's products of bfloat16 leave weights where they are on some processors that have products of our own
+    assert embedder.decoder is not None
+    are_laid_out = owns_weights(dtype) or (precision == "bf16" and embedder.decoder.kernels.products is not None)
     packed = embedder.pack(TEXTS)
     with torch.no_grad():
         fused = embedder.hidden_states(packed)
@@ -140,7 +143,7 @@ def test_plain_layers_have_their_weights_inside(folders: dict[str, Path], family
             assert all(torch.equal(weights[name], weight) for name, weight in original.items())
             inside = plain_states(embedder, packed)
         outside = plain_states(embedder, packed)
-        assert outside.isnan().all() if owns_weights(dtype) else torch.equal(outside, inside)
+        assert outside.isnan().all() if are_laid_out else torch.equal(outside, inside)
     with torch.no_grad():
         assert torch.equal(embedder.hidden_states(packed), fused)
     # bf16: each path rounds where the other does not, eight bits over three layers

@@ -1,5 +1,8 @@
 """kernels.c -> a shared library in the user's cache, built once by the machine's own C compiler (about two seconds).
 
+They are built for this processor, or for the one that $EMBEDSMITH_MARCH names as the compiler's `-march` does: a lower
+one, to see on this machine what others compute.
+
 The file's name holds a digest of the source, the flags and the processor, so neither a new version nor a home folder
 shared by different machines can load a wrong build. OpenMP resolves to the runtime torch has loaded already (same
 library name), so there is one pool of threads.
@@ -20,7 +23,7 @@ import torch
 
 from embedsmith.support import files
 
-FLAGS = ("-O3", "-march=native", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
+_FLAGS = ("-O3", "-fopenmp", "-fno-math-errno", "-fno-trapping-math", "-shared", "-fPIC")
 _SOURCES = ("kernels.c", "kernels_body.h", "products.h")
 _TIMEOUT_S = 120
 
@@ -49,11 +52,21 @@ def load_library() -> ctypes.CDLL:
         raise KernelBuildError(f"{path} does not load: {error}") from error
 
 
+def find_compiler() -> str | None:
+    """$CC, else the first of cc, gcc and clang that is there, else None."""
+    return os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+
+
+def compiler_flags() -> tuple[str, ...]:
+    """What the kernels are compiled with."""
+    return (f"-march={os.environ.get('EMBEDSMITH_MARCH') or 'native'}", *_FLAGS)
+
+
 def _digest(folder: Path) -> str:
     digest = hashlib.sha256()
     for name in _SOURCES:
         digest.update((folder / name).read_bytes())
-    digest.update(" ".join((*FLAGS, platform.machine(), _processor())).encode())
+    digest.update(" ".join((*compiler_flags(), platform.machine(), _processor())).encode())
     return digest.hexdigest()[:16]
 
 
@@ -67,12 +80,12 @@ def _processor() -> str:
 
 
 def _build(source: Path, target: Path) -> None:
-    compiler = os.environ.get("CC") or next((name for name in ("cc", "gcc", "clang") if shutil.which(name)), None)
+    compiler = find_compiler()
     if compiler is None:
         raise KernelBuildError("no C compiler; install gcc or clang")
     with tempfile.TemporaryDirectory() as folder:
         output = Path(folder) / "kernels.so"
-        command = [*compiler.split(), *FLAGS, "-o", str(output), str(source), "-lm"]
+        command = [*compiler.split(), *compiler_flags(), "-o", str(output), str(source), "-lm"]
         try:
             done = subprocess.run(command, capture_output=True, text=True, timeout=_TIMEOUT_S, check=False)  # noqa: S603
         except (OSError, subprocess.TimeoutExpired) as error:

@@ -47,11 +47,11 @@ class FrozenProduct:
 
     def backward(self, dy: torch.Tensor) -> torch.Tensor:
         """(n, out) -> (n, in)."""
-        return _multiply(dy, self._transposed, None)
+        return self._transposed(dy)
 
     @cached_property
-    def _transposed(self) -> torch.Tensor:
-        return _pack(self.weight.t().contiguous())
+    def _transposed(self) -> "Product":
+        return Product(self.weight.t().contiguous(), None)
 
 
 class Product(FrozenProduct):
