@@ -78,7 +78,24 @@ def test_a_csv_field_may_hold_a_line_break(tmp_path: Path) -> None:
         ),
         ("a.tsv", b"", ": is empty"),
         ("a.tsv", b"a\tb\n", ": is empty"),
+        ("a.tsv.gz", b"", ": is empty"),
         ("a.parquet", b"PAR1 nonsense", ": is not a readable parquet file"),
+        ("a.parquet", b"", ": is not a readable parquet file"),
+        ("a.tsv", b"a\tb\ta\nx\ty\tz\n", ", line 1: the name 'a' stands there twice, on columns 1 and 3"),
+        ("a.csv", b"b,a,a\nx,y,z\n", ", line 1: the name 'a' stands there twice, on columns 2 and 3"),
+        ("a.jsonl", b'{"a": 1}\n{"a": 1, "a": 2}\n', ", line 2: the name 'a' stands there twice, with 1 and 2"),
+        ("a.jsonl", b'{"x": {"a": 1, "a": 2}}\n', ", line 1: the name 'a' stands there twice, with 1 and 2"),
+        ("a.jsonl", b'{"a": ' + b"1" * 5000 + b"}\n", ", line 1: is not valid JSON: Exceeds the limit"),
+        ("a.jsonl", '{"a": "x"}\n'.encode("utf-16"), ": is UTF-16 or UTF-32, not UTF-8"),
+        ("a.csv", "a,b\nx,y\n".encode("utf-16-le"), ": is UTF-16 or UTF-32, not UTF-8"),
+        ("a.csv", "a,b\nx,y\n".encode("utf-16-be"), ": is UTF-16 or UTF-32, not UTF-8"),
+        ("a.tsv", "a\tb\nx\ty\n".encode("utf-32"), ": is UTF-16 or UTF-32, not UTF-8"),
+        ("a.tsv", gzip.compress(b"a\tb\nx\ty\n"), ": is gzip, but is not named .gz"),
+        ("a.tsv.gz", gzip.compress("a\tb\nx\ty\n".encode("utf-16")), ": is UTF-16 or UTF-32, not UTF-8"),
+        ("a.jsonl", b"PAR1nonsense", ": is parquet, but is not named .parquet"),
+        ("a.tsv", b"a\tb\rx\ty\r", ", line 1: a carriage return stands in the header"),
+        ("a.csv", b"a,b\rx,y\r", ", line 1: is not valid CSV: a carriage return ends no line"),
+        ("a.csv", b'a,b\nx,"y\nx,y\nx,y\n', ", line 2: is not valid CSV"),  # where the quote was opened
     ],
 )
 def test_faults_name_file_and_line(tmp_path: Path, name: str, content: bytes, fault: str) -> None:
@@ -88,6 +105,32 @@ def test_faults_name_file_and_line(tmp_path: Path, name: str, content: bytes, fa
     assert len(faults) == 1
     assert faults[0].startswith(str(path))
     assert fault in faults[0]
+
+
+def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text("a,,\nx,1,2\n")
+    assert _read(path) == ([{"a": "x"}], [])
+
+
+def test_a_csv_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text('a,b\n"x\ny","z\n\nz"\n\n1,2\n')
+    assert [line for line, _ in read_rows(path, faults=Faults())] == [2, 7]
+
+
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x0c", "\x1c", "\x1d", "\x1e"])
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv"])
+def test_only_a_line_feed_ends_a_line(tmp_path: Path, suffix: str, mark: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    row = {"a": f"x{mark}y", "b": mark}
+    lines = {
+        "jsonl": json.dumps(row, ensure_ascii=mark < " ") + "\n",
+        "csv": f"a,b\nx{mark}y,{mark}\n",
+        "tsv": f"a\tb\nx{mark}y\t{mark}\n",
+    }
+    path.write_bytes(lines[suffix].encode())
+    assert _read(path) == ([row], [])
 
 
 def test_reading_goes_on_after_a_fault(tmp_path: Path) -> None:

@@ -22,11 +22,12 @@ def triplets_command(
     from embedsmith.data.nli import make_triplets
 
     counts = make_triplets(sources, out=out, columns=read_columns(columns))
-    make_console().print(
-        f"{counts.num_triplets} triplets from {counts.num_pairs} labelled pairs "
-        f"({counts.num_unlabelled} without a label skipped): {out}",
-        highlight=False,
-    )
+    console = make_console()
+    console.print(f"{counts.num_triplets} triplets from {counts.num_pairs} labelled pairs: {out}")
+    console.print(f"  {counts.num_unlabelled} pairs skipped: without a label")
+    console.print(f"  {counts.num_placeholders} pairs skipped: a text such as n/a, which says nothing")
+    for doubt, count in counts.num_doubtful.most_common():
+        console.print(f"  {count} triplets skipped: {doubt}")
 
 
 @data_app.command("synthesize")

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.readers import Faults, Row, read_rows
+from embedsmith.data.readers import Faults, FileRow, Row, read_rows
 
 # Each layout maps our names to a file's. The first one whose required columns are all there is taken.
 TRIPLET_LAYOUTS: tuple[dict[str, str], ...] = (
@@ -46,7 +46,7 @@ NLI_FIELDS = Fields(NLI_LAYOUTS, config_key="--columns")
 
 def select_fields(
     path: Path | str,
-    rows: Iterator[tuple[int, Row]],
+    rows: Iterator[tuple[int, FileRow]],
     *,
     fields: Fields,
     columns: Mapping[str, str] | None,
@@ -82,6 +82,8 @@ def read_fields(
 
 def text_fault(value: Any) -> str | None:
     """What is wrong with a value that should be a text, or None."""
+    if isinstance(value, bytes):
+        return f"must be a text in UTF-8, but is the bytes {value!r:.60}"
     if not isinstance(value, str):
         return "is missing" if value is None else f"must be a text, but is {value!r:.60}"
     try:

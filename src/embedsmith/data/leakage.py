@@ -6,8 +6,6 @@ are missed, of those at 0.9 two in a hundred thousand. Cost: one hash per distin
 and a note per distinct training text.
 """
 
-import re
-import unicodedata
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
@@ -16,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from embedsmith.data.normalise import normalise
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import jaccard
 from embedsmith.data.table import Triplets, TripletTable
@@ -137,12 +136,6 @@ class _Found:
             for first, second in product(of_one, of_two):
                 pair = _ordered(first, second)
                 self.key_pairs[pair] = max(self.key_pairs.get(pair, Match.NEAR), min(of_one[first], of_two[second]))
-
-
-def normalise(text: str) -> str:
-    """The letters and digits of a text, one case, compatibility forms made plain; a text without any as it is."""
-    plain = unicodedata.normalize("NFKC", text).casefold()
-    return re.sub(r"[\W_]+", "", plain) or plain
 
 
 def write_clean(path: Path, table: TripletTable, *, is_shared: np.ndarray) -> int:

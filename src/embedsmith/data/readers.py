@@ -1,55 +1,28 @@
 """Files -> rows, streamed, with every fault noted by file and line instead of stopping at the first.
 
-Formats by suffix: .jsonl, .csv, .tsv, each also .gz, and .parquet. A .tsv has no quoting: a field holds no tab and no
-line break and `"` is just a character. Text is strict UTF-8; a byte-order mark is dropped. Memory: one row (parquet:
-one batch).
+Formats by suffix: .jsonl, .csv, .tsv, each also .gz, and .parquet. Lines end in "\n" or "\r\n" and nothing else. A .tsv
+has no quoting: a field holds no tab and no line break and `"` is just a character. Text is strict UTF-8; a byte-order
+mark is dropped. A name that stands twice is a fault. Memory: one row (parquet: one batch).
 """
 
 import csv
 import glob
 import gzip
 import io
-import json
 import zlib
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from embedsmith.support.errors import MAX_FAULTS_SHOWN, DataError, list_faults
+from embedsmith.data.faults import Faults, doubled_name
+from embedsmith.data.parquet import parquet_rows
+from embedsmith.support.json_text import DoubledNameError, parse_json
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz", ".parquet")
 Row = dict[str, Any]
-_BATCH_ROWS = 8192
-
-
-class Faults:
-    """Faults of a whole load, gathered; keeps the first `limit` texts and counts all."""
-
-    def __init__(self, *, limit: int = MAX_FAULTS_SHOWN) -> None:
-        self.limit = limit
-        self.count = 0
-        self.texts: list[str] = []
-
-    def add(self, path: Path | str, line: int | None, what: str) -> None:
-        """Note one fault at a 1-based line (None: the whole file)."""
-        self.count += 1
-        if len(self.texts) < self.limit:
-            self.texts.append(f"{path}: {what}" if line is None else f"{path}, line {line}: {what}")
-
-    def raise_if_any(self, *, what: str) -> None:
-        """Raise one DataError naming every fault, up to a limit."""
-        if self.count:
-            raise DataError(
-                list_faults(
-                    f"{self.count} fault{'s' if self.count > 1 else ''} in the {what}:",
-                    self.texts,
-                    advice="Correct or remove these and start again; nothing was written.",
-                    count=self.count,
-                )
-            )
+FileRow = Mapping[str, Any]
+"""A row as its file has it; of parquet, its values are read when they are asked for."""
+_GZIP = b"\x1f\x8b"
 
 
 def is_data_file(name: str) -> bool:
@@ -75,10 +48,13 @@ def expand_sources(sources: Sequence[str], *, faults: Faults) -> list[Path]:
     return list(paths)
 
 
-def read_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, Row]]:
+def read_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, FileRow]]:
     """Yield (line, row) for every readable row; faults go to `faults`. For parquet, line is the row number.
 
     A row of .csv or .tsv maps column names to strings; of .jsonl and .parquet, to whatever stands there.
+
+    Raises:
+        DataError: see `parquet_rows`.
     """
     num_rows = 0
     num_faults = faults.count
@@ -92,10 +68,10 @@ def read_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, Row]]:
         faults.add(path, None, "is empty")
 
 
-def _rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, Row]]:
+def _rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, FileRow]]:
     name = path.name.removesuffix(".gz")
     if name.endswith(".parquet"):
-        return _parquet_rows(path, faults)
+        return parquet_rows(path, faults=faults)
     lines = _lines(path, faults)
     if name.endswith(".jsonl"):
         return _json_rows(path, lines, faults)
@@ -105,17 +81,20 @@ def _rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, Row]]:
 
 
 def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
-    """Numbered lines with their line end; undecodable lines are faults and left out."""
+    """Numbered lines with their line end, "\\n" alone or "\\r\\n"; those that are no text are faults and left out."""
     number = 0
     with path.open("rb") as raw:
         file: Any = raw
         if path.suffix == ".gz":
-            if raw.read(2) != b"\x1f\x8b":
+            magic = raw.peek(2)[:2]
+            if magic and magic != _GZIP:
                 faults.add(path, None, "is named .gz but is not gzip")
                 return
-            raw.seek(0)
             file = io.BufferedReader(gzip.GzipFile(fileobj=raw))
         try:
+            if foreign := _why_no_text(file.peek(4)):
+                faults.add(path, None, foreign)
+                return
             for number, data in enumerate(file, start=1):
                 try:
                     line = data.decode("utf-8-sig" if number == 1 else "utf-8")
@@ -130,76 +109,82 @@ def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
             faults.add(path, number + 1, f"the gzip data is damaged or cut short: {error}")
 
 
+def _why_no_text(start: bytes) -> str | None:
+    """What a file is that begins so, where it is no UTF-8 text."""
+    if start.startswith((b"\xff\xfe", b"\xfe\xff")) or start[:1] == b"\0" or start[1:2] == b"\0":
+        return "is UTF-16 or UTF-32, not UTF-8; convert it, for example with iconv -f UTF-16 -t UTF-8"
+    if start.startswith(_GZIP):
+        return "is gzip, but is not named .gz"
+    return "is parquet, but is not named .parquet" if start.startswith(b"PAR1") else None
+
+
 def _json_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, Row]]:
     for number, line in lines:
         if not line.strip():
             continue
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
+            row = parse_json(line)
+        except DoubledNameError as error:
+            faults.add(path, number, str(error))
+        except ValueError as error:
             faults.add(path, number, f"is not valid JSON: {error}")
-            continue
-        if isinstance(row, dict):
-            yield number, row
         else:
-            faults.add(path, number, f"must be a JSON object, but is a {type(row).__name__}")
+            if isinstance(row, dict):
+                yield number, row
+            else:
+                faults.add(path, number, f"must be a JSON object, but is a {type(row).__name__}")
 
 
 def _tsv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, Row]]:
-    header: list[str] | None = None
-    for number, ended_line in lines:
-        line = ended_line.removesuffix("\n").removesuffix("\r")
-        if not line:
-            continue
-        fields = line.split("\t")
-        if header is None:
-            header = fields
-        else:
-            yield from _row(path, number, header, fields, faults)
+    records = ((number, line.removesuffix("\n").removesuffix("\r")) for number, line in lines)
+    return _table_rows(path, ((number, line.split("\t")) for number, line in records if line), faults)
 
 
 def _csv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, Row]]:
+    return _table_rows(path, _csv_records(path, lines, faults), faults)
+
+
+def _csv_records(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, list[str]]]:
+    """(first line, fields) of each row; a row's quoted fields may go over several lines."""
     csv.field_size_limit(2**31 - 1)
-    current = 0
+    first = 0
 
     def texts() -> Iterator[str]:
-        nonlocal current
+        nonlocal first
         for number, line in lines:
-            current = number
+            first = first or number
             yield line  # with its own line end: inside quotes it is part of the text
 
     reader = csv.reader(texts(), strict=True)
-    header: list[str] | None = None
     while True:
+        first = 0
         try:
             fields = next(reader)
         except StopIteration:
             return
         except csv.Error as error:
-            faults.add(path, current, f"is not valid CSV: {error}")
+            why = "a carriage return ends no line" if "new-line character" in str(error) else str(error)
+            faults.add(path, first, f"is not valid CSV: {why}")
             continue
-        if not fields:
-            continue
+        if fields:
+            yield first, fields
+
+
+def _table_rows(
+    path: Path, records: Iterable[tuple[int, list[str]]], faults: Faults
+) -> Iterator[tuple[int, dict[str, str]]]:
+    """The first record names the columns of the others; a column without a name is left out."""
+    header: list[str] | None = None
+    for line, fields in records:
         if header is None:
             header = fields
+            wrong = doubled_name(header)
+            if any("\r" in name for name in header):
+                wrong = "a carriage return stands in the header; lines end in \\n or \\r\\n"
+            if wrong:
+                faults.add(path, line, wrong)
+                return
+        elif len(fields) == len(header):
+            yield line, {name: field for name, field in zip(header, fields, strict=True) if name}
         else:
-            yield from _row(path, current, header, fields, faults)
-
-
-def _row(path: Path, line: int, header: list[str], fields: list[str], faults: Faults) -> Iterator[tuple[int, Row]]:
-    if len(fields) == len(header):
-        yield line, dict(zip(header, fields, strict=True))
-    else:
-        faults.add(path, line, f"has {len(fields)} fields where the header has {len(header)}")
-
-
-def _parquet_rows(path: Path, faults: Faults) -> Iterator[tuple[int, Row]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            number = 0
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS):
-                for row in batch.to_pylist():
-                    number += 1
-                    yield number, row
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        faults.add(path, None, f"is not a readable parquet file: {error}")
+            faults.add(path, line, f"has {len(fields)} fields where the header has {len(header)}")

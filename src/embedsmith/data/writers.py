@@ -12,7 +12,8 @@ from embedsmith.support import files
 from embedsmith.support.errors import DataError
 
 _OUTPUTS = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz")
-_BREAKS = re.compile(r"[\t\r\n]")
+_NOT_IN = {".tsv": re.compile(r"[\t\r\n\0]"), ".csv": re.compile(r"\0")}
+"""Characters that a format has no way to write, or that no reader takes."""
 
 
 def check_output(path: Path) -> None:
@@ -27,21 +28,24 @@ def write_rows(path: Path, *, header: Sequence[str], rows: Iterable[Sequence[str
     """Write rows under their column names, atomically; the suffix says how. None: null, or an empty field.
 
     Raises:
-        DataError: as `check_output`; or a text holds a tab or line break, which a .tsv cannot.
+        DataError: as `check_output`; or a text holds what its format cannot: a NUL, in a .tsv a tab or line break.
     """
     check_output(path)
     buffer = io.StringIO()
-    kind = path.name.removesuffix(".gz")
-    if kind.endswith(".jsonl"):
+    kind = Path(path.name.removesuffix(".gz")).suffix
+    if kind == ".jsonl":
         for row in rows:
             buffer.write(json.dumps(dict(zip(header, row, strict=True)), ensure_ascii=False) + "\n")
-    elif kind.endswith(".tsv"):
-        for row in (header, *rows):
-            fields = ["" if value is None else str(value) for value in row]
-            if any(_BREAKS.search(field) for field in fields):
-                raise DataError(f"{path}: a text holds a tab or line break, which a .tsv cannot.\nWrite a .jsonl.")
-            buffer.write("\t".join(fields) + "\n")
     else:
-        csv.writer(buffer, lineterminator="\n").writerows([header, *rows])
+        # Texts are always quoted in a .csv: Python before 3.13 leaves a carriage return bare.
+        quoted = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
+        for row in (header, *rows):
+            if any(_NOT_IN[kind].search(str(value)) for value in row):
+                unfit = "tab, line break or NUL" if kind == ".tsv" else "NUL"
+                raise DataError(f"{path}: a text holds a {unfit}, which a {kind} cannot.\nWrite a .jsonl.")
+            if kind == ".tsv":
+                buffer.write("\t".join("" if value is None else str(value) for value in row) + "\n")
+            else:
+                quoted.writerow(row)
     data = buffer.getvalue().encode()
     files.write_bytes(path, gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)

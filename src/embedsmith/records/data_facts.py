@@ -12,7 +12,7 @@ class Match(IntEnum):
     NEAR = 1
     """Most of their character n-grams are common."""
     NORMALISED = 2
-    """The same letters and digits in the same order, whatever the case, spaces and punctuation."""
+    """The same letters, marks, digits and symbols, whatever the case, Unicode form, spaces and punctuation."""
     EXACT = 3
     """The same characters."""
 

@@ -20,14 +20,14 @@ class _TextLoader(yaml.SafeLoader):
     yaml_implicit_resolvers = _RESOLVERS
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
+        lines: dict[str, int] = {}
         for key, _ in node.value:
             if isinstance(key, yaml.ScalarNode) and key.value != "<<":
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"{key.value!r} stands there twice", key.start_mark
-                    )
-                seen.add(key.value)
+                line = key.start_mark.line + 1
+                if key.value in lines:
+                    problem = f"{key.value!r} stands there twice, on line {lines[key.value]} and line {line}"
+                    raise yaml.constructor.ConstructorError(None, None, problem)
+                lines[key.value] = line
         return super().construct_mapping(node, deep=deep)
 
 
@@ -37,4 +37,7 @@ def parse_yaml(text: str) -> Any:
     Raises:
         yaml.YAMLError: no YAML, or a key twice in one mapping; the message says where.
     """
-    return yaml.load(text, Loader=_TextLoader)  # noqa: S506 (a SafeLoader)
+    try:
+        return yaml.load(text, Loader=_TextLoader)  # noqa: S506 (a SafeLoader)
+    except RecursionError as error:
+        raise yaml.YAMLError(f"it is nested too deeply: {error}") from None

@@ -1,0 +1,98 @@
+"""A parquet file -> rows whose columns are read when they are asked for, and only then.
+
+A value that is no UTF-8 comes as its bytes, and one that Python has no type for as pyarrow's own scalar: neither is a
+text, so whoever needs a text refuses it by row and column, and nobody stumbles over a column that nobody needs.
+Memory: some thousands of values of each column asked for.
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from embedsmith.data.faults import Faults, doubled_name
+from embedsmith.support.errors import DataError
+
+_BATCH_ROWS = 8192
+
+
+def parquet_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """Yield (row number from 1, row).
+
+    Raises:
+        DataError: a column that somebody asks for is damaged.
+    """
+    try:
+        file = pq.ParquetFile(path)  # stays open for the rows: they read their values later
+        names = file.schema_arrow.names
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        faults.add(path, None, f"is not a readable parquet file: {error}")
+        return
+    if doubled := doubled_name(names):
+        faults.add(path, None, doubled)
+        return
+    columns = {name: _Column(path, file, name) for name in names}
+    for number in range(file.metadata.num_rows):
+        yield number + 1, _Row(columns, number)
+
+
+class _Row(Mapping[str, Any]):
+    """One row: names -> values, each read when it is asked for."""
+
+    def __init__(self, columns: Mapping[str, "_Column"], number: int) -> None:
+        self._columns, self._number = columns, number
+
+    def __getitem__(self, name: str) -> Any:
+        return self._columns[name].value(self._number)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+
+class _Column:
+    """One column, a batch in memory; made for being read forwards."""
+
+    def __init__(self, path: Path, file: pq.ParquetFile, name: str) -> None:
+        self._path, self._file, self._name = path, file, name
+        self._rewind()
+
+    def _rewind(self) -> None:
+        self._batches = self._file.iter_batches(batch_size=_BATCH_ROWS, columns=[self._name])
+        self._first = 0  # number of the batch's first row
+        self._values: Any = ()
+
+    def value(self, row: int) -> Any:
+        if row < self._first:
+            self._rewind()
+        while row >= self._first + len(self._values):
+            self._first += len(self._values)
+            self._values = self._next_batch()
+        return _python_value(self._values[row - self._first])
+
+    def _next_batch(self) -> Any:
+        try:
+            batch = next(self._batches)
+        except (pa.ArrowException, OSError, StopIteration) as error:
+            raise DataError(
+                f"{self._path}: column {self._name!r} cannot be read after row {self._first}: {error}\n"
+                "The file is damaged; get it anew."
+            ) from None
+        return batch.column(batch.schema.get_field_index(self._name))
+
+
+def _python_value(scalar: Any) -> Any:
+    try:
+        return scalar.as_py()
+    except UnicodeDecodeError:
+        if isinstance(scalar, pa.DictionaryScalar):
+            return _python_value(scalar.value)
+        if isinstance(scalar, pa.ListScalar):
+            return [_python_value(value) for value in scalar.values]
+        return scalar.as_buffer().to_pybytes() if isinstance(scalar, pa.BinaryScalar) else scalar
+    except (ValueError, OverflowError, ImportError):  # nanoseconds, the year 300000, a time zone unknown here
+        return scalar

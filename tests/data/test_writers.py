@@ -1,0 +1,48 @@
+"""What we write our own readers read again, character by character; what a format cannot hold is refused, unwritten."""
+
+import tempfile
+from pathlib import Path
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from embedsmith.data.faults import Faults
+from embedsmith.data.readers import read_rows
+from embedsmith.data.writers import write_rows
+from embedsmith.support.errors import DataError
+
+HEADER = ("anchor", "positive")
+CANNOT_HOLD = {".jsonl": "", ".csv": "\0", ".tsv": "\t\r\n\0"}
+awkward = st.text(
+    st.sampled_from("\"'\\,;\t\r\n\0\ufeff\u2028\u2029\x85\x0b\x0c\x1c\x1d\x1e\x1f\x7f é漢a")
+    | st.characters(exclude_categories=["Cs"])
+)
+
+
+@given(
+    st.lists(st.tuples(awkward, awkward), min_size=1, max_size=4),
+    st.sampled_from([".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz"]),
+)
+@example([('"', '""'), ('"quoted" first', "'")], ".tsv")
+@example([('"', ","), ("\r", "x\r\ny\n")], ".csv")
+@example([(" x ", ""), ("", "")], ".csv")
+@example([("\ufeffx", "#"), ("-", "\x1a")], ".csv.gz")
+def test_what_is_written_is_read_again(rows: list[tuple[str, str]], suffix: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        path, faults = Path(folder) / f"rows{suffix}", Faults()
+        if set("".join(map("".join, rows))) & set(CANNOT_HOLD[suffix.removesuffix(".gz")]):
+            with pytest.raises(DataError, match=r"Write a \.jsonl"):
+                write_rows(path, header=HEADER, rows=rows)
+            assert list(Path(folder).iterdir()) == []
+        else:
+            write_rows(path, header=HEADER, rows=rows)
+            assert [tuple(row.values()) for _, row in read_rows(path, faults=faults)] == rows
+            assert faults.texts == []
+
+
+def test_numbers_and_nothing(tmp_path: Path) -> None:
+    for suffix, wanted in ((".jsonl", [0.1, None]), (".csv", ["0.1", ""]), (".tsv", ["0.1", ""])):
+        path = tmp_path / f"rows{suffix}"
+        write_rows(path, header=HEADER, rows=[(0.1, None)])
+        assert [list(row.values()) for _, row in read_rows(path, faults=Faults())] == [wanted]
