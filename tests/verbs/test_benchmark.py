@@ -1,24 +1,27 @@
 """Every type of task of mteb's: scores as of its own run of the exported model, and prompts where they belong."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
 import mteb
 import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from embedsmith.cli import run_command
+from embedsmith.evaluation.mteb_encoder import MtebEncoder
 from embedsmith.evaluation.saved import load_evaluation
 from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Precision
+from embedsmith.settings.config import AdapterSection, Precision
 from embedsmith.support.errors import DataError
 from embedsmith.verbs import benchmark
 from embedsmith.verbs.benchmark import run_benchmark
 from tests.evaluation.mteb_sets import ALL, FIRST, NUM_ROWS, SECOND, Rank, Search, Similarity, Together, Topics
-from tests.tiny import write_pairs
+from tests.tiny import save_model, write_pairs
 
 
 @pytest.fixture
@@ -132,6 +135,89 @@ def test_a_folder_in_beirs_layout(
     assert kept["tasks"] == {}
     with pytest.raises(DataError, match="holds no similarity task"):
         load_evaluation(tmp_path / "r.json")
+
+
+def test_other_judgements_texts_or_queries_under_the_same_name(
+    model_folders: dict[str, str], tmp_path: Path, cache: Path
+) -> None:
+    """Each part of a set alone is changed, then put back: nothing kept of the other set is taken."""
+    own = _write_beir(tmp_path / "sets" / "own", judged="".join(f"q{row}\td{row}\t1\n" for row in range(NUM_ROWS)))
+    again = _write_beir(tmp_path / "again" / "own", judged="".join(f"q{row}\td{row}\t1\n" for row in range(NUM_ROWS)))
+
+    def score(data: Path) -> float:
+        command = ["evaluate", model_folders["llama"], "--data", str(data.parent), "--out", str(tmp_path / "r.json")]
+        assert run_command(command) == 0
+        return float(json.loads((tmp_path / "r.json").read_text())["mteb"]["scores"]["own"]["score"])
+
+    first = score(own)
+    changes = {
+        "qrels/test.tsv": lambda text: text.replace("q0\td0", "q0\td5"),
+        "corpus.jsonl": lambda text: text.replace(SECOND[0], "the warm roof"),
+        "queries.jsonl": lambda text: text.replace(FIRST[0], "the warm roof"),
+    }
+    for name, change in changes.items():
+        before = (own / name).read_text()
+        (own / name).write_text(change(before))
+        assert (own / name).read_text() != before
+        assert score(own) != first, name
+        (own / name).write_text(before)
+        assert score(own) == first, name
+    (again / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\nq0\td1\t1\n")
+    assert score(again) != first  # another folder of the same name
+
+
+def _revision(model: str, *, base_model: str | None = None, dim: int | None = None, **given: Any) -> str:
+    embedder = Embedder.load(model, base_model=base_model, precision=given.pop("precision", "fp32"), **given)
+    return str(MtebEncoder(embedder, model=model, base_model=base_model, dim=dim).mteb_model_meta.revision)
+
+
+def test_a_revision_holds_all_that_an_embedding_depends_on(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("llama", tmp_path / "base")
+    shutil.copytree("base", "moved")
+    save_model("llama", tmp_path / "other")
+    weights = load_file("other/model.safetensors")
+    weights["model.norm.weight"] = weights["model.norm.weight"] * 1.5
+    save_file(weights, "other/model.safetensors", {"format": "pt"})
+    embedder = Embedder.load("base", precision="fp32", prompt="{instruction} {text}", instruction="find", max_length=64)
+    embedder.add_adapter(AdapterSection(init_lora_weights="gaussian"))
+    embedder.save("run")
+    known = _revision("run")
+    assert _revision("run", base_model="moved") == known  # the same files elsewhere
+    assert _revision("base") != known
+    shutil.copytree("run", "copy")
+    assert _revision("copy") == known
+    adapter = load_file("copy/adapter_model.safetensors")
+    save_file({name: tensor + 1 for name, tensor in adapter.items()}, "copy/adapter_model.safetensors")
+    changes: list[dict[str, Any]] = [
+        *({"base_model": "other"}, {"dim": 16}, {"precision": "bf16"}, {"pooling": "mean"}, {"prompt": "say {text}"}),
+        *({"query_prompt": "ask {text}"}, {"end_token": False}, {"max_length": 32}, {"bidirectional_layers": 1}),
+    ]
+    revisions = [known, _revision("copy"), *(_revision("run", **change) for change in changes)]
+    assert len(set(revisions)) == len(revisions)
+    for name in ("tokenizer.json", "config.json"):
+        text = (tmp_path / "base" / name).read_text()
+        (tmp_path / "base" / name).write_text(text + " ")
+        assert _revision("run") != known, name
+        (tmp_path / "base" / name).write_text(text)
+    assert _revision("run") == known
+
+
+@pytest.mark.usefixtures("own_tasks")
+def test_what_another_version_of_mteb_kept_is_not_taken(model_folders: dict[str, str], tmp_path: Path) -> None:
+    found = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Together"])
+    kept = {path.stem: path for path in tmp_path.rglob("*.json")}
+    for change in (lambda values: values | {"mteb_version": "1.0"}, lambda values: values | {"dataset_revision": "x"}):
+        values = change(json.loads(kept["Search"].read_text()))
+        values["scores"]["test"][0]["main_score"] = 0.123456
+        kept["Search"].write_text(json.dumps(values))
+        again = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Together"])
+        assert again.scores["Together"].score == pytest.approx(found.scores["Together"].score, abs=1e-6)
+    kept["Search"].write_text(kept["Search"].read_text()[:100])
+    again = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Search"])
+    assert again.scores["Search"].score == json.loads(kept["Search"].read_text())["scores"]["test"][0]["main_score"]
 
 
 def test_pairs_and_retrieval_side_by_side_are_told_apart(

@@ -6,8 +6,11 @@ fills it.
 """
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +20,8 @@ from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.loading.backbone import weights_folder
+from embedsmith.model.loading.fingerprint import describe_embedding, fingerprint_model
 from embedsmith.settings.config import Side
-
-_HASHED = ("*.json", "*.safetensors")
 
 
 class MtebEncoder(AbsEncoder):
@@ -29,6 +30,7 @@ class MtebEncoder(AbsEncoder):
     Args:
         embedder: encodes.
         model: what the user called it.
+        base_model: where its base lies, if the embedder was loaded so.
         instruction: for every task; None: each task's own.
         dim: of the embeddings, cut to so many; None: all.
         on_progress: called with the number of texts finished by each forward.
@@ -39,12 +41,18 @@ class MtebEncoder(AbsEncoder):
         embedder: Embedder,
         *,
         model: str,
+        base_model: str | None = None,
         instruction: str | None = None,
         dim: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self.model = embedder
-        self.mteb_model_meta = model_meta(embedder, model=model, dim=dim)
+        self.embedding = describe_embedding(
+            replace(embedder.settings, instruction=instruction),
+            weights=fingerprint_model(model, base_model=base_model),
+            dim=dim,
+        )
+        self.mteb_model_meta = model_meta(embedder, model=model, embedding=self.embedding, dim=dim)
         self._instruction = instruction
         self._dim = dim
         self._on_progress = on_progress
@@ -83,18 +91,18 @@ class MtebEncoder(AbsEncoder):
         )
 
 
-def model_meta(embedder: Embedder, *, model: str, dim: int | None = None) -> ModelMeta:
-    """What mteb writes beside its results. The revision is a hash of the files, so that no result of one model is
-    ever taken for one of another that later lay in the same folder."""
+def model_meta(embedder: Embedder, *, model: str, embedding: Mapping[str, Any], dim: int | None = None) -> ModelMeta:
+    """What mteb writes beside its results. The revision is a hash of all that an embedding depends on, so that no
+    result of one model is ever taken for one of another that later had its name."""
     settings = embedder.settings
     parameters = sum(parameter.numel() for parameter in embedder.backbone.model.parameters())
     inner = embedder.backbone.model.get_input_embeddings().weight.numel()
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not Path(model).exists()
-    shape = [settings.pooling, settings.prompt, settings.query_prompt, settings.instruction, settings.end_token]
+    facts = {**embedding, "precision": str(embedder.backbone.model.dtype), "version": version("embedsmith")}
     return ModelMeta(
         loader=None,
         name=model if is_hub_id else f"embedsmith/{re.sub(r'[^0-9A-Za-z.-]+', '-', model).strip('-.') or 'model'}",
-        revision=_revision(model, shape=f"{shape} {dim} {embedder.backbone.model.dtype}"),
+        revision=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40],
         release_date=None,
         languages=None,
         n_parameters=parameters,
@@ -111,14 +119,3 @@ def model_meta(embedder: Embedder, *, model: str, dim: int | None = None) -> Mod
         use_instructions=settings.takes_instruction,
         training_datasets=None,
     )
-
-
-def _revision(model: str, *, shape: str) -> str:
-    digest = hashlib.sha256(shape.encode())
-    folder = weights_folder(model)
-    for pattern in _HASHED:
-        for path in sorted(folder.glob(pattern)) if folder.is_dir() else []:
-            digest.update(path.name.encode())
-            with path.open("rb") as file:
-                digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:40]

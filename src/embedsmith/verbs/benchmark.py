@@ -1,10 +1,11 @@
 """MODEL + mteb's tasks, of any type, or retrieval sets in folders -> scores, in mteb's own result files too.
 
 mteb computes every score; STS tasks with one subset get an interval besides. A run that was stopped goes on where it
-was: mteb leaves out what its result files hold already, for the same model, data and version of mteb.
+was: a result file is used again where model, settings, data and version of mteb are the same.
 """
 
 from collections.abc import Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -87,17 +88,21 @@ def run_benchmark(
     scores: dict[str, MtebScore] = {}
     sts: list[EvaluationResult] = []
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
-        encoder = MtebEncoder(embedder, model=model, instruction=instruction, dim=dim, on_progress=advance)
+        cache = mteb.ResultCache(folder)
+        encoder = MtebEncoder(
+            embedder, model=model, base_model=base_model, instruction=instruction, dim=dim, on_progress=advance
+        )
         for task in chosen:
             start(task.metadata.name)
             parts = list(task.metadata.tasks) if task.is_aggregate else [task]
             for part in parts:
                 load_task(part)
+            _drop_stale(cache, task, encoder=encoder)
             [found] = mteb.evaluate(
                 encoder,
                 task,
                 co2_tracker=False,
-                cache=mteb.ResultCache(folder),
+                cache=cache,
                 encode_kwargs={"batch_size": _BATCH_TEXTS, "show_progress_bar": False},
                 show_progress_bar=False,
             ).task_results
@@ -112,6 +117,25 @@ def run_benchmark(
         {name: pairs for one in sts for name, pairs in one.similarities.items()},
     )
     return BenchmarkResult(benchmark, scores, merged)
+
+
+def _drop_stale(cache: Any, task: Any, *, encoder: Any) -> None:
+    """Remove what mteb kept of this model on other data or by another version of mteb, which itself goes by the names
+    of model and task."""
+    if task.is_aggregate:
+        for part in task.metadata.tasks:
+            _drop_stale(cache, part, encoder=encoder)
+    path = cache.get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
+    if not path.exists():
+        return
+    try:
+        kept = cache.load_task_result(task.metadata.name, encoder.mteb_model_meta)
+        is_known = (kept.dataset_revision, kept.mteb_version) == (task.metadata.revision, version("mteb"))
+    except (ValueError, KeyError, AttributeError):  # damaged
+        is_known = False
+    # The mean of a task made of tasks does not say of which results; it is made anew from theirs.
+    if task.is_aggregate or not is_known:
+        path.unlink()
 
 
 def holds_retrieval_sets(folder: Path, names: Sequence[str] | None) -> bool:

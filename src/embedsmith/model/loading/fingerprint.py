@@ -1,0 +1,70 @@
+"""MODEL -> fingerprints of the files that its vectors come from, and a record of all that an embedding depends on.
+
+Two models are one where these are equal, wherever they lie and whatever they are called. Cost: reading the weights
+once, half a second a gigabyte.
+"""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from embedsmith.model.loading.backbone import find_adapter, find_model
+from embedsmith.model.loading.builtin import BUILTIN_MODELS, builtin_model_folder
+from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.settings.config import Pooling
+from embedsmith.support import files
+from embedsmith.support.errors import ModelError
+
+_OWN_FILES = (
+    *("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json"),
+    *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
+)
+_MODULES_FILE = "modules.json"  # a sentence-transformers model: its modules lie in folders
+_NOT_WEIGHTS = ".similarities.safetensors"  # an evaluation's, which a user may keep beside the model
+
+
+def fingerprint_model(model: str, *, base_model: str | None = None) -> tuple[str, ...]:
+    """Of MODEL's own weights, configuration and tokenizer; then of what it builds on, down to a model without a base.
+
+    Args:
+        model: built-in name, hub id, folder, run or adapter; or a sentence-transformers model.
+        base_model: where the base lies; None: where it lay in training.
+
+    Raises:
+        ModelError: there is no such model, or a base is not where it should be.
+    """
+    model = find_model(model)
+    adapter = find_adapter(model)
+    if adapter is None:
+        return (files.fingerprint(_model_files(model)),)
+    base = base_model or EmbeddingSettings.read(adapter).base_model
+    return (files.fingerprint(_matching(adapter)), *fingerprint_model(base))
+
+
+def describe_embedding(
+    settings: EmbeddingSettings, *, weights: Sequence[str], pooling: Pooling | None = None, dim: int | None = None
+) -> dict[str, Any]:
+    """All that an embedding depends on, for files: `weights` as `fingerprint_model` gives them, and how a text is
+    embedded; the base's name and the widths that were trained are left out, as no vector depends on them."""
+    values = asdict(settings)
+    del values["base_model"], values["matryoshka_dims"]
+    return {"weights": list(weights), **values, "pooling": str(pooling or settings.pooling), "dim": dim}
+
+
+def _model_files(model: str) -> list[Path]:
+    folder = builtin_model_folder(model) if model in BUILTIN_MODELS else Path(model)
+    if not folder.is_dir():
+        found = find_file(model, "config.json") or find_file(model, _MODULES_FILE)
+        if found is None:
+            raise ModelError(f"There is no model '{model}'.")
+        folder = found.parent
+    if (folder / _MODULES_FILE).exists():
+        return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
+    return _matching(folder)
+
+
+def _matching(folder: Path) -> list[Path]:
+    found = {path for pattern in _OWN_FILES for path in folder.glob(pattern)}
+    return sorted(path for path in found if path.is_file() and not path.name.endswith(_NOT_WEIGHTS))
