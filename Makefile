@@ -3,12 +3,13 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test browser bench docs format clean
+.PHONY: help setup demo test test-machines browser bench docs format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
 	@echo "make bench   measure against other tools, write docs/performance.md (an hour or more)"
 	@echo "make test    style, types and tests, offline after the installation"
+	@echo "make test-machines  the tests as lower processors, other Pythons and a machine without a compiler run them"
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make docs    write into the pages what the program says of its commands and settings"
 	@echo "make format  let ruff put the code in shape"
@@ -30,6 +31,7 @@ demo: setup
 	HF_HUB_OFFLINE=1 $(BIN)/embedsmith demo --output-dir runs/demo
 
 # One thread for each of the two workers: torch threads that fight for cores wait for each other.
+# Last come the tests that other instructions disturb most, with those of a lower processor (AVX2 alone).
 # The report is opened in a real browser, which no wheel brings: without one those tests are left out, and it is said.
 test: setup browser
 	$(BIN)/ruff check .
@@ -37,6 +39,11 @@ test: setup browser
 	$(BIN)/mypy
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 \
 		-m "$$(command -v chromium >/dev/null && echo 'browser or not browser' || echo 'not browser')"
+	$(BIN)/python -m tests.machines --quick haswell
+
+# MACHINES: the names of some, as in the table that it ends with; all of them take half an hour.
+test-machines: setup
+	$(BIN)/python -m tests.machines $(MACHINES)
 
 browser:
 	@if ! command -v chromium >/dev/null; then \
