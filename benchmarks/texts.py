@@ -29,8 +29,8 @@ class TextSource:
 
     def __init__(self, *, triplets: Sequence[str], sts: str, model: Path) -> None:
         self.table = load_triplets(triplets)
-        if not self.table.has_negatives:
-            raise SystemExit("The benchmarks need triplets with negatives.")
+        if self.table.negatives_per_row != (1, 1):
+            raise SystemExit("The benchmarks need triplets with one negative each.")
         pairs = load_pairs(sts)
         distinct = list(dict.fromkeys([*pairs.sentence1, *pairs.sentence2]))
         order = np.random.default_rng(SEED).permutation(len(distinct))
@@ -42,7 +42,7 @@ class TextSource:
         """Batches in which no text occurs in two triplets, as training draws them."""
         rows = contrastive_batches(self.table.text_ids, batch_size=batch_size, seed=SEED)
         triplets = [self.table.rows(indices) for indices in islice(rows, num_batches)]
-        return [Batch(t.anchors, t.positives, t.negatives or []) for t in triplets]
+        return [Batch(*t.groups()) for t in triplets]
 
     def long_batches(self, num_tokens: int, *, batch_size: int, num_batches: int) -> list[Batch]:
         """Batches whose every text has exactly `num_tokens` tokens, end token included."""

@@ -55,7 +55,7 @@ class EmbedsmithSubject:
 
     def step(self, batch: Batch) -> tuple[float, int]:
         """As one turn of `embedsmith.training.loop.train_adapter`; equal texts count once in the tokens."""
-        triplets = Triplets.plain(batch.anchors, batch.positives, batch.negatives)
+        triplets = Triplets.plain(batch.anchors, batch.positives, [[negative] for negative in batch.negatives])
         loss, num_tokens = take_step(
             self.embedder,
             batch=triplets,

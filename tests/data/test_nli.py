@@ -32,7 +32,7 @@ def test_the_nth_entailment_goes_with_the_nth_contradiction(tmp_path: Path, cach
     rows = load_triplets([str(out)]).rows(np.arange(2))
     assert rows.anchors == ["A man eats.", "A dog runs."]
     assert rows.positives == ["Someone eats.", "An animal runs."]
-    assert rows.negatives == ["He sleeps.", "It sits."]
+    assert rows.negatives == [["He sleeps."], ["It sits."]]
 
 
 def test_rows_that_teach_the_wrong_thing_are_left_out_and_counted(tmp_path: Path, cache: Path) -> None:
@@ -52,7 +52,7 @@ def test_rows_that_teach_the_wrong_thing_are_left_out_and_counted(tmp_path: Path
     counts = make_triplets([str(source)], out=out)
     assert (counts.num_pairs, counts.num_placeholders, counts.num_triplets) == (6, 3, 1)
     assert counts.num_doubtful == {"a negative equals the positive": 1, "all texts are one": 1}
-    assert load_triplets([str(out)]).rows(np.arange(1)).texts == [["A man eats."], ["Someone eats."], ["He sleeps."]]
+    assert load_triplets([str(out)]).rows(np.arange(1)).texts == [("A man eats.", "Someone eats.", "He sleeps.")]
 
 
 def test_the_command_says_what_it_left_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

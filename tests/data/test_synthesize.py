@@ -95,7 +95,7 @@ def test_every_kind_of_task_gives_triplets_that_the_reader_takes(server: Server,
     table = load_triplets([str(out)])
     loaded = table.rows(np.arange(12))
     assert loaded.instructions == [row["instruction"] for row in rows]
-    assert loaded.negatives == [row["negative"] for row in rows]
+    assert loaded.negatives == [[row["negative"]] for row in rows]
     num_lists = sum("JSON list" in body["messages"][0]["content"] for body in server.requests)
     assert num_lists == sum(kind.needs_tasks for kind in TASK_TYPES.values())
 

@@ -1,9 +1,9 @@
 """Triplets under any usual name, all faults at once, and a table that stays on disk."""
 
 import gzip
+import io
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,6 @@ import pyarrow as pa
 import pytest
 
 from embedsmith.data import triplets as module
-from embedsmith.data.readers import Faults
 from embedsmith.data.triplets import load_triplets
 from embedsmith.settings.config import TrainSource
 from embedsmith.support.errors import DataError, MissingExtraError
@@ -33,22 +32,22 @@ def _jsonl(path: Path, *rows: dict[str, object]) -> str:
 def test_usual_names_are_read_unasked(tmp_path: Path, cache: Path, layout: str) -> None:
     table = load_triplets([_jsonl(tmp_path / "t.jsonl", LAYOUTS[layout])])
     rows = table.rows(np.array([0]))
-    assert (rows.anchors, rows.positives, rows.negatives) == (["a"], ["p"], ["n"])
+    assert (rows.anchors, rows.positives, rows.negatives) == (["a"], ["p"], [["n"]])
 
 
 def test_names_from_the_recipe(tmp_path: Path, cache: Path) -> None:
     source = _jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "p"})
     table = load_triplets([source], columns={"anchor": "question", "positive": "answer"})
     assert not table.has_negatives
-    assert table.rows(np.array([0])).negatives is None
-    assert table.text_ids.shape == (1, 2)
+    assert table.rows(np.array([0])).negatives == [[]]
+    assert len(table.text_ids[0]) == 2
 
 
 def test_every_positive_of_a_list_makes_a_triplet(tmp_path: Path, cache: Path) -> None:
     source = _jsonl(tmp_path / "t.jsonl", {"query": "q", "pos": ["p1", "p2", "p3"], "neg": ["n1", "n2"]})
     rows = load_triplets([source]).rows(np.arange(3))
     assert rows.positives == ["p1", "p2", "p3"]
-    assert rows.negatives == ["n1", "n2", "n1"]
+    assert rows.negatives == [["n1", "n2"]] * 3
 
 
 def test_all_faults_of_all_files_come_at_once(tmp_path: Path, cache: Path) -> None:
@@ -88,28 +87,69 @@ def test_a_negative_that_only_later_rows_have_is_a_fault(tmp_path: Path, cache: 
         load_triplets([source])
 
 
-def test_two_processes_may_convert_at_once(tmp_path: Path) -> None:
-    target = tmp_path / "out.arrow"
+def test_what_is_kept_is_named_by_what_is_in_the_files(tmp_path: Path, cache: Path) -> None:
+    """A file written anew with the size and the times of the old one is another one."""
+    path = tmp_path / "t.jsonl"
+    for anchor in ("a", "b"):
+        _jsonl(path, {**LAYOUTS["ours"], "anchor": anchor})
+        os.utime(path, ns=(1, 1))
+        assert load_triplets([str(path)]).rows(np.array([0])).anchors == [anchor]
+    _jsonl(path, {**LAYOUTS["ours"], "anchor": "a"})
+    assert load_triplets([str(path)]).rows(np.array([0])).anchors == ["a"]
+    assert len(list(cache.rglob("*.arrow"))) == 2
 
-    def rows_with_another_conversion_in_the_middle() -> Iterator[module._Row]:
-        yield module._Row(("a", "p", "n"))
-        module._convert(iter([module._Row(("a", "p", "n"))]), target, faults=Faults())
 
-    module._convert(rows_with_another_conversion_in_the_middle(), target, faults=Faults())
-    assert pa.ipc.open_file(pa.memory_map(str(target))).read_all().num_rows == 1
+def test_everything_a_table_depends_on_is_in_its_name(tmp_path: Path, cache: Path) -> None:
+    row = {**LAYOUTS["ours"], "other": "o"}
+    one, two = _jsonl(tmp_path / "1.jsonl", row), _jsonl(tmp_path / "2.jsonl", row)
+    loads: list[tuple[list[str | TrainSource], dict[str, str]]] = [
+        ([one], {}),
+        ([two], {}),  # its remarks name the file
+        ([one, one], {}),
+        ([TrainSource(files=one, instruction="i")], {}),
+        ([TrainSource(files=one, instruction="j")], {}),
+        ([TrainSource(files=one, symmetric=True)], {}),
+        ([one], {"positive": "other"}),
+        ([one], {"negative": "other"}),
+    ]
+    rows = []
+    for number, (sources, columns) in enumerate(loads, start=1):
+        table = load_triplets(sources, columns=columns)
+        rows.append((table.rows(np.arange(len(table))), table.facts))
+        assert len(list(cache.rglob("*.arrow"))) == number
+    for (sources, columns), expected in zip(loads, rows, strict=True):
+        table = load_triplets(sources, columns=columns)
+        assert (table.rows(np.arange(len(table))), table.facts) == expected
+    assert len(list(cache.rglob("*.arrow"))) == len(loads)
 
 
 def test_unchanged_files_are_not_read_again(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "t.jsonl"
-    source = _jsonl(path, LAYOUTS["ours"])
+    source = _jsonl(tmp_path / "t.jsonl", LAYOUTS["ours"])
     load_triplets([source])
-    monkeypatch.setattr(module, "_convert", lambda *_, **__: pytest.fail("read again"))
+    monkeypatch.setattr(module, "read_rows", lambda *_, **__: pytest.fail("read again"))
+    assert load_triplets([source]).rows(np.array([0])).negatives == [["n"]]
+
+
+@pytest.mark.parametrize("kept", [0, 7, 0.3, 0.7, -1, "garbage", "another table"])
+def test_a_damaged_table_is_made_anew_and_said(
+    tmp_path: Path, cache: Path, caplog: pytest.LogCaptureFixture, kept: float | str
+) -> None:
+    rows = [{"anchor": f"a{n}", "positive": f"p{n}", "negative": f"n{n}"} for n in range(100)]
+    source = _jsonl(tmp_path / "t.jsonl", *rows)
     load_triplets([source])
-    monkeypatch.undo()
-    monkeypatch.setenv("EMBEDSMITH_CACHE", str(cache))
-    _jsonl(path, LAYOUTS["ours"], {"anchor": "b", "positive": "p", "negative": "n"})
-    os.utime(path, ns=(1, 1))
-    assert len(load_triplets([source])) == 2
+    [file] = cache.rglob("*.arrow")
+    whole = file.read_bytes()
+    if isinstance(kept, str):
+        other = io.BytesIO()
+        with pa.ipc.new_file(other, pa.schema([("x", pa.int8())])) as writer:
+            writer.write_batch(pa.RecordBatch.from_pydict({"x": pa.array([1], pa.int8())}))
+        file.write_bytes(other.getvalue() if kept == "another table" else b"garbage" * 1000)
+    else:
+        file.write_bytes(whole[: int(kept * len(whole)) if isinstance(kept, float) else kept])
+    for _ in range(2):
+        assert load_triplets([source]).rows(np.array([99])).negatives == [["n99"]]
+    assert caplog.text.count(f"The table kept in {file} is damaged") == 1
+    assert file.read_bytes() == whole
 
 
 def test_many_rows_stay_on_disk(tmp_path: Path, cache: Path) -> None:
@@ -130,7 +170,7 @@ def test_many_rows_stay_on_disk(tmp_path: Path, cache: Path) -> None:
     finally:
         pa.set_memory_pool(usual_pool)
     assert counting_pool.max_memory() < 100_000
-    assert len(np.unique(table.text_ids)) == 400_100
+    assert len(np.unique(table.text_ids.values)) == 400_100
     assert len(table.draw(7)) == 7
 
 
@@ -180,6 +220,19 @@ def test_instructions_come_from_the_row_or_else_from_the_source(tmp_path: Path, 
     assert not load_triplets([plain]).has_instructions
 
 
+@pytest.mark.parametrize("field", ["{text}", "{instruction}"])
+def test_a_field_of_a_prompt_in_an_instruction_is_a_fault(tmp_path: Path, cache: Path, field: str) -> None:
+    source = _jsonl(
+        tmp_path / "1.jsonl", LAYOUTS["ours"] | {"instruction": "x"}, LAYOUTS["ours"] | {"instruction": field}
+    )
+    with pytest.raises(DataError) as caught:
+        load_triplets([TrainSource(files=source, instruction=f"find {field}"), source])
+    assert f"data.train: the instruction of {source} holds {field}, which only a prompt may" in str(caught.value)
+    with pytest.raises(DataError) as caught:
+        load_triplets([source])
+    assert f"{source}, line 2: instruction holds {field}, which only a prompt may: '{field}'" in str(caught.value)
+
+
 def test_an_instruction_must_be_a_text(tmp_path: Path, cache: Path) -> None:
     source = _jsonl(tmp_path / "1.jsonl", {**LAYOUTS["ours"], "instruction": 3})
     with pytest.raises(DataError, match="line 1: instruction must be a text, but is 3"):
@@ -194,13 +247,13 @@ def test_scored_pairs_are_told_by_their_columns(tmp_path: Path, cache: Path) -> 
     table = load_triplets([_jsonl(tmp_path / "s.jsonl", *_scored(5, "-1.5", 2.25))])
     assert (table.kind, table.has_scores, table.has_negatives) == ("scored pairs", True, False)
     rows = table.rows(np.array([2, 1]))
-    assert (rows.anchors, rows.positives, rows.negatives) == (["a2", "a1"], ["b", "b"], None)
+    assert (rows.anchors, rows.positives, rows.negatives) == (["a2", "a1"], ["b", "b"], [[], []])
     assert rows.scores.tolist() == [2.25, -1.5]
 
 
 def test_scored_pairs_that_share_a_text_may_meet_in_a_batch(tmp_path: Path, cache: Path) -> None:
     table = load_triplets([_jsonl(tmp_path / "s.jsonl", *_scored(1, 2, 3))])
-    assert table.text_ids.tolist() == [[0], [1], [2]]
+    assert [table.text_ids[row].tolist() for row in range(3)] == [[0], [1], [2]]
 
 
 def test_scored_pairs_under_other_names(tmp_path: Path, cache: Path) -> None:
@@ -244,7 +297,8 @@ def test_a_smaller_draw_is_part_of_a_larger_one(tmp_path: Path, cache: Path) -> 
 def test_drawn_rows_keep_their_text_ids(cache: Path) -> None:
     table = load_triplets(["sample"])
     anchors = table.rows(np.arange(len(table))).anchors
-    id_of = dict(zip(anchors, table.text_ids[:, 0].tolist(), strict=True))
+    id_of = {anchor: table.text_ids[row][0] for row, anchor in enumerate(anchors)}
     drawn = table.draw(5)
     assert len(drawn) == 5
-    assert drawn.text_ids[:, 0].tolist() == [id_of[anchor] for anchor in drawn.rows(np.arange(5)).anchors]
+    drawn_ids = [drawn.text_ids[row][0] for row in range(5)]
+    assert drawn_ids == [id_of[anchor] for anchor in drawn.rows(np.arange(5)).anchors]

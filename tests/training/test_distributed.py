@@ -69,7 +69,7 @@ def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path) 
 def test_a_batch_is_shared_in_order_and_evenly() -> None:
     processes = Processes(Two())
     batch = Triplets.plain(list("abcdef"), list("ABCDEF"))
-    assert processes.share(batch) == Triplets.plain(list("def"), list("DEF"))
+    assert processes.shares(batch)[1] == Triplets.plain(list("def"), list("DEF"))
     processes.check_batch(6)
     with pytest.raises(ConfigError, match="batch_size is 7, which 2 processes cannot share evenly"):
         processes.check_batch(7)
@@ -78,7 +78,7 @@ def test_a_batch_is_shared_in_order_and_evenly() -> None:
 def test_one_process_exchanges_nothing() -> None:
     processes = Processes(Accelerator())
     embeddings = torch.randn(6, 3)
-    assert processes.gather(embeddings, num_groups=3) is embeddings
-    batch = Triplets.plain(list("abcd"), list("ABCD"), list("efgh"))
-    assert processes.share(batch) == batch
+    assert processes.gather(embeddings, sizes=[[2, 2, 2]]) is embeddings
+    batch = Triplets.plain(list("abcd"), list("ABCD"), [["e", "f"], [], ["g"], ["h"]])
+    assert processes.shares(batch)[0] == batch
     assert processes.sum(5) == 5

@@ -174,7 +174,7 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
     batch = Triplets(
         anchors=["a cat", "rain falls"],
         positives=["an animal", "wind"],
-        negatives=["the roof", "chess"],
+        negatives=[["the roof"], ["chess"]],
         instructions=["w1", None],
         are_symmetric=[False, True],
     )
@@ -191,7 +191,7 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
         return loss.item()
 
     written_out = Triplets.plain(
-        ["w1 w9 a cat", "w2 w9 rain falls"], ["the an animal", "w2 w9 wind"], ["the the roof", "w2 w9 chess"]
+        ["w1 w9 a cat", "w2 w9 rain falls"], ["the an animal", "w2 w9 wind"], [["the the roof"], ["w2 w9 chess"]]
     )
     assert loss(batch, **settings) == pytest.approx(loss(written_out), rel=1e-5)
     assert loss(batch, **settings) != pytest.approx(loss(batch), rel=1e-3)

@@ -130,7 +130,7 @@ def test_a_teacher_guides_and_teaches(
     config = _config(teacher=teacher, guide="true", margin="0.1", distill_weight="0.25", distill_temperature="0.3")
     objective = make_objective(config, data=triplets, dim=64, device=CPU)
     batch = triplets.rows(ROWS)
-    texts = [*batch.anchors, *batch.positives, *batch.negatives]
+    texts = [*batch.anchors, *batch.positives, *(text for [text] in batch.negatives)]
     taught = objective.teacher.embed(texts, are_queries=[True] * 6 + [False] * 12)
     similarities = taught[:6] @ taught[6:].T
     excluded = guided_exclusion(similarities, margin=0.1)
@@ -146,7 +146,7 @@ def test_without_hard_negatives_the_teacher_is_not_asked_about_them(triplets: Tr
     config = _config(teacher=teacher, distill_weight="1", use_hard_negatives="false")
     objective = make_objective(config, data=triplets, dim=64, device=CPU)
     batch = triplets.rows(ROWS)
-    assert objective.text_groups(batch) == [batch.anchors, batch.positives]
+    assert objective.text_groups(batch) == [batch.anchors, batch.positives, []]
     taught = objective.teacher.embed([*batch.anchors, *batch.positives], are_queries=[True] * 6 + [False] * 6)
     anchor, positive = _unit(12).chunk(2)
     expected = distillation(anchor, positive, taught[:6] @ taught[6:].T, temperature=0.05)

@@ -92,6 +92,7 @@ def check_command(
 ) -> None:
     """Look for evaluation texts in training data; ends in a line that says: clean, texts overlap or pairs overlap."""
     from embedsmith.data.leakage import LeakageCheck, write_clean
+    from embedsmith.data.remarks import say_remarks
     from embedsmith.data.triplets import load_triplets
     from embedsmith.data.writers import check_output
     from embedsmith.evaluation.sts import load_evaluation_sets
@@ -102,6 +103,7 @@ def check_command(
         check_output(drop)
     console = make_console()
     table = load_triplets(sources)
+    say_remarks(table.facts.remarks)
     with console.status("looking ..."):
         check = LeakageCheck(load_evaluation_sets(against), threshold=threshold if near else None)
         report, is_shared = check.run(table)
@@ -129,6 +131,7 @@ def stats_command(
     out: Annotated[Optional[Path], typer.Option(help="Write what was found here (JSON).")] = None,  # noqa: UP045
 ) -> None:
     """Look into training data: counts, duplicates, lengths in tokens, words shared with the anchor, examples."""
+    from embedsmith.data.remarks import say_remarks
     from embedsmith.data.statistics import describe_data, token_lengths
     from embedsmith.data.triplets import load_triplets
     from embedsmith.model.loading.backbone import load_model_tokenizer
@@ -137,6 +140,7 @@ def stats_command(
 
     console = make_console()
     table = load_triplets(sources)
+    say_remarks(table.facts.remarks)
     with console.status("counting ..."):
         facts = describe_data(table, count_lengths=token_lengths(load_model_tokenizer(model)))
     console.print(facts_table(facts))
@@ -146,9 +150,9 @@ def stats_command(
         console.print(histogram(f"words {name} shares with {facts.columns[0].name} (Jaccard)", values))
     if facts.scores is not None:
         console.print(histogram("score", facts.scores))
-    for number, texts in enumerate(facts.examples, start=1):
+    for number, texts in enumerate(facts.labelled_examples, start=1):
         console.print(f"example {number}")
-        for column, text in zip(facts.columns, texts, strict=True):
-            console.print(f"  {column.name}: {text}")
+        for name, text in texts:
+            console.print(f"  {name}: {text}")
     if out is not None:
         files.write_json(out, facts.to_json())

@@ -6,7 +6,7 @@ are missed, of those at 0.9 two in a hundred thousand. Cost: one hash per distin
 and a note per distinct training text.
 """
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import combinations, product
 from pathlib import Path
@@ -17,8 +17,8 @@ import numpy as np
 from embedsmith.data.normalise import normalise
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import jaccard
-from embedsmith.data.table import Triplets, TripletTable
-from embedsmith.data.writers import write_rows
+from embedsmith.data.table import TripletTable
+from embedsmith.data.writers import write_table
 from embedsmith.records.data_facts import LeakageReport, Match, Overlap, SharedText
 from embedsmith.support.errors import MissingExtraError
 
@@ -57,7 +57,7 @@ class LeakageCheck:
         """
         found = _Found()
         is_shared = np.zeros(len(table), dtype=bool)
-        rows = (texts for chunk in table.chunks() for texts in zip(*chunk.texts, strict=True))
+        rows = (texts for chunk in table.chunks() for texts in chunk.texts)
         for row, texts in enumerate(rows):
             matches = [self._matches_of(text) for text in texts]
             is_shared[row] = any(matches)
@@ -130,9 +130,9 @@ class _Found:
             for key, match in matched.items():
                 if key not in self.keys or match > self.keys[key][0]:
                     self.keys[key] = (match, text)
-        for (one, of_one), (two, of_two) in combinations(zip(texts, matches, strict=True), 2):
-            if of_one and of_two:
-                self.text_pairs.add(frozenset((one, two)))
+        found = [(text, matched) for text, matched in zip(texts, matches, strict=True) if matched]
+        for (one, of_one), (two, of_two) in combinations(found, 2):
+            self.text_pairs.add(frozenset((one, two)))
             for first, second in product(of_one, of_two):
                 pair = _ordered(first, second)
                 self.key_pairs[pair] = max(self.key_pairs.get(pair, Match.NEAR), min(of_one[first], of_two[second]))
@@ -145,16 +145,8 @@ def write_clean(path: Path, table: TripletTable, *, is_shared: np.ndarray) -> in
         DataError: the file exists, its format is unknown, or cannot hold a text.
     """
     kept = np.flatnonzero(~is_shared)
-    names = table.text_columns + ["score"] * table.has_scores + ["instruction"] * table.has_instructions
-    write_rows(path, header=names, rows=(row for rows in table.chunks(kept) for row in _fields(rows, table)))
+    write_table(path, table, indices=kept)
     return len(kept)
-
-
-def _fields(rows: Triplets, table: TripletTable) -> Iterator[tuple[str | float | None, ...]]:
-    columns: list[list[Any]] = list(rows.texts)
-    columns += [rows.scores.tolist()] if rows.scores is not None else []
-    columns += [rows.instructions] if table.has_instructions else []
-    return zip(*columns, strict=True)
 
 
 def _ordered(first: int, second: int) -> Pair:

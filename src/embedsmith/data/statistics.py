@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from embedsmith.data.doubts import text_key
 from embedsmith.data.table import TripletTable
 from embedsmith.records.data_facts import DataFacts, Distribution, TextColumn
 
@@ -34,40 +35,42 @@ def describe_data(table: TripletTable, *, count_lengths: CountLengths, seed: int
     seen: dict[str, Counter[int]] = {name: Counter() for name in names}
     overlaps: dict[str, list[float]] = {name: [] for name in names[1:]}
     rows_seen: set[int] = set()
-    positives, negatives = set(), set()
+    positives: set[int] = set()
+    negatives: set[int] = set()
     num_same, num_closer_negatives = 0, 0
     scores: list[float] = []
     for rows in table.chunks():
-        columns = rows.texts
-        for name, texts in zip(names, columns, strict=True):
-            lengths[name] += count_lengths(texts)
-            seen[name].update(map(hash, texts))
-        for row in zip(*columns, strict=True):
-            rows_seen.add(hash(row))
-            words = [set(_WORD.findall(text.lower())) for text in row]
-            shared = [jaccard(words[0], other) for other in words[1:]]
-            for name, value in zip(names[1:], shared, strict=True):
-                overlaps[name].append(value)
-            num_same += len(set(row)) < len(row)
-            positives.add(hash(row[:2]))
-            if len(row) == 3:
-                negatives.add(hash((row[0], row[2])))
-                num_closer_negatives += shared[1] > shared[0]
+        for name, group in zip(names, rows.groups(), strict=False):
+            lengths[name] += count_lengths(group) if group else []
+            seen[name].update(hash(text_key(text)) for text in group)
+        for texts in rows.texts:
+            keys = tuple(map(text_key, texts))
+            rows_seen.add(hash(keys))
+            num_same += len(set(keys)) < len(keys)
+            positives.add(hash(keys[:2]))
+            negatives.update(hash((keys[0], key)) for key in keys[2:])
+            anchor, *others = (set(_WORD.findall(text.lower())) for text in texts)
+            positive, *of_negatives = [jaccard(anchor, other) for other in others]
+            overlaps[names[1]].append(positive)
+            if of_negatives:
+                overlaps[names[2]] += of_negatives
+                num_closer_negatives += max(of_negatives) > positive
         scores += rows.scores.tolist() if rows.scores is not None else []
     drawn = np.sort(np.random.default_rng(seed).permutation(len(table))[:_NUM_EXAMPLES])
     return DataFacts(
         kind=table.kind,
         num_rows=len(table),
+        negatives_per_row=table.negatives_per_row,
         num_repeated_rows=len(table) - len(rows_seen),
         num_repeated_anchors=len(table) - len(seen[names[0]]),
         most_rows_of_an_anchor=max(seen[names[0]].values()),
         num_rows_with_equal_texts=num_same,
         num_contradictions=len(positives & negatives),
-        num_closer_negatives=num_closer_negatives if "negative" in names else None,
+        num_closer_negatives=num_closer_negatives if table.has_negatives else None,
         columns=tuple(TextColumn(name, len(seen[name]), distribution(lengths[name])) for name in names),
         overlaps={name: distribution(values, low=0.0, high=1.0) for name, values in overlaps.items()},
         scores=distribution(scores) if scores else None,
-        examples=tuple(zip(*table.rows(drawn).texts, strict=True)),
+        examples=tuple(table.rows(drawn).texts),
     )
 
 

@@ -3,45 +3,51 @@
 Rows are triplets, pairs, or scored pairs; one run has one kind, and the columns of its files say which.
 
 A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
-exists only if every row of every source is sound. Memory: one record batch while converting, mapped pages after.
+exists only if every row of every source is sound, and its name holds all that it depends on: the files' contents, what
+they are called (its remarks name them), and the settings. Memory: one record batch while converting, mapped pages
+after. Cost of a second load: half a second a gigabyte of files.
 """
 
 import hashlib
 import json
+import logging
 import re
-import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-
-from embedsmith.data.columns import (
-    TRAIN_FIELDS,
-    TRAIN_PAIR_FIELDS,
-    Fields,
-    read_fields,
-    row_faults,
-    select_fields,
+from embedsmith.data.doubts import row_doubts
+from embedsmith.data.faults import Faults
+from embedsmith.data.readers import FileRow, expand_sources, is_data_file, read_rows
+from embedsmith.data.remarks import Remarks
+from embedsmith.data.roles import (
+    ColumnNames,
+    Roles,
+    TrainingRow,
+    find_roles,
+    named_faults,
+    read_row,
+    unused_in_passages,
 )
-from embedsmith.data.readers import Faults, Row, expand_sources, is_data_file
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
-from embedsmith.data.table import INSTRUCTION, IS_SYMMETRIC, TEXT_COLUMNS, TripletTable
+from embedsmith.data.table import TableFacts, TripletTable
+from embedsmith.data.table_file import TableRow, write_table
 from embedsmith.settings.config import TrainSource
+from embedsmith.settings.prompts import instruction_fault
 from embedsmith.support import files
 from embedsmith.support.errors import DataError, MissingExtraError
 
-_FORMAT_VERSION = 2
-_BATCH_ROWS = 8192
-_PAIR_NAMES = ("sentence1", "sentence2", "score")
+log = logging.getLogger(__name__)
+
+_FORMAT_VERSION = 3
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def load_triplets(
     sources: Sequence[str | TrainSource],
     *,
-    columns: Mapping[str, str] | None = None,
+    columns: ColumnNames | None = None,
     cache_folder: Path | None = None,
 ) -> TripletTable:
     """Load triplets, pairs or scored pairs from files, globs, hub datasets or the built-in sample.
@@ -49,7 +55,7 @@ def load_triplets(
     Args:
         sources: see the file's docstring.
         columns: {"anchor": ..., "positive": ..., "negative": ..., "instruction": ...} where the names are unusual, or
-            {"sentence1": ..., "sentence2": ..., "score": ...}.
+            {"sentence1": ..., "sentence2": ..., "score": ...}; of positives and negatives also several, as a list.
         cache_folder: where the Arrow file is kept; None: in the user's cache.
 
     Raises:
@@ -57,21 +63,20 @@ def load_triplets(
         MissingExtraError: a hub dataset is asked for without the `datasets` package.
     """
     faults = Faults()
-    is_scored = bool(columns) and set(columns or {}) <= set(_PAIR_NAMES)
-    unknown = [] if is_scored else sorted(set(columns or {}) - {*TEXT_COLUMNS, INSTRUCTION})
-    if unknown:
-        known = f"{', '.join((*TEXT_COLUMNS, INSTRUCTION))}, or {', '.join(_PAIR_NAMES)}"
-        faults.add("data.columns", None, f"names {', '.join(unknown)}; it may name {known}")
+    columns = columns or {}
+    for fault in named_faults(columns):
+        faults.add("data.columns", None, fault)
     origins = [origin for source in sources for origin in _origins(source, faults=faults)]
     faults.raise_if_any(what="training data")
 
     folder = cache_folder or files.cache_root() / "triplets"
     target = folder / f"{_fingerprint(origins, columns)}.arrow"
     # A hub dataset may change under its name: it is read anew each time (its own cache makes that cheap).
-    if any(isinstance(origin.place, str) for origin in origins) or not target.exists():
-        layout = TRAIN_PAIR_FIELDS if is_scored else TRAIN_FIELDS
-        _convert(_all_rows(origins, layout=layout, columns=columns, faults=faults), target, faults=faults)
-    table = TripletTable(pa.ipc.open_file(pa.memory_map(str(target))).read_all())
+    is_fixed = not any(isinstance(origin.place, str) for origin in origins)
+    table = _open_cached(target) if is_fixed else None
+    if table is None:
+        _convert(origins, target, columns=columns, faults=faults)
+        table = TripletTable.open(target)
     if table.has_scores and not table.scores_differ():
         names = ", ".join(str(origin.place) for origin in origins)
         raise DataError(f"All scores in {names} are equal: they order nothing, so nothing can be learned.")
@@ -80,28 +85,32 @@ def load_triplets(
 
 @dataclass(frozen=True)
 class _Origin:
-    """A file, or a hub dataset by its id, and what its source says of all its rows."""
+    """A file, or a hub dataset by its id, and what its source says of all its rows.
+
+    Attributes:
+        contents: fingerprint of a file.
+    """
 
     place: Path | str
+    contents: str
     instruction: str | None
     is_symmetric: bool
-
-
-@dataclass(frozen=True)
-class _Row:
-    """One triplet, pair or scored pair on its way into the table."""
-
-    texts: tuple[str, ...]
-    instruction: str | None = None
-    is_symmetric: bool = False
-    score: float | None = None
 
 
 def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
     source = TrainSource(files=source) if isinstance(source, str) else source
     name = str(sample_triplets_path()) if source.files == SAMPLE else source.files
-    places: Sequence[Path | str] = [name] if is_hub_id(name) else expand_sources([name], faults=faults)
-    return [_Origin(place, source.instruction, source.symmetric) for place in places]
+    if source.instruction is not None and (fault := instruction_fault(source.instruction)):
+        faults.add("data.train", None, f"the instruction of {source.files} {fault}")
+    if is_hub_id(name):
+        return [_Origin(name, "", source.instruction, source.symmetric)]
+    found = []
+    for path in expand_sources([name], faults=faults):
+        try:
+            found.append(_Origin(path, files.fingerprint([path]), source.instruction, source.symmetric))
+        except OSError as error:
+            faults.add(path, None, f"cannot be read: {error.strerror or error}")
+    return found
 
 
 def is_hub_id(source: str) -> bool:
@@ -110,118 +119,90 @@ def is_hub_id(source: str) -> bool:
     return not is_local and _HUB_ID.fullmatch(source) is not None
 
 
-def _fingerprint(origins: Sequence[_Origin], columns: Mapping[str, str] | None) -> str:
-    facts: list[Any] = [_FORMAT_VERSION, sorted((columns or {}).items())]
-    for origin in origins:
-        place = origin.place
-        if isinstance(place, Path):
-            status = place.stat()
-            facts.append([str(place.resolve()), status.st_size, status.st_mtime_ns])
-        facts.append([str(place), origin.instruction, origin.is_symmetric])
+def _fingerprint(origins: Sequence[_Origin], columns: ColumnNames) -> str:
+    facts: list[Any] = [_FORMAT_VERSION, sorted(columns.items())]
+    facts += [[str(one.place), one.contents, one.instruction, one.is_symmetric] for one in origins]
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
+def _open_cached(path: Path) -> TripletTable | None:
+    """The table that was kept under this name, or None; a damaged one is taken for none, and said."""
+    if not path.exists():
+        return None
+    try:
+        return TripletTable.open(path)
+    except (ValueError, KeyError, TypeError, OSError) as error:  # pyarrow's errors are ValueErrors and OSErrors
+        log.warning("The table kept in %s is damaged (%s); it is made anew.", path, error)
+        return None
+
+
 def _all_rows(
-    origins: Sequence[_Origin], *, layout: Fields, columns: Mapping[str, str] | None, faults: Faults
-) -> Iterator[_Row]:
+    origins: Sequence[_Origin], *, columns: ColumnNames, remarks: Remarks, faults: Faults
+) -> Iterator[TableRow]:
     first: tuple[str, str] | None = None
-    for origin in origins:
-        for line, row in _rows_of(origin.place, layout=layout, columns=columns, faults=faults):
-            instruction = row.pop(INSTRUCTION, None) or origin.instruction
-            kind = _kind(row)
+    for number, origin in enumerate(origins):
+        for line, row, kind in _rows_of(origin.place, columns=columns, remarks=remarks, faults=faults):
             first = first or (str(origin.place), kind)
             if kind != first[1]:
                 faults.add(origin.place, None, f"holds {kind}, but {first[0]} holds {first[1]}; a run takes one kind")
                 break
-            for values in _triplets_of(row):
-                bad = row_faults({**values, INSTRUCTION: instruction} if instruction is not None else values)
-                for fault in bad:
-                    faults.add(origin.place, line, fault)
-                if not bad:
-                    score = values.pop("score", None)
-                    yield _Row(
-                        texts=tuple(values.values()),
-                        score=None if score is None else float(score),
-                        instruction=instruction,
-                        is_symmetric=origin.is_symmetric or score is not None,
-                    )
+            for positive in row.positives:
+                if row.score is None:
+                    remarks.add_doubts(origin.place, line, row_doubts(row.anchor, positive, row.negatives))
+                yield TableRow(
+                    texts=(row.anchor, positive, *row.negatives),
+                    origin=number,
+                    line=line,
+                    instruction=row.instruction or origin.instruction,
+                    is_symmetric=origin.is_symmetric or row.score is not None,
+                    score=row.score,
+                )
 
 
 def _rows_of(
-    place: Path | str, *, layout: Fields, columns: Mapping[str, str] | None, faults: Faults
-) -> Iterator[tuple[int, Row]]:
-    if isinstance(place, Path):
-        return read_fields(place, fields=layout, columns=columns, faults=faults)
-    return select_fields(place, _hub_rows(place), fields=layout, columns=columns, faults=faults)
+    place: Path | str, *, columns: ColumnNames, remarks: Remarks, faults: Faults
+) -> Iterator[tuple[int, TrainingRow, str]]:
+    """Line, row and kind of what is sound in a file; the first row says what the others must have."""
+    first: Roles | None = None
+    known: dict[tuple[str, ...], Roles | str] = {}
+    rows = read_rows(place, faults=faults) if isinstance(place, Path) else _hub_rows(place)
+    for line, values in rows:
+        names = tuple(values)
+        if names not in known:
+            known[names] = _check_roles(find_roles(names, columns=columns), names=names, first=first)
+        roles = known[names]
+        if isinstance(roles, str):
+            faults.add(place, line, roles)
+            if first is None:
+                return
+            continue
+        first = first or roles
+        row, bad = read_row(values, roles)
+        for fault in bad:
+            faults.add(place, line, fault)
+        if row is not None:
+            remarks.add_unused(place, [*roles.unused, *unused_in_passages(values, roles)])
+            yield line, row, roles.kind
 
 
-def _kind(row: Row) -> str:
-    return "scored pairs" if "score" in row else "triplets" if "negative" in row else "pairs"
+def _check_roles(roles: Roles | str, *, names: Sequence[str], first: Roles | None) -> Roles | str:
+    """The roles of a later row, or how they differ from the first one's."""
+    if first is None:
+        return roles
+    missing = [columns[0] for columns in first.columns.values() if not set(columns) & set(names)]
+    if missing:
+        return f"has no '{missing[0]}'"
+    return roles if isinstance(roles, str) else roles.why_not_like(first) or roles
 
 
-def _triplets_of(row: Row) -> Iterator[Row]:
-    """One triplet, or one per positive where positives and negatives are lists; a scored pair as it is."""
-    if not isinstance(row.get("positive"), list):
-        yield row
-        return
-    negatives = row.get("negative")
-    for index, positive in enumerate(row["positive"] or [None]):
-        triplet = {"anchor": row["anchor"], "positive": positive}
-        if "negative" in row:
-            is_list = isinstance(negatives, list)
-            triplet["negative"] = (negatives[index % len(negatives)] if negatives else None) if is_list else negatives
-        yield triplet
+def _convert(origins: Sequence[_Origin], target: Path, *, columns: ColumnNames, faults: Faults) -> None:
+    remarks = Remarks()
+    rows = _all_rows(origins, columns=columns, remarks=remarks, faults=faults)
+    names = tuple(str(origin.place) for origin in origins)
+    write_table(rows, target, facts=lambda: TableFacts(names, remarks.sentences()), faults=faults)
 
 
-def _convert(rows: Iterator[_Row], target: Path, *, faults: Faults) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    # A name of its own: the processes of one run may all convert at once; the last to finish stays.
-    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
-    writer = None
-    try:
-        with pa.OSFile(str(temporary), "wb") as sink:
-            for batch in _record_batches(rows):
-                writer = writer or pa.ipc.new_file(sink, batch.schema)
-                writer.write_batch(batch)
-            if writer:
-                writer.close()
-        faults.raise_if_any(what="training data")
-        if writer is None:
-            raise DataError("The training data holds no triplet.")
-        temporary.replace(target)
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
-def _record_batches(rows: Iterator[_Row]) -> Iterator[pa.RecordBatch]:
-    chunk: list[_Row] = []
-    for row in rows:
-        chunk.append(row)
-        if len(chunk) == _BATCH_ROWS:
-            yield _record_batch(chunk)
-            chunk = []
-    if chunk:
-        yield _record_batch(chunk)
-
-
-def _record_batch(rows: Sequence[_Row]) -> pa.RecordBatch:
-    columns: dict[str, pa.Array] = {
-        INSTRUCTION: pa.array([row.instruction for row in rows], pa.string()),
-        IS_SYMMETRIC: pa.array([row.is_symmetric for row in rows], pa.bool_()),
-    }
-    if rows[0].score is not None:
-        columns["score"] = pa.array([row.score for row in rows], pa.float64())
-    for name, texts in zip(TEXT_COLUMNS, zip(*(row.texts for row in rows), strict=True), strict=False):
-        columns[name] = pa.array(texts, pa.string())
-        columns[f"{name}_id"] = pa.array([_text_id(text) for text in texts], pa.uint64())
-    return pa.RecordBatch.from_pydict(columns)
-
-
-def _text_id(text: str) -> int:
-    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
-
-
-def _hub_rows(name: str) -> Iterator[tuple[int, Row]]:
+def _hub_rows(name: str) -> Iterator[tuple[int, FileRow]]:
     try:
         import datasets
     except ImportError:

@@ -5,13 +5,17 @@ import gzip
 import io
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
+
+from embedsmith.data.table import TripletTable
 from embedsmith.support import files
 from embedsmith.support.errors import DataError
 
 _OUTPUTS = (".tsv", ".csv", ".jsonl", ".tsv.gz", ".csv.gz", ".jsonl.gz")
+Value = str | float | None | list[str]
 _NOT_IN = {".tsv": re.compile(r"[\t\r\n\0]"), ".csv": re.compile(r"\0")}
 """Characters that a format has no way to write, or that no reader takes."""
 
@@ -24,8 +28,10 @@ def check_output(path: Path) -> None:
         raise DataError(f"{path} exists already.\nRemove it or choose another name.")
 
 
-def write_rows(path: Path, *, header: Sequence[str], rows: Iterable[Sequence[str | float | None]]) -> None:
+def write_rows(path: Path, *, header: Sequence[str], rows: Iterable[Sequence[Value]]) -> None:
     """Write rows under their column names, atomically; the suffix says how. None: null, or an empty field.
+
+    Lists go into a .jsonl only.
 
     Raises:
         DataError: as `check_output`; or a text holds what its format cannot: a NUL, in a .tsv a tab or line break.
@@ -49,3 +55,30 @@ def write_rows(path: Path, *, header: Sequence[str], rows: Iterable[Sequence[str
                 quoted.writerow(row)
     data = buffer.getvalue().encode()
     files.write_bytes(path, gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
+
+
+def write_table(path: Path, table: TripletTable, *, indices: np.ndarray) -> None:
+    """Write some rows of a table so that `load_triplets` reads them again; errors as `write_rows`.
+
+    Where rows have other numbers of negatives than one, they stand in a list, `negatives`, in a .jsonl, and in
+    `negative_1`, `negative_2` ... elsewhere.
+    """
+    few, most = table.negatives_per_row
+    as_list = path.name.removesuffix(".gz").endswith(".jsonl")
+    numbered = [f"negative_{number}" for number in range(1, most + 1)]
+    names = ["negative"] if few == most == 1 else [] if not most else ["negatives"] if as_list else numbered
+    header = [*table.text_columns[:2], *names, *["score"] * table.has_scores, *["instruction"] * table.has_instructions]
+    write_rows(path, header=header, rows=_table_rows(table, indices, negative_columns=names))
+
+
+def _table_rows(table: TripletTable, indices: np.ndarray, *, negative_columns: list[str]) -> Iterator[list[Value]]:
+    for rows in table.chunks(indices):
+        for row, (anchor, positive, *negatives) in enumerate(rows.texts):
+            filled = [*negatives, *[None] * (len(negative_columns) - len(negatives))]
+            yield [
+                anchor,
+                positive,
+                *([negatives] if negative_columns == ["negatives"] else filled),
+                *([float(rows.scores[row])] if rows.scores is not None else []),
+                *([rows.instructions[row]] if table.has_instructions else []),
+            ]

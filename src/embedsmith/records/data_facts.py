@@ -128,21 +128,23 @@ class DataFacts:
     Attributes:
         kind: triplets, pairs or scored pairs.
         num_rows: how many.
+        negatives_per_row: the smallest and the largest number of a row's hard negatives.
         num_repeated_rows: rows that stood there before, text by text.
         num_repeated_anchors: rows whose anchor stood there before; two of them must not meet in a batch.
         most_rows_of_an_anchor: of the one that stands there most often.
         num_rows_with_equal_texts: rows in which a text occurs twice.
         num_contradictions: (anchor, text) that are positive in one row and negative in another.
-        num_closer_negatives: rows whose negative shares more words with the anchor than the positive does; None: no
-            negatives.
+        num_closer_negatives: rows of which a negative shares more words with the anchor than the positive does; None:
+            no negatives.
         columns: of texts.
         overlaps: column -> share of words in common with the anchor (Jaccard).
         scores: of scored pairs.
-        examples: some rows, drawn at random.
+        examples: some rows, drawn at random; anchor, positive and all negatives of each.
     """
 
     kind: str
     num_rows: int
+    negatives_per_row: tuple[int, int]
     num_repeated_rows: int
     num_repeated_anchors: int
     most_rows_of_an_anchor: int
@@ -166,9 +168,18 @@ class DataFacts:
             "rows with a text twice": f"{self.num_rows_with_equal_texts:,}",
             "positive here, negative there": f"{self.num_contradictions:,}",
         }
+        few, most = self.negatives_per_row
+        if most:
+            lines["negatives of a row"] = f"{few}" if few == most else f"{few} to {most}"
         if self.num_closer_negatives is not None:
             lines["negative shares more words"] = f"{share * self.num_closer_negatives:.0f} % of rows"
         return lines
+
+    @property
+    def labelled_examples(self) -> list[list[tuple[str, str]]]:
+        """The examples, each text with the name of its column; negatives have one column."""
+        names = [column.name for column in self.columns]
+        return [[(names[min(index, 2)], text) for index, text in enumerate(row)] for row in self.examples]
 
     def to_json(self) -> dict[str, Any]:
         """For files."""

@@ -171,9 +171,9 @@ class DataSection(Section):
 
     train: Annotated[list[Place | TrainSource], BeforeValidator(_as_list)] = Field(default=["sample"], min_length=1)
     """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
-    columns: dict[str, str] = {}
+    columns: dict[str, str | list[str]] = {}
     """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}, or
-    {sentence1: ..., sentence2: ..., score: ...} for scored pairs."""
+    {sentence1: ..., sentence2: ..., score: ...} for scored pairs; of positives and negatives several, as a list."""
     max_triplets: Int | None = Field(default=None, ge=1)
     """Use only this many rows, drawn at random, the same ones in every run; a smaller draw is part of a larger one.
     None: all."""

@@ -107,13 +107,19 @@ def read_prompt(template: str | None, *, instruction: str | None = None) -> Prom
                 f"The prompt {template!r} needs an instruction, and none is given.\n"
                 "Set model.instruction, or an instruction for each source in data.train."
             )
-        if TEXT_FIELD in instruction:
-            raise ConfigError(f"An instruction cannot hold {TEXT_FIELD}, it is: {instruction!r}")
+        if fault := instruction_fault(instruction):
+            raise ConfigError(f"The instruction {fault}.")
         template = template.replace(INSTRUCTION_FIELD, instruction)
     parts = tuple(template.split(TEXT_FIELD))
     if len(parts) not in (2, 3):
         raise ConfigError(f"The prompt {template!r} {_fault(template)}.")
     return Prompt(parts)
+
+
+def instruction_fault(instruction: str) -> str | None:
+    """What is wrong with a text that shall fill `{instruction}`, or None."""
+    held = [field for field in (TEXT_FIELD, INSTRUCTION_FIELD) if field in instruction]
+    return f"holds {held[0]}, which only a prompt may: {instruction!r:.60}" if held else None
 
 
 def resolve_template(value: str) -> str:

@@ -10,14 +10,15 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from embedsmith.data.table import TextIds
 from embedsmith.support.errors import ConfigError
 
 
-def contrastive_batches(text_ids: np.ndarray, *, batch_size: int, seed: int) -> Iterator[np.ndarray]:
+def contrastive_batches(text_ids: TextIds | np.ndarray, *, batch_size: int, seed: int) -> Iterator[np.ndarray]:
     """Yield batches for ever.
 
     Args:
-        text_ids: (num_rows, 1 to 3) integers, equal where texts are equal; see `TripletTable.text_ids`.
+        text_ids: of each row, the numbers of its texts, equal where texts are equal; see `TripletTable.text_ids`.
         batch_size: rows of each batch.
         seed: of the order.
 

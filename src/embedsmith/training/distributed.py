@@ -4,8 +4,9 @@
     process 1   rows b .. 2b-1     embed ─┴─ gather ───┴─ loss of the whole batch, gradient of its own rows ─┴─ add up
 
 Embeddings cross between processes, models do not: R processes with B / R triplets each give the gradients of one with
-B. Every process computes the whole loss, which is cheap, so that backward needs no exchange. Cost: B embeddings and the
-adapter's gradients, once a step.
+B. Every process computes the whole loss, which is cheap, so that backward needs no exchange. Rows may have different
+numbers of negatives: every process knows the whole batch, so it knows how many texts each of the others has. Cost: R
+times the embeddings of the process that has most, and the adapter's gradients, once a step.
 """
 
 from collections.abc import Sequence
@@ -14,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from torch.nn.functional import pad
 
 from embedsmith.data.table import Triplets
 from embedsmith.model.layers.segments import PackedTexts
@@ -47,30 +49,37 @@ class Processes:
                 f"Make it a multiple of {self.count}; it counts the triplets of all processes together."
             )
 
-    def share(self, batch: Triplets) -> Triplets:
-        """This process's part of a batch, B rows -> B / R."""
-        size = len(batch.anchors) // self.count
-        first = size * self.accelerator.process_index
-        return batch.slice(slice(first, first + size))
+    @property
+    def index(self) -> int:
+        """Which of them this one is."""
+        return int(self.accelerator.process_index)
+
+    def shares(self, batch: Triplets) -> list[Triplets]:
+        """Every process's part of a batch, B rows -> B / R each."""
+        size = len(batch) // self.count
+        return [batch.slice(slice(first, first + size)) for first in range(0, size * self.count, size)]
 
     def apart(self, packed: PackedTexts) -> PackedTexts:
         """The same row, with dropout masks that no other process has."""
-        return replace(packed, first_row=packed.first_row + self.accelerator.process_index * _ROWS_APART)
+        return replace(packed, first_row=packed.first_row + self.index * _ROWS_APART)
 
-    def gather(self, embeddings: torch.Tensor, *, num_groups: int) -> torch.Tensor:
+    def gather(self, embeddings: torch.Tensor, *, sizes: Sequence[Sequence[int]]) -> torch.Tensor:
         """Embeddings of all processes, in the order one process would have them.
 
         Args:
-            embeddings: (G * B / R, D): the anchors of this process's share, its positives, its negatives.
-            num_groups: G.
+            embeddings: of this process's share, group by group: its anchors, its positives, its negatives.
+            sizes: for every process, how many texts each of its groups has.
 
         Returns:
-            (G * B, D): all anchors, all positives, all negatives. Its gradient flows into this process's own rows.
+            (K, D): all anchors, all positives, all negatives. Its gradient flows into this process's own rows.
         """
         if self.count == 1:
             return embeddings
-        gathered: torch.Tensor = _Gather.apply(embeddings, self.accelerator)  # (R, G * B / R, D)
-        return gathered.unflatten(1, (num_groups, -1)).transpose(0, 1).flatten(0, 2)
+        most = max(map(sum, sizes))  # what is exchanged has one shape everywhere
+        padded = pad(embeddings, (0, 0, 0, most - len(embeddings)))
+        gathered: torch.Tensor = _Gather.apply(padded, self.accelerator)  # (R, most, D)
+        shares = [rows[: sum(size)].split(list(size)) for rows, size in zip(gathered, sizes, strict=True)]
+        return torch.cat([share[group] for group in range(len(sizes[0])) for share in shares])
 
     def add_up(self, parameters: Sequence[torch.nn.Parameter]) -> None:
         """Replace gradients by their sum over processes; parameters without one have none anywhere."""

@@ -15,22 +15,24 @@ def info_nce(
     negative: torch.Tensor | None,
     *,
     temperature: float,
+    negative_rows: torch.Tensor | None = None,
     hard_negative_weight: float = 1.0,
     excluded: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """InfoNCE with in-batch and hard negatives: mean over anchors of -log softmax at the positive.
 
     Every positive and every hard negative of the batch is a candidate for every anchor; the right one for anchor i is
-    positive i:  -log( exp(cos(a_i, p_i) / t) / sum_j [ exp(cos(a_i, p_j) / t) + w_ij exp(cos(a_i, n_j) / t) ] ),
-    where w_ij is `hard_negative_weight` for i = j, else 1.
+    positive i:  -log( exp(cos(a_i, p_i) / t) / ( sum_j exp(cos(a_i, p_j) / t) + sum_k w_ik exp(cos(a_i, n_k) / t) ) ),
+    where w_ik is `hard_negative_weight` if negative k is one of row i's own, else 1.
 
     Args:
         anchor: unit-length embeddings, (B, D), float32.
         positive: (B, D), row i belongs to anchor i.
-        negative: (B, D), or None when the data has none.
+        negative: of all rows, (M, D), or None when the data has none.
+        negative_rows: (M,) int64, the row that each negative belongs to; None: M is B, and negative i belongs to row i.
         temperature: divides cosine similarity; > 0, usually 0.02 to 0.1.
-        hard_negative_weight: alpha >= 0; 0 takes each anchor's own negative out.
-        excluded: (B, B or 2B) bool, True where a candidate is left out; never a positive. See `guided_exclusion`.
+        hard_negative_weight: alpha >= 0; 0 takes each anchor's own negatives out.
+        excluded: (B, B or B + M) bool, True where a candidate is left out; never a positive. See `guided_exclusion`.
 
     Returns:
         Scalar loss in nats.
@@ -41,30 +43,34 @@ def info_nce(
     Reference: van den Oord et al. 2018 (arXiv 1807.03748); SimCSE, Gao et al. 2021 (arXiv 2104.08821), equation 5, and
         alpha of its ablation on hard negatives (the published `--hard_negative_weight` is log alpha).
     """
-    _check_shapes(anchor, positive, negative)
+    _check_shapes(anchor, positive)
+    if negative is not None:
+        _check_negatives(anchor, negative, negative_rows)
     _check_temperature(temperature)
     if hard_negative_weight < 0:
         raise ValueError(f"hard_negative_weight must not be negative, it is {hard_negative_weight}")
-    candidates = positive if negative is None else torch.cat([positive, negative])  # (2B, D)
-    logits = anchor @ candidates.T / temperature  # (B, 2B)
+    candidates = positive if negative is None else torch.cat([positive, negative])  # (B + M, D)
+    logits = anchor @ candidates.T / temperature  # (B, B + M)
+    rows = torch.arange(len(anchor), device=anchor.device)
     if negative is not None and hard_negative_weight != 1:
+        own = rows[:, None] == (rows if negative_rows is None else negative_rows)  # (B, M)
         log_weights = torch.zeros_like(logits)
-        log_weights.diagonal(len(anchor)).fill_(math.log(hard_negative_weight) if hard_negative_weight else -math.inf)
+        log_weights[:, len(anchor) :][own] = math.log(hard_negative_weight) if hard_negative_weight else -math.inf
         logits = logits + log_weights
     if excluded is not None:
         logits = logits.masked_fill(excluded, -math.inf)
-    return cross_entropy(logits, torch.arange(len(anchor), device=anchor.device))
+    return cross_entropy(logits, rows)
 
 
 def guided_exclusion(similarities: torch.Tensor, *, margin: float) -> torch.Tensor:
     """Candidates that a guide takes for unlabelled positives: closer to the anchor than its positive, less a margin.
 
     Args:
-        similarities: the guide's cosines of anchors and candidates, (B, B or 2B); candidate i is positive i.
+        similarities: the guide's cosines of anchors and candidates, (B, B or B + M); candidate i is positive i.
         margin: excluded is what lies above the positive's similarity minus this.
 
     Returns:
-        (B, B or 2B) bool; never True at a positive.
+        (B, B or B + M) bool; never True at a positive.
 
     Reference: GISTEmbed, Solatorio 2024 (arXiv 2402.16829). Its loss has anchor-anchor and positive-positive candidates
         besides; here the candidates stay those of `info_nce`, and the guide only takes some of them out.
@@ -80,8 +86,8 @@ def distillation(
 
     Args:
         anchor: the student's unit-length embeddings, (B, D), float32.
-        candidates: (B or 2B, D).
-        teacher_similarities: the teacher's cosines, (B, B or 2B).
+        candidates: (B or B + M, D).
+        teacher_similarities: the teacher's cosines, (B, B or B + M).
         temperature: t > 0 of both.
 
     Returns:
@@ -117,7 +123,7 @@ def cosent(first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, t
 
     Reference: Su 2022, "CoSENT (1)" (kexue.fm/archives/8847); Huang et al. 2024 (doi 10.1109/TASLP.2024.3402087).
     """
-    _check_shapes(first, second, None)
+    _check_shapes(first, second)
     _check_temperature(temperature)
     return _ranking_loss((first * second).sum(dim=1) / temperature, scores)
 
@@ -157,10 +163,16 @@ def _ranking_loss(values: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     return torch.cat([terms.new_zeros(1), terms]).logsumexp(dim=0)
 
 
-def _check_shapes(anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor | None) -> None:
-    if anchor.shape != positive.shape or (negative is not None and negative.shape != anchor.shape):
-        shapes = [tuple(part.shape) for part in (anchor, positive, negative) if part is not None]
-        raise ValueError(f"anchor, positive and negative must have one shape, not {shapes}")
+def _check_shapes(first: torch.Tensor, second: torch.Tensor) -> None:
+    if first.shape != second.shape:
+        raise ValueError(f"both must have one shape, not {tuple(first.shape)} and {tuple(second.shape)}")
+
+
+def _check_negatives(anchor: torch.Tensor, negative: torch.Tensor, negative_rows: torch.Tensor | None) -> None:
+    if negative_rows is None:
+        _check_shapes(anchor, negative)
+    elif negative.shape != (len(negative_rows), anchor.shape[1]):
+        raise ValueError(f"negatives of {len(negative_rows)} rows cannot have the shape {tuple(negative.shape)}")
 
 
 def _check_temperature(temperature: float) -> None:

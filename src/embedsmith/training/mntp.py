@@ -52,7 +52,7 @@ class MaskedPrediction:
 
     def text_groups(self, batch: Triplets) -> list[list[str]]:
         """Every text of the rows counts, whatever its role."""
-        return [group for group in (batch.anchors, batch.positives, batch.negatives) if group is not None]
+        return batch.groups()
 
 
 def make_masked_prediction(config: RunConfig, *, backbone: Backbone) -> MaskedPrediction:

@@ -1,6 +1,6 @@
 """Configuration + kind of data (+ teacher) -> what a run minimises, as a function of a batch's embeddings.
 
-    batch --text_groups--> texts of each role, (B,) each --embedder--> embeddings (K, D) --loss_of(batch)--> scalar
+    batch --text_groups--> texts of each role --embedder--> embeddings (K, D) --loss_of(batch)--> scalar
 
 Made once per run; a setting that would do nothing on the data is refused then. A loss of several widths (Matryoshka) or
 with a teacher needs the embeddings of one batch only, so every one of them works through `gradcache.contrastive_step`.
@@ -40,19 +40,18 @@ class Objective:
     teacher: Teacher | None = None
 
     def text_groups(self, batch: Triplets) -> list[list[str]]:
-        """The batch's texts by role, (B,) each: anchors, positives, maybe negatives; of scored pairs the two sides."""
-        groups = [batch.anchors, batch.positives]
-        if self.training.use_hard_negatives and batch.negatives is not None:
-            groups.append(batch.negatives)
-        return groups
+        """The batch's texts by role: B anchors, B positives, the M negatives of all rows; of scored pairs the two sides
+        and none."""
+        return batch.groups(with_negatives=self.training.use_hard_negatives)
 
     def loss_of(self, batch: Triplets) -> LossFunction:
         """The batch's loss as a function of the embeddings (K, D) of all its groups, one behind the other."""
         groups = self.text_groups(batch)
+        sizes = [len(group) for group in groups]
         at_width = self._ranking(batch) if batch.scores is not None else self._contrast(batch, groups)
 
         def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
-            losses = [at_width(*shorten(embeddings, dim=dim).chunk(len(groups))) for dim in self.widths]
+            losses = [at_width(*shorten(embeddings, dim=dim).split(sizes)) for dim in self.widths]
             return torch.stack(losses).mean()
 
         return loss_of
@@ -60,7 +59,7 @@ class Objective:
     def _ranking(self, batch: Triplets) -> Callable[..., torch.Tensor]:
         rank = angle if self.loss is Loss.ANGLE else cosent
 
-        def at_width(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+        def at_width(first: torch.Tensor, second: torch.Tensor, _none: torch.Tensor) -> torch.Tensor:
             scores = torch.as_tensor(batch.scores, device=first.device)
             return rank(first, second, scores, temperature=self.training.temperature)
 
@@ -68,36 +67,37 @@ class Objective:
 
     def _contrast(self, batch: Triplets, groups: list[list[str]]) -> Callable[..., torch.Tensor]:
         similarities = self._teacher_similarities(batch, groups)
+        rows = torch.tensor(batch.negative_rows)
         excluded = None
         if similarities is not None and self.guidance.guide:
             excluded = guided_exclusion(similarities, margin=self.guidance.margin)
 
-        def at_width(
-            anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor | None = None
-        ) -> torch.Tensor:
+        def at_width(anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+            has_negatives = len(negative) > 0
             loss = info_nce(
                 anchor,
                 positive,
-                negative,
+                negative if has_negatives else None,
+                negative_rows=rows.to(anchor.device) if has_negatives else None,
                 temperature=self.training.temperature,
                 hard_negative_weight=self.training.hard_negative_weight,
                 excluded=excluded,
             )
             if similarities is None or not self.guidance.distill_weight:
                 return loss
-            candidates = positive if negative is None else torch.cat([positive, negative])
             temperature = self.guidance.distill_temperature
-            taught = distillation(anchor, candidates, similarities, temperature=temperature)
+            taught = distillation(anchor, torch.cat([positive, negative]), similarities, temperature=temperature)
             return torch.lerp(loss, taught, self.guidance.distill_weight)
 
         return at_width
 
     def _teacher_similarities(self, batch: Triplets, groups: list[list[str]]) -> torch.Tensor | None:
-        """The teacher's cosines of anchors and candidates, (B, B or 2B)."""
+        """The teacher's cosines of anchors and candidates, (B, B or B + M)."""
         if self.teacher is None:
             return None
-        num_anchors = len(groups[0])
-        are_queries = [True] * num_anchors + batch.are_symmetric * (len(groups) - 1)
+        num_anchors = len(batch)
+        of_negatives = [batch.are_symmetric[row] for row in batch.negative_rows] if groups[2] else []
+        are_queries = [True] * num_anchors + batch.are_symmetric + of_negatives
         embeddings = self.teacher.embed(list(chain(*groups)), are_queries=are_queries)
         return embeddings[:num_anchors] @ embeddings[num_anchors:].T
 

@@ -3,14 +3,13 @@
 rows -> this process's share -> texts under their prompts -> one packed row -> loss and gradients
 """
 
-from itertools import chain
-
 import torch
 
-from embedsmith.data.table import Triplets
+from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.settings.config import Side
+from embedsmith.support.errors import ConfigError, DataError, list_faults
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.mntp import MaskedPrediction, predict_masked
@@ -34,31 +33,56 @@ def take_step(
         max_tokens: tokens that keep what backward needs at one time.
         processes: among whom the batch is shared.
     """
-    share = processes.share(batch)
-    packed = processes.apart(pack_batch(embedder, batch=share, objective=objective))
+    shares = processes.shares(batch)
+    packed = processes.apart(pack_batch(embedder, batch=shares[processes.index], objective=objective))
     if isinstance(objective, MaskedPrediction):
         return predict_masked(
             packed, embedder=embedder, objective=objective, max_tokens=max_tokens, processes=processes
         )
-    num_groups = len(objective.text_groups(share))
+    sizes = [[len(group) for group in objective.text_groups(share)] for share in shares]
     loss_of = objective.loss_of(batch)
     loss, num_tokens = contrastive_step(
         packed,
         embedder=embedder,
-        loss_of=lambda embeddings: loss_of(processes.gather(embeddings, num_groups=num_groups)),
+        loss_of=lambda embeddings: loss_of(processes.gather(embeddings, sizes=sizes)),
         max_tokens=max_tokens,
         backward=processes.accelerator.backward,
     )
     return loss, processes.sum(num_tokens)
 
 
+def check_instructions(embedder: Embedder, *, data: TripletTable) -> None:
+    """Try every instruction of the rows, so that none stops a run in its middle. Cost: each is tokenized once.
+
+    Raises:
+        DataError: some leave no room for a text; all are named, each by the first row that has it.
+    """
+    faults = []
+    for instruction, row in data.instructions().items():
+        try:
+            embedder.tokenizer.tokenize(
+                [""] * len(Side), prompts=[embedder.prompt_of(side, instruction=instruction) for side in Side]
+            )
+        except ConfigError as error:
+            faults.append(f"{data.place(row)}: instruction {instruction!r:.60}: {str(error).splitlines()[0]}")
+    if faults:
+        what = "instruction of the training data does" if len(faults) == 1 else "instructions of the training data do"
+        raise DataError(
+            list_faults(
+                f"{len(faults)} {what} not fit the prompts:",
+                faults,
+                advice="Shorten them, or raise model.max_length.",
+            )
+        )
+
+
 def pack_batch(embedder: Embedder, *, batch: Triplets, objective: Objective | MaskedPrediction) -> PackedTexts:
     """The texts of some rows, group by group, each under the prompt of its side and row."""
-    groups = objective.text_groups(batch)
+    anchors, positives, negatives = objective.text_groups(batch)
     queries = [embedder.prompt_of(Side.QUERY, instruction=instruction) for instruction in batch.instructions]
     found = [
         query if is_symmetric else embedder.prompt_of(Side.DOCUMENT, instruction=instruction)
         for query, is_symmetric, instruction in zip(queries, batch.are_symmetric, batch.instructions, strict=True)
     ]
-    prompts = [queries, found, found][: len(groups)]
-    return embedder.pack([*chain(*groups)], prompts=[*chain(*prompts)])
+    of_negatives = [found[row] for row in batch.negative_rows] if negatives else []
+    return embedder.pack([*anchors, *positives, *negatives], prompts=[*queries, *found, *of_negatives])

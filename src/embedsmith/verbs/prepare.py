@@ -13,6 +13,7 @@ import torch
 from accelerate import Accelerator
 
 from embedsmith.data.pairs import ScoredPairs, load_pairs
+from embedsmith.data.remarks import say_remarks
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.doctor import examine
@@ -24,6 +25,7 @@ from embedsmith.training.distributed import Processes
 from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction
 from embedsmith.training.objective import Objective, make_objective
 from embedsmith.training.schedule import Schedule, make_schedule
+from embedsmith.training.step import check_instructions
 
 log = logging.getLogger(__name__)
 
@@ -61,11 +63,14 @@ def prepare_run(config: RunConfig) -> PreparedRun:
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
         triplets = triplets.draw(config.data.max_triplets)
+    if is_first_process():
+        say_remarks(triplets.facts.remarks)
     if triplets.has_instructions and not config.model.takes_instruction:
         log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
     schedule = make_schedule(config, num_triplets=len(triplets))
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
     embedder = _load_embedder(config, device=accelerator.device)
+    check_instructions(embedder, data=triplets)
     objective = _make_objective(config, triplets=triplets, embedder=embedder)
     return PreparedRun(config, triplets, dev, embedder, objective, accelerator, schedule)
 

@@ -127,7 +127,7 @@ def look_into_data(
         return None, None, [f"The training data cannot be looked into any more: {error}"]
     if config.data.max_triplets:
         table = table.draw(config.data.max_triplets)
-    remarks = []
+    remarks = list(table.facts.remarks)
     try:
         check = LeakageCheck(tasks)
     except MissingExtraError as error:

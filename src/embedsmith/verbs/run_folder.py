@@ -38,7 +38,7 @@ def write_outcome(
     kept = f"step {outcome.best_step} of {outcome.num_steps}" + (
         ", best on the development pairs" if outcome.best else ", the last"
     )
-    trained_on = f"{len(triplets):,} {triplets.kind}"
+    trained_on = triplets.size
     facts = {
         "model": f"{config.model.model}, {where}",
         "trained": f"{trained:,} of {num_all:,} parameters",

@@ -66,7 +66,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     run = prepare_run(config)
     embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
     console.print(
-        f"{len(triplets)} {triplets.kind}, {run.schedule.max_steps} steps of {config.training.batch_size}; "
+        f"{triplets.size}, {run.schedule.max_steps} steps of {config.training.batch_size}; "
         f"model {config.model.model} ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, "
         f"{embedder.path})",
         markup=False,
