@@ -1,5 +1,7 @@
 """Tiny random models and a word-level tokenizer, written to folders as the hub's files lie."""
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -74,6 +76,18 @@ def write_triplets(path: Path, *, num_rows: int, first: int = 0) -> Path:
         a, b, c = row % 200, (row * 7 + 1) % 200, (row * 13 + 2) % 200
         lines.append(f"w{a} cat w{b}\tw{a} animal w{c} w{b}\tw{c} roof w{a}")
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return path
+
+
+def write_ragged_triplets(path: Path, *, counts: Sequence[int]) -> Path:
+    """A .jsonl of distinct rows over the tiny vocabulary, each with so many hard negatives."""
+    with path.open("w", encoding="utf-8") as file:
+        for row, count in enumerate(counts):
+            negatives = [
+                f"w{(row * 13 + number) % 200} roof w{(row * 7 + 3 * number) % 200}" for number in range(count)
+            ]
+            texts = {"query": f"w{row} cat", "pos": [f"w{row} animal w{(row * 5) % 200}"], "neg": negatives}
+            file.write(json.dumps(texts) + "\n")
     return path
 
 
