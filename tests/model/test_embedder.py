@@ -90,12 +90,6 @@ def test_encode_reports_progress_and_takes_no_text(llama: Embedder) -> None:
     assert llama.encode([]).shape == (0, 64)
 
 
-@pytest.mark.parametrize("texts", ["one string", ["a", 3], [None]])
-def test_encode_takes_lists_of_strings(llama: Embedder, texts: object) -> None:
-    with pytest.raises(TypeError, match="list of strings"):
-        llama.encode(texts)
-
-
 def test_faulty_settings(model_folders: dict[str, str]) -> None:
     folder = model_folders["llama"]
     with pytest.raises(ConfigError, match="pooling is 'cls'; it must be one of last, mean, weighted_mean, concat"):

@@ -7,7 +7,7 @@ Cost: one forward over the distinct texts' tokens, nothing padded.
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn.functional import normalize as unit_length
 from transformers import PreTrainedModel
 
-from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts
+from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts, read_texts
 from embedsmith.model.layers.dropout import rows_from
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.model.layers.fused.layout import why_not_fused
@@ -261,7 +261,7 @@ class Embedder:
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         side: Side | str = Side.DOCUMENT,
         instruction: str | None = None,
@@ -272,7 +272,8 @@ class Embedder:
         """Embed K texts; returns (K, D) float32, unit length, in the order given.
 
         Args:
-            texts: any number of strings; equal ones are computed once.
+            texts: any number of strings, in anything that has an order; equal ones are computed once. Control tokens
+                spelled in them are characters.
             side: `query` or `document`, which matters where the model has a prompt for queries.
             instruction: fills `{instruction}` in the prompt; None: the model's own.
             dim: keep this many dimensions, the first ones, at unit length; None: all D. Good where the adapter was
@@ -281,7 +282,8 @@ class Embedder:
             on_progress: called with the number of texts finished by each forward.
 
         Raises:
-            TypeError: `texts` is one string, or holds something else than strings.
+            TypeError: `texts` is one string, or holds something else than strings; the message has its place.
+            DataError: a text holds half a surrogate pair.
             ConfigError: the prompt needs an instruction, or leaves no room for a text; `dim` is not in 1 ... D.
         """
         if dim is not None:
@@ -299,7 +301,7 @@ class Embedder:
 
     def encode_poolings(
         self,
-        texts: Sequence[str],
+        texts: Iterable[str],
         *,
         poolings: Sequence[Pooling],
         side: Side | str = Side.DOCUMENT,
@@ -308,8 +310,7 @@ class Embedder:
         on_progress: Callable[[int], None] | None = None,
     ) -> Mapping[Pooling, np.ndarray]:
         """As `encode`, with several poolings of the same forward."""
-        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
-            raise TypeError("encode takes a list of strings; for one text write encode([text])[0]")
+        texts = read_texts(texts)
         hidden_size = self.backbone.model.config.hidden_size
         num_exact = _EXACT_LAYERS[self.device.type]
         with torch.no_grad(), self.dropout(is_on=False):

@@ -2,7 +2,7 @@
 
 Invariant: every list ends with exactly one end token of ours, whatever the tokenizer adds by itself (none, where end
 tokens are switched off), and truncation shortens the text only: it never cuts the start token, the prompt or the end
-token. Chat templates are not applied.
+token. Control tokens that a text spells are characters (`control_tokens.py`). Chat templates are not applied.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from embedsmith.model.control_tokens import PROBE, Encoded, TextEncoder
 from embedsmith.settings.prompts import Prompt, read_prompt
 from embedsmith.support.errors import ConfigError, ModelError
 
-_PROBE = "a"
 _TEXTS_AHEAD = 4096
 
 
@@ -66,6 +66,7 @@ class TextTokenizer:
         self.max_length = max_length
         self.end_token = end_token
         self.eos_id: int = tokenizer.eos_token_id
+        self.encoder = TextEncoder(tokenizer)
         self._roomy: set[Prompt] = set()
         self.prompt = read_prompt(prompt)
         self._check_room(self.prompt)
@@ -85,24 +86,23 @@ class TextTokenizer:
         each = [prompts or self.prompt] * len(texts) if prompts is None or isinstance(prompts, Prompt) else prompts
         for prompt in set(each) - self._roomy:
             self._check_room(prompt)
-        formatted = [prompt.around(text) for text, prompt in zip(texts, each, strict=True)]
         has_echo = any(prompt.is_echo for prompt in each)
-        encoded = self.tokenizer(formatted, return_attention_mask=False, return_offsets_mapping=has_echo, verbose=False)
         ids, pool_from = [], []
-        for index, (text, prompt) in enumerate(zip(texts, each, strict=True)):
-            tokens = self._without_end(encoded["input_ids"][index])
-            offsets = encoded["offset_mapping"][index] if prompt.is_echo else []
+        for text, prompt, encoded in zip(
+            texts, each, self.encoder.encode(texts, each, with_offsets=has_echo), strict=True
+        ):
+            tokens = self._without_end(encoded.ids)
             if len(tokens) + self.end_token > self.max_length:
-                shorten = self._shorten_echo if prompt.is_echo else self._shorten
-                tokens, text, offsets = shorten(text, prompt)
+                text, encoded = (self._shorten_echo if prompt.is_echo else self._shorten)(text, prompt)
+                tokens = self._without_end(encoded.ids)
             ids.append(np.array([*tokens, self.eos_id] if self.end_token or not tokens else tokens, dtype=np.int64))
-            start = _first_of_second_copy(text, prompt, offsets) if prompt.is_echo else 0
+            start = _first_of_second_copy(text, encoded) if prompt.is_echo else 0
             pool_from.append(min(start, len(ids[-1]) - 1))
         return TokenizedTexts(ids, pool_from)
 
     def _check_room(self, prompt: Prompt) -> None:
         """A prompt is looked at once."""
-        num_fixed = len(self._encode(prompt.around(_PROBE))) - 1 - prompt.is_echo + self.end_token
+        num_fixed = len(self._encode(PROBE, prompt).ids) - 1 - prompt.is_echo + self.end_token
         if self.max_length <= num_fixed + prompt.is_echo:
             raise ConfigError(
                 f"model.max_length is {self.max_length}, but start token, prompt and end token alone take "
@@ -111,8 +111,10 @@ class TextTokenizer:
             )
         self._roomy.add(prompt)
 
-    def _encode(self, string: str) -> list[int]:
-        return self._without_end(self.tokenizer(string, verbose=False)["input_ids"])
+    def _encode(self, text: str, prompt: Prompt) -> Encoded:
+        encoded = self.encoder.encode([text], [prompt], with_offsets=True)[0]
+        ids = self._without_end(encoded.ids)
+        return Encoded(ids, encoded.offsets[: len(ids)], encoded.prompt)
 
     def _without_end(self, ids: list[int]) -> list[int]:
         end = len(ids)
@@ -121,39 +123,37 @@ class TextTokenizer:
         # A lone id may be the start token of a tokenizer whose start and end tokens are the same.
         return [] if ids == [self.eos_id] and self.tokenizer.bos_token_id != self.eos_id else ids[:end]
 
-    def _with_offsets(self, string: str) -> tuple[list[int], list[tuple[int, int]]]:
-        encoded = self.tokenizer(string, return_offsets_mapping=True, verbose=False)
-        ids = self._without_end(encoded["input_ids"])
-        return ids, encoded["offset_mapping"][: len(ids)]
-
-    def _shorten(self, text: str, prompt: Prompt) -> tuple[list[int], str, list[tuple[int, int]]]:
+    def _shorten(self, text: str, prompt: Prompt) -> tuple[str, Encoded]:
         """Drop tokens from the end of the text part, so that what stands around it stays whole."""
-        before, behind = prompt.parts
-        ids, offsets = self._with_offsets(prompt.around(text))
+        encoded = self._encode(text, prompt)
+        before, behind = encoded.prompt.parts
         text_end = len(before) + len(text)
         # What stands behind starts at the first token that begins at or after the end of the text.
-        num_behind = sum(1 for start, _ in offsets if start >= text_end) if behind else 0
+        num_behind = sum(1 for start, _ in encoded.offsets if start >= text_end) if behind else 0
         cut = self.max_length - self.end_token - num_behind
-        return ids[:cut] + ids[len(ids) - num_behind :], text, offsets
+        ids = encoded.ids[:cut] + encoded.ids[len(encoded.ids) - num_behind :]
+        return text, encoded._replace(ids=ids)
 
-    def _shorten_echo(self, text: str, prompt: Prompt) -> tuple[list[int], str, list[tuple[int, int]]]:
+    def _shorten_echo(self, text: str, prompt: Prompt) -> tuple[str, Encoded]:
         """Cut the text itself, the same in both copies, until they fit."""
-        ids, offsets = self._with_offsets(prompt.around(text))
-        first = len(prompt.parts[0])
-        ends = [end - first for start, end in offsets if start >= first and end <= first + len(text) and end > start]
+        encoded = self._encode(text, prompt)
+        first = len(encoded.prompt.parts[0])
+        last = first + len(text)
+        ends = [end - first for start, end in encoded.offsets if first <= start < end <= last]
         num_kept = len(ends)
-        while len(ids) + self.end_token > self.max_length:
+        while len(encoded.ids) + self.end_token > self.max_length:
             # Half of what is too much falls on each copy.
-            num_kept -= max(1, (len(ids) + self.end_token - self.max_length) // 2)
+            num_kept -= max(1, (len(encoded.ids) + self.end_token - self.max_length) // 2)
             text = text[: ends[num_kept - 1]] if num_kept > 0 else ""
-            ids, offsets = self._with_offsets(prompt.around(text))
-        return ids, text, offsets
+            encoded = self._encode(text, prompt)
+        return text, encoded
 
 
-def _first_of_second_copy(text: str, prompt: Prompt, offsets: list[tuple[int, int]]) -> int:
+def _first_of_second_copy(text: str, encoded: Encoded) -> int:
     """The first token that reaches into the second copy; a text without tokens leaves what stands behind it."""
-    before, between, _ = prompt.parts
+    before, between, _ = encoded.prompt.parts
     begin = len(before) + len(text) + len(between)
+    offsets = encoded.offsets
     return next((index for index, (start, end) in enumerate(offsets) if end > begin and end > start), len(offsets))
 
 
