@@ -44,6 +44,15 @@ FAMILIES: dict[str, dict[str, object]] = {
     "qwen2": {},
     "qwen3": {"head_dim": 32},
     "mistral": {"sliding_window": 6},
+    "gemma2": {"head_dim": 32, "query_pre_attn_scalar": 20, "attn_logit_softcapping": 2.0, "sliding_window": 6},
+    "gemma3_text": {
+        "head_dim": 32,
+        "sliding_window": 6,
+        "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+    },
+    "phi3": {"partial_rotary_factor": 0.75, "sliding_window": 6},
+    "smollm3": {"no_rope_layers": [1, 0, 1]},
+    "olmo2": {},
 }
 
 

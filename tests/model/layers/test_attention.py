@@ -21,9 +21,10 @@ class Layer(torch.nn.Identity):
     layer_idx = 2
 
 
+@pytest.mark.parametrize("softcap", [None, 0.5])
 @pytest.mark.parametrize("causal_layers", [None, 3, 2])
 @pytest.mark.parametrize("window", [None, 3, 20])
-def test_each_segment_sees_itself_only(window: int | None, causal_layers: int | None) -> None:
+def test_each_segment_sees_itself_only(window: int | None, causal_layers: int | None, softcap: float | None) -> None:
     query, key, value = _inputs()
     output, weights = packed_attention(
         Layer(),
@@ -33,6 +34,7 @@ def test_each_segment_sees_itself_only(window: int | None, causal_layers: int | 
         None,
         scaling=0.3,
         sliding_window=window,
+        softcap=softcap,
         segments=SEGMENTS,
         causal_layers=causal_layers,
     )
@@ -44,15 +46,29 @@ def test_each_segment_sees_itself_only(window: int | None, causal_layers: int | 
         mask = distance.abs() < (window or length)
         if causal_layers != 2:
             mask &= distance >= 0
-        expected = scaled_dot_product_attention(*qkv, attn_mask=mask, scale=0.3, enable_gqa=True)
+        if softcap is None:
+            expected = scaled_dot_product_attention(*qkv, attn_mask=mask, scale=0.3, enable_gqa=True)
+        else:
+            expected = _capped(*qkv, mask=mask, softcap=softcap)
         torch.testing.assert_close(part, expected.transpose(1, 2))
+
+
+def _capped(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *, mask: torch.Tensor, softcap: float
+) -> torch.Tensor:
+    """Head by head; two query heads share a key head."""
+    heads = []
+    for head in range(query.shape[1]):
+        scores = 0.3 * query[0, head] @ key[0, head // 2].T
+        weights = (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf).softmax(-1)
+        heads.append(weights @ value[0, head // 2])
+    return torch.stack(heads)[None]
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         ({"segments": None}, "does not pass its attention arguments"),
-        ({"softcap": 50.0}, "softcap"),
         ({"s_aux": torch.zeros(1)}, "s_aux"),
         ({"dropout": 0.1}, "attention dropout"),
         ({"causal_layers": 1}, "does not say which layer it is"),

@@ -27,6 +27,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     segments: Segments | None = None,
     causal_layers: int | None = None,
     **unused: Any,
@@ -37,19 +38,20 @@ def packed_attention(
         query: (1, heads, N, width); key and value: (1, KV heads, N, width), rotary already applied.
         segments: where the segments lie; transformers hands it through from the model's call.
         sliding_window: tokens a query may look back, itself included, or None; as many ahead where it is not causal.
+        softcap: c where scores become c tanh(score / c) before the softmax, or None.
         causal_layers: in so many of the first layers a token sees no later one; None: in all.
 
     Returns:
         (1, N, heads, width), and None in place of the attention weights.
 
     Raises:
-        ModelError: the model does not hand `segments` through, or its attention has a part (soft capping, sinks, a
+        ModelError: the model does not hand `segments` through, or its attention has a part (sinks, a
             mask of its own, attention dropout) that this function does not compute.
     """
     name = type(module).__name__
     if segments is None or attention_mask is not None:
         raise ModelError(f"{name} cannot run on packed texts: it does not pass its attention arguments through.")
-    extras = [key for key in ("softcap", "s_aux", "position_bias") if unused.get(key) is not None]
+    extras = [key for key in ("s_aux", "position_bias") if unused.get(key) is not None]
     if extras or dropout > 0:
         raise ModelError(f"{name} uses {', '.join(extras) or 'attention dropout'}, which packed attention lacks.")
     query, key, value = (tensor[0].transpose(0, 1) for tensor in (query, key, value))  # (N, heads, width)
@@ -60,6 +62,7 @@ def packed_attention(
         segments,
         scaling=scaling,
         sliding_window=sliding_window,
+        softcap=softcap,
         is_causal=causal_layers is None or _layer_of(module) < causal_layers,
     )
     return output[None], None
@@ -80,6 +83,7 @@ def segment_attention(
     *,
     scaling: float | None = None,
     sliding_window: int | None = None,
+    softcap: float | None = None,
     is_causal: bool = True,
     ends_only: bool = False,
 ) -> torch.Tensor:
@@ -91,23 +95,22 @@ def segment_attention(
         segments: where the segments lie.
         scaling: of the scores; None: one over the root of the width.
         sliding_window: tokens a query may look back, itself included, or None; as many ahead if not `is_causal`.
+        softcap: c where scores become c tanh(score / c) before the softmax, or None.
         is_causal: whether a query sees no later key.
         ends_only: see `query`.
 
     Returns:
         Rows as `query`.
     """
-    attend = _varlen if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) else _by_length
-    return attend(
-        query,
-        key,
-        value,
-        segments,
-        scaling=scaling,
-        sliding_window=sliding_window,
-        is_causal=is_causal,
-        ends_only=ends_only,
-    )
+    shape: dict[str, Any] = {
+        "scaling": scaling,
+        "sliding_window": sliding_window,
+        "is_causal": is_causal,
+        "ends_only": ends_only,
+    }
+    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and softcap is None:
+        return _varlen(query, key, value, segments, **shape)
+    return _by_length(query, key, value, segments, softcap=softcap, **shape)
 
 
 def _by_length(
@@ -118,6 +121,7 @@ def _by_length(
     *,
     scaling: float | None,
     sliding_window: int | None,
+    softcap: float | None,
     is_causal: bool,
     ends_only: bool,
 ) -> torch.Tensor:
@@ -135,17 +139,38 @@ def _by_length(
         mask = None
         if is_windowed:
             mask = _window_mask(length, sliding_window, query.device, is_causal=is_causal)[-q.shape[2] :]
-        output = scaled_dot_product_attention(
-            q,
-            k,
-            v,
-            attn_mask=mask,
-            is_causal=is_causal and not (is_windowed or ends_only),
-            scale=scaling,
-            enable_gqa=query.shape[1] != key.shape[1],
-        )  # (count, heads, length, width)
+        if softcap is not None:
+            output = _capped(q, k, v, scaling=scaling, window=sliding_window, softcap=softcap, is_causal=is_causal)
+        else:
+            output = scaled_dot_product_attention(
+                q,
+                k,
+                v,
+                attn_mask=mask,
+                is_causal=is_causal and not (is_windowed or ends_only),
+                scale=scaling,
+                enable_gqa=query.shape[1] != key.shape[1],
+            )  # (count, heads, length, width)
         outputs.append(output.transpose(1, 2).flatten(0, 1))
     return torch.cat(outputs).to(dtype)
+
+
+def _capped(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    scaling: float | None,
+    window: int | None,
+    softcap: float,
+    is_causal: bool,
+) -> torch.Tensor:
+    """As `scaled_dot_product_attention`, with soft capping; the queries are the last ones of each segment."""
+    length, group = k.shape[2], q.shape[1] // k.shape[1]
+    k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
+    scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
+    mask = _window_mask(length, window or length, q.device, is_causal=is_causal)[-q.shape[2] :]
+    return (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf).softmax(-1) @ v
 
 
 def _window_mask(length: int, window: int | None, device: torch.device, *, is_causal: bool) -> torch.Tensor:

@@ -40,6 +40,7 @@ BOTH_KERNELS = [pytest.param("C", marks=needs_compiler), "torch"]
 BFLOAT16_KERNELS = [*BOTH_KERNELS, pytest.param("C, torch's products", marks=needs_compiler)]
 EVERY_LINEAR = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 EVERY_LINEAR_PHI = ("q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2")
+EVERY_LINEAR_PHI3 = ("qkv_proj", "o_proj", "gate_up_proj", "down_proj")
 
 
 def make_kernels(name: str) -> Kernels:
@@ -52,7 +53,7 @@ def make_kernels(name: str) -> Kernels:
 
 
 def every_linear(family: str) -> list[str]:
-    return list(EVERY_LINEAR_PHI if family == "phi" else EVERY_LINEAR)
+    return list({"phi": EVERY_LINEAR_PHI, "phi3": EVERY_LINEAR_PHI3}.get(family, EVERY_LINEAR))
 
 
 def load(

@@ -80,6 +80,8 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: Attentio
         group = shape.num_heads // shape.num_kv_heads
         keys, values = keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
         scores = torch.einsum("qhd,khd->hqk", queries, keys) * shape.scaling
+        if shape.softcap:
+            scores = shape.softcap * torch.tanh(scores / shape.softcap)
         distance = torch.arange(first, length)[:, None] - torch.arange(length)
         hidden = distance.abs() >= (shape.window or length)
         if shape.is_causal:

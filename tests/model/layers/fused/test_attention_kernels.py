@@ -23,6 +23,7 @@ class Case:
     rotated: int = 16
     window: int | None = None
     is_causal: bool = True
+    softcap: float | None = None
 
 
 CASES = {
@@ -43,6 +44,9 @@ CASES = {
     "both-ways-window": Case(window=7, is_causal=False),
     "both-ways-window-of-one": Case(window=1, is_causal=False),
     "both-ways-wide-window": Case(window=33, is_causal=False),
+    "soft-cap": Case(softcap=1.5),
+    "soft-cap-window": Case(softcap=1.5, window=7, heads=4, kv_heads=1, dim=64, rotated=64),
+    "soft-cap-both-ways": Case(softcap=0.5, is_causal=False),
     "single-tokens": Case(lengths=(1, 1, 1)),
     "one-segment": Case(lengths=(37,)),
     "a-block-exactly": Case(lengths=(64,), dim=32, rotated=32),
@@ -66,6 +70,7 @@ def make_shape(case: Case, *, ends_only: bool) -> AttentionShape:
         window=case.window,
         ends_only=ends_only,
         is_causal=case.is_causal,
+        softcap=case.softcap,
         cos=angles.cos().contiguous(),
         sin=angles.sin().contiguous(),
     )

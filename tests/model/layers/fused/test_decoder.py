@@ -65,6 +65,42 @@ VARIANTS: dict[str, tuple[str, dict[str, object]]] = {
     "window-of-one": ("mistral", {"sliding_window": 1}),
     "granite-plain": ("granite", {"residual_multiplier": 1.0, "attention_bias": True}),
     "phi-one-layer": ("phi", {"num_hidden_layers": 1}),
+    "gemma2-no-cap": ("gemma2", {"attn_logit_softcapping": None}),
+    "gemma3-biases": ("gemma3_text", {"attention_bias": True, "num_key_value_heads": 1}),
+    "gemma3-one-layer": ("gemma3_text", {"num_hidden_layers": 1, "layer_types": ["full_attention"]}),
+    "gemma3-linear-rotary": (
+        "gemma3_text",
+        {
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            }
+        },
+    ),
+    "phi3-long-rotary": (
+        "phi3",
+        {
+            "original_max_position_embeddings": 64,
+            "rope_parameters": {
+                "rope_type": "longrope",
+                "rope_theta": 1e4,
+                "partial_rotary_factor": 0.75,
+                "short_factor": [1.0 + index / 4 for index in range(6)],
+                "long_factor": [4.0] * 6,
+                "original_max_position_embeddings": 64,
+            },
+        },
+    ),
+    "phi3-one-layer": ("phi3", {"num_hidden_layers": 1, "num_key_value_heads": 1}),
+    "smollm3-windows": (
+        "smollm3",
+        {
+            "use_sliding_window": True,
+            "sliding_window": 5,
+            "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+        },
+    ),
+    "olmo2-one-layer": ("olmo2", {"num_hidden_layers": 1, "attention_bias": True}),
 }
 
 
@@ -105,6 +141,9 @@ UPPER = {
     "phi-mlp-of-the-last": ("phi", ["layers.2.mlp.fc1"]),
     "phi-mlp-below-attention": ("phi", ["layers.1.mlp.fc2", "layers.2.self_attn.dense"]),
     "phi-value-of-the-last": ("phi", ["layers.2.self_attn.v_proj"]),
+    "phi3-heads-of-the-last": ("phi3", ["layers.2.self_attn.qkv_proj"]),
+    "gemma3-mlp-below-attention": ("gemma3_text", ["layers.1.mlp.down_proj", "layers.2.self_attn.k_proj"]),
+    "olmo2-attention-below-mlp": ("olmo2", ["layers.1.self_attn.q_proj", "layers.2.mlp.up_proj"]),
 }
 
 

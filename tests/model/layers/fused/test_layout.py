@@ -8,7 +8,13 @@ from transformers import AutoModel, PreTrainedModel
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.layers.fused.layout import FUSED_FAMILIES, read_layout, rotary_tables, why_not_fused
+from embedsmith.model.layers.fused.layout import (
+    FUSED_FAMILIES,
+    longest_static,
+    read_layout,
+    rotary_tables,
+    why_not_fused,
+)
 from embedsmith.model.layers.fused.torch_kernels import TorchKernels
 from tests import tiny
 
@@ -33,7 +39,7 @@ def test_fused_families(family: str) -> None:
     assert why_not_fused(make_model(family).bfloat16()) is None
 
 
-@pytest.mark.parametrize("family", ["olmo", "olmo2", "gpt_neox"])
+@pytest.mark.parametrize("family", ["olmo", "opt", "gpt_neox"])
 def test_other_families_are_named(family: str) -> None:
     assert why_not_fused(make_model(family)) == f"no fused blocks for model_type {family}"
 
@@ -52,8 +58,6 @@ def test_known_activations(activation: str) -> None:
 
 def test_rotary_embeddings_that_change_with_the_length() -> None:
     assert why_not_fused(make_model(**rotary("dynamic"))) == "rotary embedding of type dynamic"
-    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "original_max_position_embeddings": 64}
-    assert why_not_fused(make_model(**rotary("longrope", **factors))) == "rotary embedding of type longrope"
 
 
 STATIC_ROTARY = {
@@ -61,6 +65,12 @@ STATIC_ROTARY = {
     "linear": rotary("linear"),
     "llama3": rotary("llama3", low_freq_factor=1.0, high_freq_factor=4.0, original_max_position_embeddings=16),
     "yarn": rotary("yarn", original_max_position_embeddings=16),
+    "longrope": rotary(
+        "longrope",
+        short_factor=[1.0 + i / 4 for i in range(8)],
+        long_factor=[2.0] * 8,
+        original_max_position_embeddings=1000,
+    ),
 }
 
 
@@ -85,6 +95,15 @@ def test_rotary_tables_of_a_bfloat16_model_are_exact(folders: dict[str, Path]) -
     rough = tables("bf16")
     assert all(table.dtype is torch.float32 for table in rough)
     assert all(torch.equal(a, b) for a, b in zip(tables("fp32"), rough, strict=True))
+
+
+def test_longrope_is_static_up_to_its_first_length() -> None:
+    factors = {"short_factor": [1.0] * 8, "long_factor": [2.0] * 8, "original_max_position_embeddings": 64}
+    model = make_model(**rotary("longrope", **factors))
+    cos, _ = rotary_tables(model, 100)
+    assert len(cos) == longest_static(model.config) == 64
+    assert torch.equal(cos[:10], rotary_tables(model, 10)[0])
+    assert longest_static(make_model().config) > 10**9
 
 
 def test_norms_on_queries_and_keys() -> None:
@@ -137,6 +156,10 @@ def test_windows_of_each_layer() -> None:
     some = {"use_sliding_window": True, "sliding_window": 5, "max_window_layers": 1}
     assert windows("qwen2", **some) == [None, 5, 5]
     assert windows("qwen3", **some) == [None, 5, 5]
+    assert windows("gemma2") == [6, None, 6]
+    assert windows("gemma3_text") == [6, None, 6]
+    assert windows("phi3") == [6, 6, 6]
+    assert windows("smollm3", no_rope_layers=[1, 1, 0]) == [None, None, None]
 
 
 def test_shapes_and_multipliers() -> None:
@@ -155,6 +178,38 @@ def test_phi_runs_attention_and_mlp_side_by_side() -> None:
     assert layout.final_norm.is_centered
     assert layout.final_norm.bias is not None
     assert (layout.activation.kind, layout.activation.is_gated) == ("gelu", False)
+
+
+def test_rotary_tables_by_layer() -> None:
+    def kinds(family: str) -> list[str]:
+        return [layer.rotary for layer in read_layout(make_model(family), kernels=TorchKernels()).layers]
+
+    assert kinds("llama") == ["", "", ""]
+    assert kinds("smollm3") == ["", "none", ""]
+    assert kinds("gemma3_text") == ["sliding_attention", "full_attention", "sliding_attention"]
+    model = make_model("gemma3_text")
+    near, far = (rotary_tables(model, 50, kind=kind) for kind in ("sliding_attention", "full_attention"))
+    assert not torch.equal(near[0], far[0])  # another base frequency
+    assert [tuple(table.shape) for table in rotary_tables(model, 50, kind="none")] == [(50, 0), (50, 0)]
+
+
+def test_norms_before_and_behind() -> None:
+    def norms(family: str) -> list[bool]:
+        layer = read_layout(make_model(family), kernels=TorchKernels()).layers[0]
+        return [norm is not None for norm in (layer.norm, layer.out_norm, layer.mlp_norm, layer.down_norm)]
+
+    assert norms("llama") == [True, False, True, False]
+    assert norms("gemma2") == norms("gemma3_text") == [True, True, True, True]
+    assert norms("olmo2") == [False, True, False, True]
+    assert norms("phi") == [True, False, False, False]
+    gemma = read_layout(make_model("gemma2"), kernels=TorchKernels())
+    assert gemma.softcap == 2.0
+    assert torch.equal(gemma.layers[0].out_norm.weight, torch.ones(64))  # the file holds weight - 1
+
+
+def test_joined_projections_stay_joined() -> None:
+    layers = read_layout(make_model("phi3"), kernels=TorchKernels()).layers
+    assert all(layer.qkv and layer.q is None for layer in layers)
 
 
 def test_only_the_last_layer_splits_queries_from_keys() -> None:

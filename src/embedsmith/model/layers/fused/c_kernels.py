@@ -35,6 +35,7 @@ class _Attention(ctypes.Structure):
         ("ends_only", ctypes.c_int32),
         ("is_causal", ctypes.c_int32),
         ("scale", ctypes.c_float),
+        ("softcap", ctypes.c_float),
         ("cos", ctypes.c_void_p),
         ("sin", ctypes.c_void_p),
     ]
@@ -251,6 +252,7 @@ def _attention(shape: AttentionShape) -> _Attention:
         ends_only=shape.ends_only,
         is_causal=shape.is_causal,
         scale=shape.scaling,
+        softcap=shape.softcap or 0.0,
         cos=shape.cos.data_ptr(),
         sin=shape.sin.data_ptr(),
     )

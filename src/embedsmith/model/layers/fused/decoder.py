@@ -22,7 +22,7 @@ from transformers import PreTrainedModel
 from embedsmith.model.layers.fused.choice import choose_kernels
 from embedsmith.model.layers.fused.forward import Forward, groups_of, lowest_adapted
 from embedsmith.model.layers.fused.kernels import Kernels
-from embedsmith.model.layers.fused.layout import read_layout, rotary_tables
+from embedsmith.model.layers.fused.layout import longest_static, read_layout, rotary_tables
 from embedsmith.model.layers.segments import PackedTexts
 
 
@@ -41,7 +41,8 @@ class FusedDecoder:
         widths = (config.hidden_size, config.intermediate_size, model.layers[0].self_attn.head_dim)
         self.kernels = kernels or choose_kernels(model.device, widths=widths)
         self.layout = read_layout(model, kernels=self.kernels, num_bidirectional=num_bidirectional)
-        self._cos, self._sin = rotary_tables(model, 256)
+        self._rotary: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+        self._grow_tables(256)
 
     def __call__(self, packed: PackedTexts, *, ends_only: bool = False, num_exact: int = 0) -> torch.Tensor:
         """Hidden states after the final norm, float32: (N, H), or with `ends_only` (S, H).
@@ -51,8 +52,11 @@ class FusedDecoder:
             ends_only: only each segment's last token is wanted.
             num_exact: this many of the first layers compute in float32 whatever the model's precision; without graph.
         """
-        self._grow_tables(packed.segments.lengths[-1])
-        forward = Forward(self.layout, packed, kernels=self.kernels, rotary=(self._cos, self._sin), ends_only=ends_only)
+        longest = packed.segments.lengths[-1]
+        assert longest <= longest_static(self.model.config), "a longer text would turn the others differently"
+        if longest > self._num_positions:
+            self._grow_tables(2 * longest)
+        forward = Forward(self.layout, packed, kernels=self.kernels, rotary=self._rotary, ends_only=ends_only)
         parameters = self._trained_parameters() if torch.is_grad_enabled() else []
         if not parameters:
             return forward.run(first_saved=len(self.layout.layers), num_exact=num_exact)
@@ -66,7 +70,7 @@ class FusedDecoder:
         width = 0
         for layer in self.layout.layers[lowest_adapted(self.layout.layers) :]:
             heads = [group.num_columns for group in (layer.qkv, layer.q, layer.kv) if group]
-            num_norms = 2 if layer.mlp_norm else 1
+            num_norms = (1 if layer.is_parallel else 2) + sum(1 for norm in (layer.out_norm, layer.down_norm) if norm)
             width += sum(heads) + layer.up.num_columns + num_norms * model.config.hidden_size
             width += self.layout.num_heads * self.layout.head_dim if layer.out.is_adapted else 0
         return width * self.layout.dtype.itemsize
@@ -88,8 +92,9 @@ class FusedDecoder:
         return [parameter for group in groups for parameter in group.parameters() if parameter.requires_grad]
 
     def _grow_tables(self, num_positions: int) -> None:
-        if num_positions > len(self._cos):
-            self._cos, self._sin = rotary_tables(self.model, 2 * num_positions)
+        kinds = {layer.rotary for layer in self.layout.layers}
+        self._rotary = {kind: rotary_tables(self.model, num_positions, kind=kind) for kind in kinds}
+        self._num_positions = num_positions
 
 
 class _Autograd(torch.autograd.Function):

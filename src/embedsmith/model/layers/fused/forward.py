@@ -1,6 +1,6 @@
 """One run of a packed row through the fused layers, and its backward; see `decoder.py` for the whole."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -20,11 +20,13 @@ class Saved:
 
     norm: NormState
     rows: torch.Tensor | None  # (S,) the rows that go on after attention; None: all
+    out_norm: NormState | None
     heads: Heads  # q, k, v before rotary, views of `buffers`
     buffers: tuple[torch.Tensor, ...]  # (qkv,) or (q, kv)
     head_norms: tuple[NormState, NormState] | None
     attended: torch.Tensor | None
     mlp_norm: NormState | None
+    down_norm: NormState | None
     inner: torch.Tensor  # before the activation
     updates: dict[str, list[Update]] = field(default_factory=dict)
 
@@ -36,7 +38,8 @@ class Forward:
         layout: the layers.
         packed: the row.
         kernels: what computes between the products.
-        rotary: cosines and sines, (positions, rotated width / 2) float32 each, for at least the longest segment.
+        rotary: cosines and sines, (positions, rotated width / 2) float32 each, for at least the longest segment; by
+            `Layer.rotary`.
         ends_only: only each segment's last token is wanted.
     """
 
@@ -46,7 +49,7 @@ class Forward:
         packed: PackedTexts,
         *,
         kernels: Kernels,
-        rotary: tuple[torch.Tensor, torch.Tensor],
+        rotary: Mapping[str, tuple[torch.Tensor, torch.Tensor]],
         ends_only: bool,
     ) -> None:
         self.kernels = kernels
@@ -98,24 +101,27 @@ class Forward:
         rows: torch.Tensor | None,
         keep: bool,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], Saved | None]:
-        kernels, alpha = self.kernels, self.layout.residual_multiplier
         updates: dict[str, list[Update]] = {}
-        h, norm_state = kernels.add_norm(x, pending, alpha=alpha, norm=layer.norm, dtype=dtype, keep=keep)
+        h, norm_state = self._enter(x, pending, norm=layer.norm, dtype=dtype, keep=keep)
         buffers = self._project_heads(layer, h, rows, updates)
-        q, k, v = self._split_heads(buffers)
+        q, k, v = self._split_heads(buffers, rows)
         head_states = None
         if layer.head_norms:
             head_states = (self._norm_heads(q, layer.head_norms[0]), self._norm_heads(k, layer.head_norms[1]))
-        attended = kernels.attention(q, k, v, shape=self._shape(layer, rows))
+        attended = self.kernels.attention(q, k, v, shape=self._shape(layer, rows))
         if rows is not None:
             x, h = x[rows], h[rows]
-        pending, updates["out"] = layer.out.onto(x, attended, alpha=alpha, rows=rows)
+        pending, updates["out"], out_state = self._leave(
+            x, attended, group=layer.out, norm=layer.out_norm, rows=rows, keep=keep
+        )
         mlp_state = None
-        if layer.mlp_norm:
-            h, mlp_state = kernels.add_norm(x, pending, alpha=alpha, norm=layer.mlp_norm, dtype=dtype, keep=keep)
+        if not layer.is_parallel:
+            h, mlp_state = self._enter(x, pending, norm=layer.mlp_norm, dtype=dtype, keep=keep)
             pending = ()
         inner, activated, updates["up"] = layer.up.activate(h, activation=self.layout.activation, rows=rows, keep=keep)
-        mlp_pending, updates["down"] = layer.down.onto(x, activated, alpha=alpha, rows=rows)
+        mlp_pending, updates["down"], down_state = self._leave(
+            x, activated, group=layer.down, norm=layer.down_norm, rows=rows, keep=keep
+        )
         pending = (*pending, *mlp_pending)
         if not keep:
             return x, pending, None
@@ -126,15 +132,53 @@ class Forward:
             Saved(
                 norm=norm_state,
                 rows=rows,
+                out_norm=out_state,
                 heads=(q, k, v),
                 buffers=buffers,
                 head_norms=head_states,
                 attended=attended if updates["out"] else None,
                 mlp_norm=mlp_state,
+                down_norm=down_state,
                 inner=inner,
                 updates=updates,
             ),
         )
+
+    def _enter(
+        self,
+        x: torch.Tensor,
+        pending: tuple[torch.Tensor, ...],
+        *,
+        norm: Norm | None,
+        dtype: torch.dtype,
+        keep: bool,
+    ) -> tuple[torch.Tensor, NormState | None]:
+        """What a branch reads: x with what was pending added, in place, then normed."""
+        alpha = self.layout.residual_multiplier
+        if norm:
+            return self.kernels.add_norm(x, pending, alpha=alpha, norm=norm, dtype=dtype, keep=keep)
+        self._add(pending, to=x)
+        h = x.to(dtype, copy=True)
+        return h, NormState(h, h.new_empty(0)) if keep else None
+
+    def _leave(
+        self,
+        x: torch.Tensor,
+        branch: torch.Tensor,
+        *,
+        group: LinearGroup,
+        norm: Norm | None,
+        rows: torch.Tensor | None,
+        keep: bool,
+    ) -> tuple[tuple[torch.Tensor, ...], list[Update], NormState | None]:
+        """A branch's last product, normed if it is; what remains to be added to x."""
+        if norm is None:
+            pending, updates = group.onto(x, branch, alpha=self.layout.residual_multiplier, rows=rows)
+            return pending, updates, None
+        y = torch.zeros_like(x)
+        pending, updates = group.onto(y, branch, alpha=1.0, rows=rows)
+        normed, state = self.kernels.add_norm(y, pending, alpha=1.0, norm=norm, dtype=branch.dtype, keep=keep)
+        return (normed,), updates, state
 
     def _project_heads(
         self, layer: Layer, h: torch.Tensor, rows: torch.Tensor | None, updates: dict[str, list[Update]]
@@ -147,18 +191,20 @@ class Forward:
         kv, updates["kv"] = layer.kv(h)
         return q, kv
 
-    def _split_heads(self, buffers: tuple[torch.Tensor, ...]) -> Heads:
+    def _split_heads(self, buffers: tuple[torch.Tensor, ...], rows: torch.Tensor | None) -> Heads:
+        """Views of the buffers; where the last layer has all in one, its few queries are a copy."""
         layout = self.layout
         width, kv_width = layout.num_heads * layout.head_dim, layout.num_kv_heads * layout.head_dim
         if len(buffers) == 1:
             q, k, v = buffers[0].split([width, kv_width, kv_width], dim=1)
+            q = q if rows is None else q[rows]
         else:
             q, (k, v) = buffers[0], buffers[1].split(kv_width, dim=1)
         return q, k, v
 
     def _shape(self, layer: Layer, rows: torch.Tensor | None) -> AttentionShape:
         layout = self.layout
-        cos, sin = self.rotary
+        cos, sin = self.rotary[layer.rotary]
         return AttentionShape(
             segments=self.packed.segments,
             num_heads=layout.num_heads,
@@ -168,13 +214,14 @@ class Forward:
             window=layer.window,
             ends_only=rows is not None,
             is_causal=layer.is_causal,
+            softcap=layout.softcap,
             cos=cos,
             sin=sin,
         )
 
     def _norm_heads(self, x: torch.Tensor, norm: Norm) -> NormState:
-        """Normalise each head of x (n, heads * width) in place."""
-        heads = x.unflatten(1, (-1, self.layout.head_dim)).float().flatten(0, 1)
+        """Normalise x (n, heads * width) in place: each head, or all together, as wide as the norm's weight is."""
+        heads = x.unflatten(1, (-1, len(norm.weight))).float().flatten(0, 1).contiguous()
         normed, state = self.kernels.add_norm(heads, (), alpha=1.0, norm=norm, dtype=x.dtype, keep=True)
         x.copy_(normed.view(x.shape))
         assert state is not None
@@ -210,39 +257,77 @@ class Forward:
         is_lowest: bool,
     ) -> tuple[torch.Tensor, torch.Tensor]:
         """dx (n, H) float32: gradient of the residual stream; dy: the same times its multiplier, as rows."""
-        kernels, alpha, updates = self.kernels, self.layout.residual_multiplier, saved.updates
+        updates = saved.updates
         inner = saved.inner
         layer.down.backward_activation(
-            dy, x=inner, activation=self.layout.activation, updates=updates["down"], gradients=gradients
+            self._leave_backward(dy, saved.down_norm, layer.down_norm),
+            x=inner,
+            activation=self.layout.activation,
+            updates=updates["down"],
+            gradients=gradients,
         )
-        mlp_norm, mlp_state = (layer.mlp_norm, saved.mlp_norm) if layer.mlp_norm else (layer.norm, saved.norm)
-        assert mlp_state is not None
-        mlp_input = _scaled(mlp_state, mlp_norm) if updates["up"] else None
-        if mlp_input is not None and not layer.mlp_norm and saved.rows is not None:
+        norm, state = (layer.norm, saved.norm) if layer.is_parallel else (layer.mlp_norm, saved.mlp_norm)
+        assert state is not None
+        mlp_input = _scaled(state, norm) if updates["up"] else None
+        if mlp_input is not None and layer.is_parallel and saved.rows is not None:
             mlp_input = mlp_input[saved.rows]
         dh_mlp = layer.up.backward(inner, x=mlp_input, updates=updates["up"], gradients=gradients)
         assert dh_mlp is not None
-        if layer.mlp_norm:
-            dy = kernels.norm_backward((dh_mlp,), state=mlp_state, norm=mlp_norm, dx=dx, alpha=alpha)
+        if not layer.is_parallel:
+            dy = self._enter_backward((dh_mlp,), state, norm, dx=dx)
         if is_lowest and not any(updates[name] for name in updates if name not in ("up", "down")):
             return dx, dy
 
-        dattended = layer.out.backward(dy, x=saved.attended, updates=updates["out"], gradients=gradients)
+        dattended = layer.out.backward(
+            self._leave_backward(dy, saved.out_norm, layer.out_norm),
+            x=saved.attended,
+            updates=updates["out"],
+            gradients=gradients,
+        )
         assert dattended is not None
-        dbuffers = tuple(torch.empty_like(buffer) for buffer in saved.buffers)
-        dheads = self._split_heads(dbuffers)
-        kernels.attention_backward(*saved.heads, dattended, shape=self._shape(layer, saved.rows), into=dheads)
-        if saved.head_norms and layer.head_norms:
-            for dhead, state, norm in zip(dheads, saved.head_norms, layer.head_norms, strict=False):
-                self._norm_heads_backward(dhead, state, norm)
+        dbuffers = self._attention_backward(layer, saved, dattended)
         dh = self._heads_backward(layer, saved, dbuffers, gradients=gradients, needs_dx=not is_lowest)
         if dh is None:
             return dx, dy
         if saved.rows is not None:
             dx = torch.zeros(dh.shape, device=dx.device).index_copy_(0, saved.rows, dx)
-            dh_mlp = torch.zeros_like(dh).index_copy_(0, saved.rows, dh_mlp) if not layer.mlp_norm else dh_mlp
-        branches = (dh,) if layer.mlp_norm else (dh, dh_mlp)
-        return dx, kernels.norm_backward(branches, state=saved.norm, norm=layer.norm, dx=dx, alpha=alpha)
+            dh_mlp = torch.zeros_like(dh).index_copy_(0, saved.rows, dh_mlp) if layer.is_parallel else dh_mlp
+        branches = (dh, dh_mlp) if layer.is_parallel else (dh,)
+        return dx, self._enter_backward(branches, saved.norm, layer.norm, dx=dx)
+
+    def _enter_backward(
+        self, gradients: tuple[torch.Tensor, ...], state: NormState, norm: Norm | None, *, dx: torch.Tensor
+    ) -> torch.Tensor:
+        """dx += the gradient at what branches read, in place; returns it times the stream's multiplier, as rows."""
+        alpha = self.layout.residual_multiplier
+        if norm:
+            return self.kernels.norm_backward(gradients, state=state, norm=norm, dx=dx, alpha=alpha)
+        for gradient in gradients:
+            dx += gradient
+        return (alpha * dx).to(state.normed.dtype)
+
+    def _leave_backward(self, dy: torch.Tensor, state: NormState | None, norm: Norm | None) -> torch.Tensor:
+        """The gradient at a branch's last product."""
+        if norm is None:
+            return dy
+        assert state is not None
+        into = torch.zeros(dy.shape, device=dy.device)
+        return self.kernels.norm_backward((dy,), state=state, norm=norm, dx=into, alpha=1.0)
+
+    def _attention_backward(self, layer: Layer, saved: Saved, dattended: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Gradients of the buffers that hold queries, keys and values before their norms."""
+        dbuffers = tuple(torch.empty_like(buffer) for buffer in saved.buffers)
+        dheads = self._split_heads(dbuffers, saved.rows)
+        shape = self._shape(layer, saved.rows)
+        self.kernels.attention_backward(*saved.heads, dattended, shape=shape, into=dheads)
+        if saved.head_norms and layer.head_norms:
+            for dhead, state, norm in zip(dheads, saved.head_norms, layer.head_norms, strict=False):
+                self._norm_heads_backward(dhead, state, norm)
+        if saved.rows is not None and len(dbuffers) == 1:  # the few queries' gradients go where they came from
+            dqueries = dbuffers[0][:, : dheads[0].shape[1]]
+            dqueries.zero_()
+            dqueries[saved.rows] = dheads[0]
+        return dbuffers
 
     def _heads_backward(
         self,
@@ -268,7 +353,7 @@ class Forward:
         return dh.add_(dh_rows) if rows is None else dh.index_add_(0, rows, dh_rows)
 
     def _norm_heads_backward(self, dx: torch.Tensor, state: NormState, norm: Norm) -> None:
-        heads = dx.unflatten(1, (-1, self.layout.head_dim)).flatten(0, 1).contiguous()
+        heads = dx.unflatten(1, (-1, len(norm.weight))).flatten(0, 1).contiguous()
         into = torch.zeros(heads.shape, device=dx.device)
         self.kernels.norm_backward((heads,), state=state, norm=norm, dx=into, alpha=1.0)
         dx.copy_(into.view(dx.shape))
@@ -285,7 +370,9 @@ def lowest_adapted(layers: Sequence[Layer]) -> int:
     return next(adapted, len(layers))
 
 
-def _scaled(state: NormState, norm: Norm) -> torch.Tensor:
+def _scaled(state: NormState, norm: Norm | None) -> torch.Tensor:
     """The norm's value, from what was kept of it."""
+    if norm is None:
+        return state.normed
     value = state.normed * norm.weight.to(state.normed.dtype)
     return value if norm.bias is None else value + norm.bias.to(value.dtype)

@@ -169,7 +169,7 @@ typedef struct {
     const int32_t *cu_seqlens;
     int64_t num_segments, longest, heads, kv_heads, dim, rotary_dim, window;
     int32_t ends_only, is_causal;
-    float scale;
+    float scale, softcap; /* softcap c: scores become c tanh(score / c); 0: none */
     const float *cos, *sin; /* (positions, rotary_dim / 2) */
 } attention_t;
 
@@ -198,6 +198,20 @@ INLINE void softmax_columns(float *s, int64_t first, int64_t seen, int64_t lanes
         vf scale = 1.0f / sum;
         for (int64_t j = 0; j < seen; j++) storef(s + j * lanes + l, loadf(s + j * lanes + l) * scale);
     }
+}
+
+/* Scores s become cap tanh(s / cap); slopes, if wanted, the derivative. tanh(x) = 1 - 2 / (e^2x + 1), to float32's digits. */
+static void cap_scores(float *s, float *slopes, int64_t n, float cap) {
+    float inverse = 1.0f / cap;
+    EACH_VECTOR(j, n) {
+        vf value = 1.0f - 2.0f * reciprocal(exp_v(2.0f * inverse * loadf(s + j)) + 1.0f);
+        storef(s + j, cap * value);
+        if (slopes) storef(slopes + j, 1.0f - value * value);
+    }
+}
+
+static void multiply(float *x, const float *y, int64_t n) {
+    EACH_VECTOR(j, n) storef(x + j, loadf(x + j) * loadf(y + j));
 }
 
 /* p (seen keys x lanes queries) and the gradient of its columns at ds, which becomes that of the scores. */

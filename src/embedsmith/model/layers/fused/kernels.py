@@ -56,6 +56,7 @@ class AttentionShape:
         window: tokens a query may look back, itself included, or None; as many ahead where it is not causal.
         ends_only: queries are given for the last token of each segment only, one row a segment.
         is_causal: whether a query sees no later key.
+        softcap: c > 0 where scores become c tanh(score / c) before the softmax, or None.
         cos, sin: (positions, rotated width / 2) float32.
     """
 
@@ -69,6 +70,7 @@ class AttentionShape:
     cos: torch.Tensor
     sin: torch.Tensor
     is_causal: bool = True
+    softcap: float | None = None
 
 
 class Products(Protocol):

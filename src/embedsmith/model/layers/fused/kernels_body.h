@@ -273,6 +273,7 @@ void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T
                     NAME(load_queries)
                     (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
                     product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
+                    if (t->softcap) cap_scores(p, NULL, seen * lanes, t->softcap);
                     softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
                     product(p, 1, lanes, values, dim, sums, dim, num, dim, seen, 0);
                     for (int64_t i = 0; i < num; i++)
@@ -290,11 +291,11 @@ void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride
     const int64_t matrix = (t->longest + SPARE_ROWS) * dim, block = (QUERY_ROWS + SPARE_ROWS) * dim;
 #pragma omp parallel
     {
-        float *memory = aligned_alloc(64, sizeof(float) * (4 * matrix + 5 * block + 2 * scores));
+        float *memory = aligned_alloc(64, sizeof(float) * (4 * matrix + 5 * block + (t->softcap ? 3 : 2) * scores));
         float *keys = memory, *values = keys + matrix, *dkeys = values + matrix, *dvalues = dkeys + matrix;
         float *queries = dvalues + matrix, *queries_t = queries + block, *dqueries = queries_t + block;
         float *douts = dqueries + block, *douts_t = douts + block;
-        float *p = douts_t + block, *ds = p + scores;
+        float *p = douts_t + block, *ds = p + scores, *slopes = ds + scores;
 #pragma omp for schedule(dynamic, 4)
         for (int64_t task = t->num_segments * t->kv_heads - 1; task >= 0; task--) {
             int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
@@ -318,8 +319,10 @@ void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride
                     transpose(douts, num, dim, douts_t, lanes);
                     product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
                     product(values, dim, 1, douts_t, lanes, ds, lanes, seen, lanes, dim, 0);
+                    if (t->softcap) cap_scores(p, slopes, seen * lanes, t->softcap);
                     softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
                     softmax_columns_backward(p, ds, seen, lanes);
+                    if (t->softcap) multiply(ds, slopes, seen * lanes);
                     product(ds, 1, lanes, keys, dim, dqueries, dim, num, dim, seen, 0);
                     product(ds, lanes, 1, queries, dim, dkeys, dim, seen, dim, num, 1);
                     product(p, lanes, 1, douts, dim, dvalues, dim, seen, dim, num, 1);

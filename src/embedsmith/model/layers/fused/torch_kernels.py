@@ -171,6 +171,7 @@ def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: AttentionS
         scaling=shape.scaling,
         sliding_window=shape.window,
         is_causal=shape.is_causal,
+        softcap=shape.softcap,
         ends_only=shape.ends_only,
     )
     return output.flatten(1)
