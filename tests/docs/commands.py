@@ -26,7 +26,7 @@ _SMALL_OPTIONS = {
     "baseline": ["--prompts", "none", "echo"],
     "compare": ["--draws", "200"],
 }
-_TOOLS = ("embedsmith", "make", "pip", "python", "torchrun")
+TOOLS = ("embedsmith", "make", "pip", "python", "torchrun")
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def commands_of(span: Span) -> Iterator[Command]:
     if isinstance(span.code, Block):
         if span.code.language == "bash":
             yield from _commands_of_block(span.code)
-    elif span.code.split()[0] in _TOOLS:
+    elif span.code.split()[0] in TOOLS:
         words = shlex.split(span.code)
         is_name = words[0] != "embedsmith" or span.code in commands() or PLACEHOLDERS.search(span.code)
         yield Command(span.line, words, "it names a command, or has a place for a name" if is_name else "")
@@ -114,7 +114,7 @@ def _check_settings(config: Any, overrides: dict[str, str]) -> None:
 
 
 def _check_targets(targets: list[str]) -> None:
-    known = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
+    known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
     assert set(targets) <= set(known), f"no targets of the Makefile: {set(targets) - set(known)}"
 
 

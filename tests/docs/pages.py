@@ -64,6 +64,16 @@ def table_faults(text: str) -> list[str]:
     return faults
 
 
+def first_column(text: str) -> list[str]:
+    """What stands in the first cell of every row under a header, of all tables of a page."""
+    tokens = parse(text)
+    return [
+        _plain(tokens[index + 2])
+        for index, token in enumerate(tokens)
+        if token.type == "tr_open" and tokens[index + 1].type == "td_open"
+    ]
+
+
 def _cells(line: str) -> list[str]:
     cells = escapedSplit(line.strip())
     return cells[not cells[0] : len(cells) - (not cells[-1])]

@@ -3,6 +3,7 @@
 Page by page, in the order in which they stand, in a folder with stand-ins of what the pages name (`stage.py`).
 """
 
+import re
 import shlex
 import traceback
 from pathlib import Path
@@ -15,8 +16,8 @@ from huggingface_hub import constants
 from embedsmith.cli import run_command
 from embedsmith.evaluation import sts
 from embedsmith.settings import recipe
-from tests.docs.commands import SMALL, check, commands_of, shrink
-from tests.docs.pages import PAGES, Block, code
+from tests.docs.commands import SMALL, TOOLS, check, commands_of, shrink
+from tests.docs.pages import PAGES, ROOT, Block, code
 from tests.docs.stage import build_stage
 
 GENERATED = ("docs/commands.md", "docs/settings.md", "docs/recipes.md")
@@ -82,6 +83,16 @@ def _run_python(block: Block, names: dict[str, Any], *, where: str) -> None:
 
 def _load_small(*arguments: Any, overrides: dict[str, str], load: Any = recipe.load_config) -> Any:
     return load(*arguments, overrides={**overrides, **SMALL})
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
+def test_commands_in_a_recipe_s_comments_can_be_run(path: Path) -> None:
+    """Indented in a comment, or in backticks; several with && between."""
+    comments = [line[1:] for line in path.read_text(encoding="utf-8").splitlines() if line.startswith("#")]
+    shown = [line for line in comments if line.startswith("   ")] + re.findall("`([^`]*)`", " ".join(comments))
+    for command in (part.strip() for line in shown for part in line.split(" && ")):
+        if command.split(" ")[0] in TOOLS:
+            _check(shlex.split(command), where=path.name)
 
 
 @pytest.mark.parametrize("page", TEXTS)

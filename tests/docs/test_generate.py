@@ -1,9 +1,11 @@
 """What the pages say of commands and settings is what the program says."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+import benchmarks.render
 from docs.generate import BLOCKS, PAGES, block_names, commands, render
 from embedsmith.settings.recipe import known_keys
 
@@ -12,6 +14,15 @@ from embedsmith.settings.recipe import known_keys
 def test_a_page_is_fresh(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert text == render(path, text), f"{path.name} is stale. Write it anew with: make docs"
+
+
+def test_the_page_of_measurements_is_made_of_them(tmp_path: Path) -> None:
+    docs = PAGES[0].parent / "docs"
+    shutil.copy(docs / "performance.json", tmp_path)
+    benchmarks.render.render(tmp_path)
+    fresh = (tmp_path / "performance.md").read_text(encoding="utf-8")
+    stale = "docs/performance.md is stale. Write it anew with: python -m benchmarks --render"
+    assert (docs / "performance.md").read_text(encoding="utf-8") == fresh, stale
 
 
 def test_every_block_stands_on_one_page() -> None:
@@ -31,7 +42,7 @@ def test_every_option_and_setting_is_shown() -> None:
 def test_a_stale_block_is_seen() -> None:
     path = next(path for path in PAGES if path.name == "commands.md")
     text = path.read_text(encoding="utf-8")
-    assert render(path, text.replace("--dtype", "--type")) == text
+    assert render(path, text.replace("--dtype", "--type")) == render(path, text)
     with pytest.raises(KeyError):
         render(path, "<!-- generated: nothing -->\n<!-- end -->\n")
 

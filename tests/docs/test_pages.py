@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 
 from docs.generate import commands
+from embedsmith.model.doctor import examine
+from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import known_keys
-from tests.docs.pages import PAGES, ROOT, anchors, code, links, table_faults
+from tests.docs.pages import PAGES, ROOT, anchors, code, first_column, links, table_faults
 
 SOURCE = ROOT / "src" / "embedsmith"
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
@@ -149,8 +151,11 @@ def _listed(listing: str, *, suffix: str) -> set[str]:
 
 def test_every_extra_is_explained() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    explained = re.findall(r"^\| `(\w+)` \|", TEXTS["docs/installation.md"], re.MULTILINE)
-    assert sorted(explained) == sorted(extras)
+    assert sorted(first_column(TEXTS["docs/installation.md"])) == sorted(extras)
+
+
+def test_every_check_of_the_doctor_is_explained(llama: Embedder) -> None:
+    assert {finding.check for finding in examine(llama).findings} == set(first_column(TEXTS["docs/doctor.md"]))
 
 
 def test_sections_of_the_settings_are_explained() -> None:
