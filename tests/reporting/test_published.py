@@ -23,7 +23,7 @@ def test_averages_agree_with_the_scores_printed() -> None:
     checked = [one for one in load_published() if set(one.scores) == set(one.average_over)]
     assert len(checked) > 5
     for one in checked:
-        assert fmean(one.scores.values()) == pytest.approx(one.average, abs=0.0051)
+        assert fmean(one.scores.values()) == pytest.approx(one.average, abs=0.0101)  # rounded twice
         if one.spread is not None:
             assert pstdev(one.scores.values()) == pytest.approx(one.spread, abs=0.0051)
 
