@@ -248,6 +248,44 @@ def test_every_setting_has_a_meaning() -> None:
     assert all(meaning for _, _, meaning in describe_settings())
 
 
+@pytest.fixture
+def unrankable(work: list[str]) -> str:
+    """A set beside `dev` whose pairs all have cosine 1: nothing to rank."""
+    rows = "".join(f"w{row} cat\tw{row} cat\t{row}\n" for row in range(24))
+    Path("sts/alike.tsv").write_text(f"sentence1\tsentence2\tscore\n{rows}")
+    return "The model's similarities on alike cannot be ranked"
+
+
+def test_a_task_that_cannot_be_ranked_takes_no_other_with_it(
+    unrankable: str, model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_folders["llama"]
+    assert run_command(["evaluate", model, "--data", "sts", "--tasks", "dev", "--out", "alone.json"]) == 0
+    capsys.readouterr()
+    assert run_command(["evaluate", model, "--data", "sts", "--out", "r.json"]) == 2
+    told = capsys.readouterr()
+    assert unrankable in told.err
+    assert "average of 1" in told.out
+    alone, both = (json.loads(Path(name).read_text()) for name in ("alone.json", "r.json"))
+    assert both["tasks"] == alone["tasks"]
+    assert both["average"] == alone["average"]
+    assert unrankable in both["failures"]["alike"]
+
+    assert run_command(["compare", "r.json", model, "--data", "sts", "--out", "c.json"]) == 2
+    told = capsys.readouterr()
+    assert "verdict: cannot tell" in told.out
+    assert unrankable in told.err
+    assert list(json.loads(Path("c.json").read_text())[0]["tasks"]) == ["dev"]
+    assert run_command(["report", model, "--data", "sts", "--out", "p.html"]) == 2
+    assert unrankable in capsys.readouterr().err
+    assert unrankable in " ".join(Path("p.html").read_text().replace("&#39;", "'").split())
+
+    Path("sts/dev.tsv").unlink()
+    assert run_command(["evaluate", model, "--data", "sts", "--out", "none.json"]) == 2
+    assert unrankable in capsys.readouterr().err
+    assert not Path("none.json").exists()
+
+
 def test_names_are_printed_as_they_are(
     work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -47,3 +47,12 @@ def test_a_missing_file_and_a_damaged_one(tmp_path: Path, result: EvaluationResu
     similarities_path(tmp_path / "r.json").write_bytes(b"12345678901234567890")
     with pytest.raises(DataError, match="missing or damaged"):
         load_evaluation(tmp_path / "r.json")
+
+
+def test_similarities_of_another_evaluation_are_refused(tmp_path: Path, result: EvaluationResult) -> None:
+    save_evaluation(tmp_path / "r.json", result)
+    pairs = PairSimilarities(np.array([0.3, 0.5, 0.2]), np.array([1.0, 2, 3]), "f")
+    save_evaluation(tmp_path / "other.json", EvaluationResult("n", result.tasks, {"STS12": pairs}))
+    similarities_path(tmp_path / "other.json").replace(similarities_path(tmp_path / "r.json"))
+    with pytest.raises(DataError, match=r"does not belong to r\.json"):
+        load_evaluation(tmp_path / "r.json")

@@ -14,6 +14,7 @@ def _content(**changes: Any) -> CardContent:
     values: dict[str, Any] = {
         "name": "r",
         "base_model": "a/b",
+        "hub_base": "a/b",
         "base_remark": "",
         "license": None,
         "family": "llama",
@@ -45,12 +46,16 @@ def test_front_matter_and_text() -> None:
     result = EvaluationResult("r", {"dev: 1": TaskResult(0.81234, (0.8, 0.82), 99)})
     card = model_card(
         _content(
-            name="my: run", base_model="/models/base", results=[("tuned", result)], data="10 triplets", are_dev=True
+            name="my: run",
+            base_model="base",
+            hub_base=None,
+            results=[("tuned", result)],
+            data="10 triplets",
+            are_dev=True,
         )
     )
     values = _front(card)
-    assert values["base_model"] == "base"
-    assert values["base_model_relation"] == "adapter"
+    assert not {"base_model", "base_model_relation"} & set(values)  # a hub takes its own ids alone
     assert values["library_name"] == "peft"
     assert "license" not in values
     [record] = values["model-index"][0]["results"]

@@ -108,6 +108,35 @@ def test_prompts_and_instructions_go_to_their_side(
     assert ("query", Topics.abstask_prompt) in {(side, instruction) for side, instruction, _ in asked}
 
 
+@pytest.mark.usefixtures("own_tasks")
+def test_a_task_that_cannot_be_scored_takes_no_other_with_it(
+    model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unreachable(*_: object, **__: object) -> None:
+        raise OSError("no such host")
+
+    monkeypatch.setattr(Topics, "load_data", unreachable)
+    monkeypatch.setattr("tests.evaluation.mteb_sets.SECOND", FIRST)  # every pair of Similarity twice the same text
+    command = [
+        "evaluate",
+        model_folders["llama"],
+        "--mteb-folder",
+        str(tmp_path / "m"),
+        "--out",
+        str(tmp_path / "r.json"),
+    ]
+    assert run_command([*command, "--tasks", "Topics", "Similarity", "Search"]) == 2
+    told = capsys.readouterr()
+    assert "Topics: The task Topics cannot be loaded from the hub: no such host" in told.err
+    assert "Similarity: " in told.err
+    kept = json.loads((tmp_path / "r.json").read_text(), parse_constant=lambda name: pytest.fail(name))["mteb"]
+    assert list(kept["scores"]) == ["Search"]
+    assert set(kept["failures"]) == {"Topics", "Similarity"}
+    assert kept["mean"] == kept["scores"]["Search"]["score"]
+    with pytest.raises(DataError, match="no such host"):
+        run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Topics"])
+
+
 def _write_beir(folder: Path, *, judged: str) -> Path:
     (folder / "qrels").mkdir(parents=True)
     documents = [{"_id": f"d{row}", "title": "", "text": text} for row, text in enumerate(SECOND)]

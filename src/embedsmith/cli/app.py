@@ -3,12 +3,13 @@
 import logging
 import os
 import sys
+from collections.abc import Mapping
 from typing import Annotated, Optional
 
 import typer
 from rich.console import Console
 
-from embedsmith.support.errors import ConfigError
+from embedsmith.support.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
 
@@ -70,6 +71,13 @@ def read_columns(text: str | None) -> dict[str, str] | None:
     if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
         raise ConfigError(f"--columns must be a mapping such as '{{anchor: text_a}}', it is {text!r}.")
     return named
+
+
+def raise_failures(failures: Mapping[str, str]) -> None:
+    """Raise ModelError naming what could not be scored, when all that could be was given."""
+    if failures:
+        lines = [f"  {task}: {reason}" for task, reason in failures.items()]
+        raise ModelError("\n".join(["Not everything could be scored:", *lines]))
 
 
 def make_console() -> Console:

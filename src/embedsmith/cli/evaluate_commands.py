@@ -6,7 +6,7 @@ from typing import Annotated, Any, Optional
 import typer
 from rich.console import Console
 
-from embedsmith.cli.app import PROMPT_HELP, BaseModel, Model, app, make_console
+from embedsmith.cli.app import PROMPT_HELP, BaseModel, Model, app, make_console, raise_failures
 from embedsmith.records.results import BenchmarkResult, EvaluationResult
 from embedsmith.support.errors import ConfigError
 
@@ -96,6 +96,7 @@ def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, 
     console.print(f"mteb's result files: {folder}", soft_wrap=True)
     if out is not None:
         save_evaluation(out, scored.sts, benchmark=scored)
+    raise_failures(scored.failures)
 
 
 def _give_results(results: dict[str, EvaluationResult], *, base: str, out: Path | None, console: Console) -> None:
@@ -112,3 +113,4 @@ def _give_results(results: dict[str, EvaluationResult], *, base: str, out: Path 
         save_evaluation(out, first)
     elif out is not None:
         files.write_json(out, {label: result.to_json() for label, result in results.items()})
+    raise_failures({f"{label}, {task}": why for label, one in results.items() for task, why in one.failures.items()})

@@ -5,7 +5,7 @@ from typing import Annotated, Optional
 
 import typer
 
-from embedsmith.cli.app import app, make_console
+from embedsmith.cli.app import app, make_console, raise_failures
 from embedsmith.support.errors import ConfigError
 
 
@@ -49,6 +49,7 @@ def compare_command(
     if out is not None:
         files.write_json(out, [one.to_json() for one in found])
     console.print("verdict: " + "; ".join(f"{one.verdict}" for one in found))
+    raise_failures(found[0].left_out)
 
 
 @app.command("report")
@@ -79,6 +80,7 @@ def report_command(
     content = report_models(models, out=path, tasks=tasks, data=data, with_data=training_data, console=console)
     console.print(content.headline, soft_wrap=True)
     console.print(f"Report: {path}", soft_wrap=True)
+    raise_failures({title: why for title, one in content.analysis.rows for why in one.failures.values()})
 
 
 @app.command("card")

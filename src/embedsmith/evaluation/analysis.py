@@ -19,6 +19,7 @@ from embedsmith.evaluation.geometry import (
 from embedsmith.evaluation.significance import SeedScores, TaskScores, compare
 from embedsmith.evaluation.sts import evaluate_tasks
 from embedsmith.records.findings import Analysis, TextMap
+from embedsmith.support.errors import ModelError
 
 _NUM_ALIKE, _NUM_UNLIKE = 40, 20
 _UNLIKE_SHARE = 0.2
@@ -36,8 +37,10 @@ def analyse(tasks: Mapping[str, ScoredPairs], vectors: Mapping[str, np.ndarray])
         tasks: name -> pairs; the largest one is looked into.
         vectors: label -> embeddings (K, D) of `distinct_texts(tasks)`.
 
+    A task that some model cannot be scored on is left out; its reason stands among that model's failures.
+
     Raises:
-        ModelError: embeddings that cannot be ranked.
+        ModelError: no task can be ranked for all models.
     """
     row_of = {text: row for row, text in enumerate(distinct_texts(tasks))}
 
@@ -47,14 +50,17 @@ def analyse(tasks: Mapping[str, ScoredPairs], vectors: Mapping[str, np.ndarray])
     results = evaluate_tasks(
         lambda texts: {label: values[rows_of(texts)] for label, values in vectors.items()}, tasks=tasks
     )
+    shared = [name for name in tasks if all(name in one.tasks for one in results.values())]
+    if not shared:
+        raise ModelError(next(reason for one in results.values() for reason in one.failures.values()))
     scores = {
         name: TaskScores(
-            gold=pairs.scores,
+            gold=tasks[name].scores,
             models={label: SeedScores([one.similarities[name].cosine]) for label, one in results.items()},
         )
-        for name, pairs in tasks.items()
+        for name in shared
     }
-    focus = max(tasks, key=lambda name: len(tasks[name]))
+    focus = max(shared, key=lambda name: len(tasks[name]))
     pairs = tasks[focus]
     cosines = {label: one.similarities[focus].cosine for label, one in results.items()}
     is_alike = shares_of_scale(pairs.scores) >= POSITIVE_SHARE

@@ -4,7 +4,9 @@
 can be compared later, or elsewhere, without embedding anything again.
 """
 
+import hashlib
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import safetensors.numpy
@@ -20,15 +22,18 @@ _SUFFIX = ".similarities.safetensors"
 def save_evaluation(path: Path, result: EvaluationResult, *, benchmark: BenchmarkResult | None = None) -> None:
     """Write `path` (JSON) and, where the result carries them, its similarities beside it; each atomically.
 
-    `benchmark` is what else was found in the same run.
+    `benchmark` is what else was found in the same run. The first file says which other one belongs to it.
     """
+    values = result.to_json() | ({"mteb": benchmark.to_json()} if benchmark else {})
     if result.similarities:
         tensors = {}
         for task, pairs in result.similarities.items():
             tensors[f"{task}/cosine"], tensors[f"{task}/gold"] = pairs.cosine, pairs.gold
         fingerprints = {task: pairs.fingerprint for task, pairs in result.similarities.items()}
-        files.write_bytes(similarities_path(path), safetensors.numpy.save(tensors, metadata=fingerprints))
-    files.write_json(path, result.to_json() | ({"mteb": benchmark.to_json()} if benchmark else {}))
+        data = safetensors.numpy.save(tensors, metadata=fingerprints)
+        files.write_bytes(similarities_path(path), data)
+        values["similarities"] = hashlib.sha256(data).hexdigest()
+    files.write_json(path, values)
 
 
 def similarities_path(path: Path) -> Path:
@@ -62,6 +67,7 @@ def load_evaluation(path: Path) -> EvaluationResult:
         DataError: a file is missing or is no such file.
     """
     result, _ = read_results(path)
+    known = json.loads(path.read_text(encoding="utf-8")).get("similarities")
     if not result.tasks:
         raise DataError(f"{path} holds no similarity task, and only those can be compared pair by pair.")
     kept = similarities_path(path)
@@ -79,4 +85,9 @@ def load_evaluation(path: Path) -> EvaluationResult:
             f"{kept}, which must lie beside {path.name}, is missing or damaged: {error}\n"
             f"Write both with: embedsmith evaluate MODEL --out {path}"
         ) from error
-    return EvaluationResult(result.model, result.tasks, similarities)
+    if known is not None and hashlib.sha256(kept.read_bytes()).hexdigest() != known:
+        raise DataError(
+            f"{kept} does not belong to {path.name}: another evaluation wrote it.\n"
+            f"Write both with: embedsmith evaluate MODEL --out {path}"
+        )
+    return replace(result, similarities=similarities)

@@ -73,19 +73,29 @@ def evaluate_tasks(
         tasks: name -> pairs.
         on_task: called with a task's name before it starts.
 
+    A task that cannot be ranked takes no other one with it: its reason stands among the result's failures.
+
     Raises:
-        ModelError: embeddings that cannot be ranked.
+        ModelError: no task of any model can be ranked.
     """
-    results: dict[str, dict[str, TaskResult]] = {}
+    scored: dict[str, dict[str, TaskResult]] = {}
     kept: dict[str, dict[str, PairSimilarities]] = {}
+    failures: dict[str, dict[str, str]] = {}
     for name, pairs in tasks.items():
         if on_task:
             on_task(name)
         for label, similarities in pair_similarities(embed, pairs).items():
-            result = score_task(similarities, pairs.scores, task=name, num_draws=NUM_DRAWS)
-            results.setdefault(label, {})[name] = result
-            kept.setdefault(label, {})[name] = PairSimilarities(similarities, pairs.scores, pairs.fingerprint)
-    return {label: EvaluationResult(label, scored, kept[label]) for label, scored in results.items()}
+            for by_label in (scored, kept, failures):
+                by_label.setdefault(label, {})
+            try:
+                scored[label][name] = score_task(similarities, pairs.scores, task=name, num_draws=NUM_DRAWS)
+            except ModelError as error:
+                failures[label][name] = str(error)
+                continue
+            kept[label][name] = PairSimilarities(similarities, pairs.scores, pairs.fingerprint)
+    if not any(scored.values()):
+        raise ModelError(next(reason for reasons in failures.values() for reason in reasons.values()))
+    return {label: EvaluationResult(label, scored[label], kept[label], failures=failures[label]) for label in scored}
 
 
 def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[str, ScoredPairs]:

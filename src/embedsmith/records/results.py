@@ -57,11 +57,22 @@ class PairSimilarities:
 
 @dataclass(frozen=True)
 class EvaluationResult:
-    """Scores of one model on several tasks, in the order they were asked for, and maybe what they were made of."""
+    """Scores of one model on several tasks, in the order they were asked for, and maybe what they were made of.
+
+    Attributes:
+        model: what the user called it.
+        tasks: by name.
+        similarities: of the same tasks, where they are known.
+        failures: task -> why it could not be scored.
+        embedding: all that its vectors depend on (`model.loading.fingerprint`), where it is known: two results with
+            equal ones are of the same model, whatever it is called.
+    """
 
     model: str
     tasks: dict[str, TaskResult]
     similarities: Mapping[str, PairSimilarities] = field(default_factory=dict, compare=False, repr=False)
+    failures: Mapping[str, str] = field(default_factory=dict, compare=False)
+    embedding: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
     @property
     def average(self) -> float:
@@ -71,13 +82,18 @@ class EvaluationResult:
     def to_json(self) -> dict[str, Any]:
         """The `results.json` form; scores are fractions."""
         tasks = {name: task.to_json() for name, task in self.tasks.items()}
-        return {"model": self.model, "tasks": tasks, "average": self.average if tasks else None}
+        values: dict[str, Any] = {"model": self.model, "tasks": tasks, "average": self.average if tasks else None}
+        values |= {"failures": dict(self.failures)} if self.failures else {}
+        return values | ({"embedding": dict(self.embedding)} if self.embedding else {})
 
     @classmethod
     def from_json(cls, value: dict[str, Any]) -> "EvaluationResult":
         """Inverse of `to_json`; raises KeyError or TypeError when `value` is not such a record."""
         return cls(
-            model=value["model"], tasks={name: TaskResult.from_json(task) for name, task in value["tasks"].items()}
+            model=value["model"],
+            tasks={name: TaskResult.from_json(task) for name, task in value["tasks"].items()},
+            failures=dict(value.get("failures", {})),
+            embedding=value.get("embedding"),
         )
 
 
@@ -104,11 +120,13 @@ class BenchmarkResult:
         benchmark: name, where tasks are one's.
         scores: by task.
         sts: the tasks of one kind again, with intervals, for `compare`.
+        failures: task -> why it has no score; the means are over the others.
     """
 
     benchmark: str | None
     scores: dict[str, MtebScore]
     sts: EvaluationResult
+    failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def by_kind(self) -> dict[str, float]:
@@ -134,6 +152,7 @@ class BenchmarkResult:
             "by_kind": self.by_kind,
             "mean": self.mean,
             "mean_of_kinds": self.mean_of_kinds,
+            **({"failures": dict(self.failures)} if self.failures else {}),
         }
 
 
@@ -198,12 +217,16 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One model against another: label of the one compared with, label of the other, by task and on average."""
+    """One model against another: label of the one compared with, label of the other, by task and on average.
+
+    `left_out` has the tasks that some model could not be scored on, with the reason.
+    """
 
     base: str
     model: str
     tasks: dict[str, Difference]
     average: Difference
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def verdict(self) -> Verdict:
@@ -228,6 +251,7 @@ class Comparison:
             "verdict": str(self.verdict),
             "average": self.average.to_json(),
             "tasks": {name: difference.to_json() for name, difference in self.tasks.items()},
+            **({"left_out": dict(self.left_out)} if self.left_out else {}),
         }
 
 

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import PurePath
 from typing import Any
 
 import yaml
@@ -20,7 +19,8 @@ class CardContent:
 
     Attributes:
         name: the run folder's.
-        base_model: what was fine-tuned: a hub id, or as the user named it.
+        base_model: what was fine-tuned: a hub id, or the name of a folder.
+        hub_base: hub id of what it builds on in the end, which alone a hub takes as `base_model`; None: none is known.
         base_remark: what to know of the base where it is loaded elsewhere, if anything.
         license: of the base, where it is known.
         family: its architecture, as transformers calls it.
@@ -43,6 +43,7 @@ class CardContent:
 
     name: str
     base_model: str
+    hub_base: str | None
     base_remark: str
     license: str | None
     family: str
@@ -66,11 +67,6 @@ class CardContent:
     mteb_data: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     notes: Sequence[str] = ()
 
-    @property
-    def public_base(self) -> str:
-        """The base without the folders of one machine."""
-        return PurePath(self.base_model).name if PurePath(self.base_model).is_absolute() else self.base_model
-
 
 def model_card(card: CardContent) -> str:
     """The card's text."""
@@ -79,7 +75,7 @@ def model_card(card: CardContent) -> str:
     parts = [
         f"---\n{front}---\n",
         f"# {card.name}\n",
-        f"A text-embedding model: {what} `{card.public_base}`, fine-tuned with embedsmith on {card.data} in "
+        f"A text-embedding model: {what} `{card.base_model}`, fine-tuned with embedsmith on {card.data} in "
         f"{card.num_steps} steps. Not made to generate text.\n",
         "## Use\n",
         *_usage(card),
@@ -107,9 +103,9 @@ def _front_matter(card: CardContent) -> dict[str, Any]:
         "library_name": "peft" if card.is_adapter else "transformers",
         "pipeline_tag": "sentence-similarity",
         "tags": [*tags, *(["mteb"] if card.mteb else [])],
-        "base_model": card.public_base,
-        "base_model_relation": "adapter" if card.is_adapter else "finetune",
     }
+    if card.hub_base:
+        front |= {"base_model": card.hub_base, "base_model_relation": "adapter" if card.is_adapter else "finetune"}
     front |= {"license": card.license} if card.license else {}
     front |= {"datasets": list(card.datasets)} if card.datasets else {}
     scores = _scores(card)
@@ -193,7 +189,7 @@ def _transformers_usage(card: CardContent) -> list[str]:
     assert prompt is not None
     before = prompt.parts[0]
     # A hub id, or whatever the user has to put in the place of a folder of ours.
-    base = card.public_base
+    base = card.base_model
     if card.is_adapter:
         load = f'model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"), "{card.name}/adapter")\n'
     else:

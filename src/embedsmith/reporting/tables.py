@@ -1,6 +1,7 @@
 """Results -> tables, for the terminal and for Markdown: score x 100 with its 95 % interval, as papers print it."""
 
 from collections.abc import Mapping, Sequence
+from statistics import fmean
 
 from rich.bar import Bar
 from rich.console import Group
@@ -31,7 +32,7 @@ def results_markdown(rows: Rows) -> str:
     """The same table in Markdown."""
     header, *body = _cells(rows, with_gain=True)
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
 
 
 def benchmark_table(result: BenchmarkResult) -> Table:
@@ -42,6 +43,8 @@ def benchmark_table(result: BenchmarkResult) -> Table:
         has_interval = name in result.sts.tasks
         score = format_score(result.sts.tasks[name]) if has_interval else f"{100 * one.score:.1f}"
         table.add_row(name, one.kind, one.metric, score)
+    for name in result.failures:
+        table.add_row(name, "", "", "-")
     table.add_section()
     if len(result.scores) > 1:
         for kind, mean in result.by_kind.items():
@@ -180,15 +183,26 @@ def intervals_overlap(first: TaskResult, second: TaskResult) -> bool:
 def _cells(rows: Rows, *, with_gain: bool) -> list[list[str]]:
     assert rows, "no results to show"
     with_gain = with_gain and len(rows) > 1
-    first, last = rows[0][1], rows[-1][1]
     cells = [["task", "pairs", *(title for title, _ in rows), *(["gain"] if with_gain else [])]]
-    for name, task in first.tasks.items():
-        line = [name, str(task.num_pairs), *(format_score(result.tasks[name]) for _, result in rows)]
+    names = list(dict.fromkeys(name for _, result in rows for name in (*result.tasks, *result.failures)))
+    for name in names:
+        scored = [result.tasks.get(name) for _, result in rows]
+        num_pairs = next((str(one.num_pairs) for one in scored if one), "")
+        line = [name, num_pairs, *(format_score(one) if one else "-" for one in scored)]
         if with_gain:
-            gain = 100 * (last.tasks[name].cosine_spearman - task.cosine_spearman)
-            mark = " (intervals overlap)" if intervals_overlap(task, last.tasks[name]) else ""
-            line.append(f"{gain:+.1f}{mark}")
+            line.append(_gain(scored[0], scored[-1]))
         cells.append(line)
-    average = ["average", "", *(f"{100 * result.average:.1f}" for _, result in rows)]
-    cells.append([*average, *([f"{100 * (last.average - first.average):+.1f}"] if with_gain else [])])
-    return cells
+    # Averages of different tasks would say nothing of one another.
+    shared = [name for name in names if all(name in result.tasks for _, result in rows)]
+    title = "average" if len(shared) == len(names) else f"average of {len(shared)}"
+    means = [fmean(result.tasks[name].cosine_spearman for name in shared) if shared else None for _, result in rows]
+    average = [title, "", *(f"{100 * mean:.1f}" if mean is not None else "-" for mean in means)]
+    gain = [f"{100 * (means[-1] - means[0]):+.1f}" if means[0] is not None and means[-1] is not None else "-"]
+    return [*cells, [*average, *(gain if with_gain else [])]]
+
+
+def _gain(first: TaskResult | None, last: TaskResult | None) -> str:
+    if first is None or last is None:
+        return "-"
+    mark = " (intervals overlap)" if intervals_overlap(first, last) else ""
+    return f"{100 * (last.cosine_spearman - first.cosine_spearman):+.1f}{mark}"

@@ -4,6 +4,7 @@ Every known prompt runs as its authors ran it, the bare text with and without th
 one forward. Cost: a forward over the pairs' texts for each prompt.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +19,9 @@ from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import Pooling, Side
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, PROMPTS
 from embedsmith.support.display import encoding_progress
-from embedsmith.support.errors import ConfigError
+from embedsmith.support.errors import ConfigError, ModelError
+
+log = logging.getLogger(__name__)
 
 BARE = "none"
 
@@ -69,7 +72,7 @@ def rank_untrained(
 
     Raises:
         ConfigError: an unknown name, or one that needs an instruction.
-        ModelError: the model cannot be loaded, or all its embeddings are alike.
+        ModelError: the model cannot be loaded, or nothing can be ranked; what else cannot is left out, and said.
     """
     usable = [BARE, *(name for name, known in PROMPTS.items() if INSTRUCTION_FIELD not in known.template)]
     unknown = [name for name in prompts or [] if name not in usable]
@@ -77,6 +80,7 @@ def rank_untrained(
         raise ConfigError(f"--prompts names {', '.join(unknown)}; it may name {', '.join(usable)}.")
     embedder = Embedder.load(model)
     candidates: list[Candidate] = []
+    failures: list[str] = []
     with embedder.without_adapter(), encoding_progress(console or Console(quiet=True)) as (start, advance):
 
         def embed(texts: list[str]) -> dict[str, np.ndarray]:
@@ -88,6 +92,21 @@ def rank_untrained(
             for end_token in (PROMPTS[name].end_token,) if name in PROMPTS else (True, False):
                 embedder.change_prompt(template, end_token=end_token)
                 task = name if end_token else f"{name}, no end token"
-                for pooling, result in evaluate_tasks(embed, tasks={task: pairs}, on_task=start).items():
-                    candidates.append(Candidate(name, end_token, Pooling(pooling), result.tasks[task]))
+                try:
+                    found = evaluate_tasks(embed, tasks={task: pairs}, on_task=start)
+                except ModelError as error:
+                    failures.append(str(error))
+                    continue
+                candidates += [
+                    Candidate(name, end_token, Pooling(pooling), result.tasks[task])
+                    for pooling, result in found.items()
+                    if result.tasks
+                ]
+                failures += [
+                    f"{pooling}: {reason}" for pooling, one in found.items() for reason in one.failures.values()
+                ]
+    if not candidates:
+        raise ModelError(failures[0])
+    for failure in failures:
+        log.warning("Left out: %s", failure)
     return sorted(candidates, key=lambda candidate: -candidate.result.cosine_spearman)

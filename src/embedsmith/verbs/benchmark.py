@@ -4,6 +4,8 @@ mteb computes every score; STS tasks with one subset get an interval besides. A 
 was: a result file is used again where model, settings, data and version of mteb are the same.
 """
 
+import math
+import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -26,7 +28,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore
 from embedsmith.settings.config import Pooling, Precision
 from embedsmith.support.display import encoding_progress
-from embedsmith.support.errors import ConfigError, DataError
+from embedsmith.support.errors import ConfigError, DataError, EmbedsmithError, ModelError
 
 _STAND_IN = "Find text of the same meaning"
 """A prompt that takes an instruction is loaded with one; each task then brings its own."""
@@ -64,10 +66,11 @@ def run_benchmark(
 
     Raises:
         MissingExtraError: mteb is not installed.
-        DataError: an unknown task or benchmark, faulty files, or the hub cannot be reached.
+        DataError: an unknown task or benchmark, faulty files.
         ConfigError, ModelError: by their names.
+        Where no task at all can be scored, the first one's reason; else the reasons stand among the result's failures.
     """
-    mteb = import_mteb()
+    import_mteb()
     from datasets import disable_progress_bars
 
     from embedsmith.evaluation.mteb_encoder import MtebEncoder
@@ -87,44 +90,78 @@ def run_benchmark(
     )
     scores: dict[str, MtebScore] = {}
     sts: list[EvaluationResult] = []
+    failures: dict[str, Exception] = {}
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
-        cache = mteb.ResultCache(folder)
         encoder = MtebEncoder(
             embedder, model=model, base_model=base_model, instruction=instruction, dim=dim, on_progress=advance
         )
         for task in chosen:
             start(task.metadata.name)
-            parts = list(task.metadata.tasks) if task.is_aggregate else [task]
-            for part in parts:
-                load_task(part)
-            _drop_stale(cache, task, encoder=encoder)
-            [found] = mteb.evaluate(
-                encoder,
-                task,
-                co2_tracker=False,
-                cache=cache,
-                encode_kwargs={"batch_size": _BATCH_TEXTS, "show_progress_bar": False},
-                show_progress_bar=False,
-            ).task_results
-            scores[found.task_name] = MtebScore(task.metadata.type, task.metadata.main_score, float(found.get_score()))
-            if task.metadata.type == "STS" and parts == [task] and len(task.hf_subsets) == 1:
-                sts.append(_with_interval(encoder, task, model=model))
-            for part in parts:
-                part.unload_data()
+            try:
+                scores[task.metadata.name] = _score(task, encoder=encoder, folder=folder)
+                if task.metadata.type == "STS" and not task.is_aggregate and len(task.hf_subsets) == 1:
+                    sts.append(_with_interval(encoder, task, model=model))
+            # ValueError is how scikit-learn says that embeddings are not finite.
+            except (EmbedsmithError, ValueError, ArithmeticError) as error:
+                failures[task.metadata.name] = error
+            for part in _parts(task):
+                if part.data_loaded:
+                    part.unload_data()
+    if not scores:
+        name, reason = next(iter(failures.items()))
+        if isinstance(reason, EmbedsmithError):
+            raise reason
+        raise ModelError(f"{name} cannot be scored: {reason}") from reason
     merged = EvaluationResult(
         model,
         {name: result for one in sts for name, result in one.tasks.items()},
         {name: pairs for one in sts for name, pairs in one.similarities.items()},
+        embedding=encoder.embedding,
     )
-    return BenchmarkResult(benchmark, scores, merged)
+    return BenchmarkResult(benchmark, scores, merged, {name: str(reason) for name, reason in failures.items()})
+
+
+def _parts(task: Any) -> list[Any]:
+    return list(task.metadata.tasks) if task.is_aggregate else [task]
+
+
+def _score(task: Any, *, encoder: Any, folder: Path) -> MtebScore:
+    """Load, encode and score a task of mteb's, or take what it kept.
+
+    Raises:
+        DataError: the hub cannot be reached.
+        ModelError: the score is not a number.
+    """
+    import mteb
+
+    for part in _parts(task):
+        load_task(part)
+    cache = mteb.ResultCache(folder)
+    _drop_stale(cache, task, encoder=encoder)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="An input array is constant")  # said below, in our words
+        [found] = mteb.evaluate(
+            encoder,
+            task,
+            co2_tracker=False,
+            cache=cache,
+            encode_kwargs={"batch_size": _BATCH_TEXTS, "show_progress_bar": False},
+            show_progress_bar=False,
+        ).task_results
+    score = float(found.get_score())
+    if not math.isfinite(score):
+        raise ModelError(
+            f"mteb's score on {task.metadata.name} is {score}.\n"
+            "The embeddings are not finite or all alike; run `embedsmith doctor` on the model."
+        )
+    return MtebScore(task.metadata.type, task.metadata.main_score, score)
 
 
 def _drop_stale(cache: Any, task: Any, *, encoder: Any) -> None:
     """Remove what mteb kept of this model on other data or by another version of mteb, which itself goes by the names
     of model and task."""
-    if task.is_aggregate:
-        for part in task.metadata.tasks:
-            _drop_stale(cache, part, encoder=encoder)
+    for part in _parts(task) if task.is_aggregate else []:
+        _drop_stale(cache, part, encoder=encoder)
     path = cache.get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
     if not path.exists():
         return

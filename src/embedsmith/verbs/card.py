@@ -1,12 +1,14 @@
 """A run's folder + scores -> its model card, `README.md` in that folder."""
 
+import logging
 from pathlib import Path
 
 from embedsmith.data.triplets import is_hub_id
 from embedsmith.evaluation.mteb_tasks import find_task_data
 from embedsmith.evaluation.saved import read_results
-from embedsmith.model.loading.backbone import ADAPTER_FILE, weights_folder
+from embedsmith.model.loading.backbone import ADAPTER_FILE, SETTINGS_FILE, weights_folder
 from embedsmith.model.loading.builtin import BUILTIN_SOURCES
+from embedsmith.model.loading.fingerprint import describe_embedding, fingerprint_model, fingerprint_own_files
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.records.results import EvaluationResult, MtebScore
 from embedsmith.reporting.model_card import CardContent, model_card
@@ -14,8 +16,10 @@ from embedsmith.reporting.published import beside
 from embedsmith.settings.config import Quantization
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
-from embedsmith.support.errors import MissingExtraError
+from embedsmith.support.errors import DataError, MissingExtraError, ModelError
 from embedsmith.verbs.run_folder import CONFIG_FILE, read_outcome
+
+log = logging.getLogger(__name__)
 
 CARD_FILE = "README.md"
 _BUILTIN_REMARK = (
@@ -34,20 +38,24 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
 
     Raises:
         RunError: the folder is not that of a finished run.
-        DataError: `results` is no such file.
+        DataError: `results` is no such file, or holds the scores of another model or of other settings.
     """
     outcome = read_outcome(folder)
     config = load_config(folder / CONFIG_FILE)
     weights = weights_folder(str(folder))
     settings = EmbeddingSettings.read(weights)
     found, mteb = read_results(results) if results else (dev, {})
-    name = config.model.model
-    base, licence = BUILTIN_SOURCES.get(name, (name, None))
+    if results and found:
+        _check_is_of(folder, found, settings=settings, results=results)
+    root = root_of(settings)
+    hub_base, licence = BUILTIN_SOURCES.get(root, (root, None))
+    is_on_hub = not Path(root).is_absolute()  # a folder stands in a run's settings by its full path
     assert settings.max_length
     content = CardContent(
         name=folder.resolve().name,
-        base_model=base,
-        base_remark=_BUILTIN_REMARK.format(name=name) if name in BUILTIN_SOURCES else "",
+        base_model=hub_base if settings.base_model == root and is_on_hub else Path(settings.base_model).name,
+        hub_base=hub_base if is_on_hub else None,
+        base_remark=_BUILTIN_REMARK.format(name=root) if settings.base_model in BUILTIN_SOURCES else "",
         license=licence,
         family=outcome["family"],
         is_adapter=(weights / ADAPTER_FILE).exists(),
@@ -68,10 +76,51 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         are_dev=results is None and found is not None,
         mteb=mteb,
         mteb_data=_mteb_data(mteb),
-        notes=beside(found, base_model=base) if found and found.tasks else (),
+        notes=beside(found, base_model=hub_base) if found and found.tasks else (),
     )
     files.write_text(folder / CARD_FILE, model_card(content))
     return folder / CARD_FILE
+
+
+def root_of(settings: EmbeddingSettings) -> str:
+    """What a model builds on in the end, through runs that were trained from runs, as far as they are here."""
+    seen: list[str] = []
+    while (base := settings.base_model) not in seen:
+        seen.append(base)
+        folder = weights_folder(base) if Path(base).is_dir() else Path(base)
+        if not (folder / SETTINGS_FILE).exists():
+            break
+        settings = EmbeddingSettings.read(folder)
+    return base
+
+
+def _check_is_of(folder: Path, found: EvaluationResult, *, settings: EmbeddingSettings, results: Path) -> None:
+    """Refuse the results of another model; older files, which say no more than its name, go by that."""
+    advice = f"Score this run with: embedsmith evaluate {folder} --out {results}"
+    if found.embedding is None:
+        if Path(found.model).resolve() != folder.resolve():
+            raise DataError(f"{results} holds the scores of '{found.model}', not of '{folder}'.\n{advice}")
+        log.warning("%s tells no more of its model than the name '%s'.", results, found.model)
+        return
+    try:
+        weights = fingerprint_model(str(folder))
+    except ModelError:  # its base is not here: the run's own weights then decide
+        weights = (fingerprint_own_files(str(folder)),)
+    own = describe_embedding(settings, weights=weights)
+    kept = dict(found.embedding)
+    if any(one != other for one, other in zip(weights, kept.pop("weights", ()), strict=False)):
+        raise DataError(
+            f"{results} holds the scores of another model, which was called '{found.model}', not of '{folder}'.\n"
+            f"{advice}"
+        )
+    changed = [
+        f"{name} was {value!r}, of the run it is {own[name]!r}"
+        for name, value in kept.items()
+        # A benchmark has an instruction of its own for each task.
+        if value != own.get(name) and not (name == "instruction" and value is None)
+    ]
+    if changed:
+        raise DataError(f"{results} holds scores under other settings: {'; '.join(changed)}.\n{advice}")
 
 
 def _mteb_data(scores: dict[str, MtebScore]) -> dict[str, tuple[str, str, str]]:

@@ -5,6 +5,7 @@ is part of a file's or folder's name parts nothing.
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -12,8 +13,9 @@ from rich.console import Console
 from embedsmith.evaluation.correlation import NUM_DRAWS
 from embedsmith.evaluation.saved import load_evaluation
 from embedsmith.evaluation.significance import SEED_SPREAD, SeedScores, TaskScores, compare
+from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.records.results import Comparison, EvaluationResult
-from embedsmith.support.errors import ConfigError, DataError, list_faults
+from embedsmith.support.errors import ConfigError, DataError, ModelError, list_faults
 from embedsmith.verbs.evaluate import evaluate
 
 SAVED_SUFFIX = ".json"
@@ -42,21 +44,31 @@ def compare_models(
     Raises:
         ConfigError: fewer than two models.
         DataError: files hold other tasks or other pairs.
-        ModelError, MissingExtraError: by their names.
+        ModelError, MissingExtraError: by their names. A task that some model cannot be scored on is left out, and the
+            reason given with each comparison.
     """
     if len(models) < 2:
         raise ConfigError("A comparison needs two models or more: embedsmith compare A B")
     names = dict.fromkeys(name for model in models for name in split_seeds(model))
     if not all(name.strip() for name in names):
         raise ConfigError("A name is empty; seeds of one recipe stand as A,B with one comma between them.")
-    evaluated = {name: _evaluated(name, tasks, data, console) for name in names}
+    evaluated = {name: load_evaluation(Path(name)) for name in names if name.endswith(SAVED_SUFFIX)}
+    for name in names:
+        if name not in evaluated:
+            fingerprint_model(name)  # a model or base that is not there shows before hours are spent on another
+    for name in names:
+        if name not in evaluated:
+            evaluated[name] = next(iter(evaluate(name, tasks=tasks, data=data, console=console).values()))
+    left_out = {task: f"{name}: {reason}" for name, one in evaluated.items() for task, reason in one.failures.items()}
     groups: dict[str, list[EvaluationResult]] = {}
     for model in models:
         label = model
         while label in groups:  # a model beside itself is a fair question
             label += " (again)"
         groups[label] = [evaluated[name] for name in split_seeds(model)]
-    return compare(_aligned(groups, tasks), num_draws=num_draws, seed_spread=seed_spread)
+    scores = _aligned(groups, tasks, left_out=left_out)
+    found = compare(scores, num_draws=num_draws, seed_spread=seed_spread)
+    return [replace(one, left_out=left_out) for one in found]
 
 
 def split_seeds(model: str) -> list[str]:
@@ -70,14 +82,19 @@ def split_seeds(model: str) -> list[str]:
     return names
 
 
-def _aligned(groups: Mapping[str, Sequence[EvaluationResult]], tasks: Sequence[str] | None) -> dict[str, TaskScores]:
-    """By task, all models; raises DataError where one lacks a task or was scored on other pairs."""
+def _aligned(
+    groups: Mapping[str, Sequence[EvaluationResult]], tasks: Sequence[str] | None, *, left_out: Mapping[str, str]
+) -> dict[str, TaskScores]:
+    """By task, all models; raises DataError where one lacks a task or was scored on other pairs, and ModelError where
+    nothing is left to compare."""
     first = next(iter(groups.values()))[0]
-    names = list(tasks or first.tasks)
+    names = [name for name in tasks or first.tasks if name not in left_out]
+    if not names:
+        raise ModelError("\n".join(left_out.values()))
     faults = []
     for result in (result for results in groups.values() for result in results):
         missing = [name for name in names if name not in result.similarities]
-        if missing or (tasks is None and set(result.tasks) != set(names)):
+        if missing or (tasks is None and set(result.tasks) - left_out.keys() != set(names)):
             faults.append(f"{result.model} has {', '.join(result.tasks)}; asked for are {', '.join(names)}")
         faults += [
             f"{result.model} was scored on other pairs of {name} than {first.model}"
@@ -103,11 +120,3 @@ def _aligned(groups: Mapping[str, Sequence[EvaluationResult]], tasks: Sequence[s
         )
         for name in names
     }
-
-
-def _evaluated(
-    name: str, tasks: Sequence[str] | None, data: Path | str | None, console: Console | None
-) -> EvaluationResult:
-    if name.endswith(SAVED_SUFFIX):
-        return load_evaluation(Path(name))
-    return next(iter(evaluate(name, tasks=tasks, data=data, console=console).values()))

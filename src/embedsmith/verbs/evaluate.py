@@ -1,6 +1,7 @@
 """evaluate: MODEL -> scores on similarity tasks, one result for each pooling and width asked for."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import SETTINGS_FILE, weights_folder
+from embedsmith.model.loading.fingerprint import describe_embedding, fingerprint_model
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.pooling import pooled_width
 from embedsmith.model.widths import check_dim, shorten
@@ -50,7 +52,8 @@ def evaluate(
         console: where progress goes; None: nowhere.
 
     Returns:
-        Label -> result; the label is MODEL, with the pooling and width behind it that were asked for.
+        Label -> result; the label is MODEL, with the pooling and width behind it that were asked for. Tasks that could
+        not be ranked stand among its failures.
 
     Raises:
         ConfigError: a width is not in 1 ... D.
@@ -90,7 +93,14 @@ def evaluate(
                 for label, (pooling, dim) in labels.items()
             }
 
-        return evaluate_tasks(embed, tasks=loaded, on_task=start)
+        results = evaluate_tasks(embed, tasks=loaded, on_task=start)
+    weights = fingerprint_model(model, base_model=base_model)
+    return {
+        label: replace(
+            result, embedding=describe_embedding(embedder.settings, weights=weights, pooling=pooling, dim=dim)
+        )
+        for (label, (pooling, dim)), result in zip(labels.items(), results.values(), strict=True)
+    }
 
 
 def base_of(model: str) -> str:

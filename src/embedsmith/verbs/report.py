@@ -85,6 +85,7 @@ def report_models(
     facts, leakage, remarks = None, None, list[str]()
     if with_data and config is not None:
         facts, leakage, remarks = look_into_data(config, loaded, tokenizer_of=embedder)
+    remarks += [f"{title}: {reason}" for title, one in analysis.rows for reason in one.failures.values()]
     base = base_of(models[-1])
     content = ReportContent(
         title=" · ".join(labels.values()),

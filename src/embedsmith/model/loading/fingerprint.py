@@ -35,12 +35,18 @@ def fingerprint_model(model: str, *, base_model: str | None = None) -> tuple[str
     Raises:
         ModelError: there is no such model, or a base is not where it should be.
     """
+    own = fingerprint_own_files(model)
+    adapter = find_adapter(find_model(model))
+    if adapter is None:
+        return (own,)
+    return (own, *fingerprint_model(base_model or EmbeddingSettings.read(adapter).base_model))
+
+
+def fingerprint_own_files(model: str) -> str:
+    """The first of `fingerprint_model`'s alone, for which no base is needed; errors as there."""
     model = find_model(model)
     adapter = find_adapter(model)
-    if adapter is None:
-        return (files.fingerprint(_model_files(model)),)
-    base = base_model or EmbeddingSettings.read(adapter).base_model
-    return (files.fingerprint(_matching(adapter)), *fingerprint_model(base))
+    return files.fingerprint(_model_files(model) if adapter is None else _matching(adapter))
 
 
 def describe_embedding(
