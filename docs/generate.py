@@ -7,6 +7,7 @@ whole. Nothing here depends on a terminal. `tests/docs/test_generate.py` fails w
 import inspect
 import re
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import takewhile
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import typer
 
 from embedsmith.cli import app
+from embedsmith.model.layers.fused.families import FUSED_FAMILIES
 from embedsmith.reporting.published import published_markdown
 from embedsmith.settings import config
 from embedsmith.settings.families import FAMILIES
@@ -69,11 +71,11 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
 def _help(name: str, command: Any) -> str:
     """A group's commands, or a command's usage, purpose, arguments and options."""
     if hasattr(command, "commands"):
-        rows = [
+        inner_rows = [
             (f"[`{name} {inner}`](#{name.replace(' ', '-')}-{inner})", _purpose(one).rstrip("."))
             for inner, one in command.commands.items()
         ]
-        return f"{_purpose(command)}\n\n{_table(('command', 'what it does'), rows)}"
+        return f"{_purpose(command)}\n\n{_table(('command', 'what it does'), inner_rows)}"
     parameters = [_describe_parameter(parameter) for parameter in command.params]
     arguments = [shown for shown, _, _ in parameters if not shown.startswith("--")]
     usage = " ".join([name, *arguments, "[OPTIONS]", *(["[SETTINGS]"] if command.epilog else [])])
@@ -141,11 +143,15 @@ def _prompts() -> str:
 
 
 def _families() -> str:
-    rows = [
-        (family.title, _code(name), ", ".join(_code(target) for target in family.lora_targets))
-        for name, family in FAMILIES.items()
-    ]
-    return _table(("family", "`model_type`", "LoRA targets"), rows)
+    """Families with known LoRA targets, fused blocks, or both; minicpm runs as granite."""
+    runs_as = {name: "granite" if name == "minicpm" else name for name in (*FAMILIES, *FUSED_FAMILIES)}
+    rows = []
+    for name in runs_as:
+        family = FAMILIES.get(name)
+        targets = ", ".join(_code(target) for target in family.lora_targets) if family else "name them"
+        is_fused = runs_as[name] in FUSED_FAMILIES
+        rows.append((family.title if family else name, _code(name), targets, "yes" if is_fused else "no"))
+    return _table(("family", "`model_type`", "LoRA targets", "fused blocks"), rows)
 
 
 def _recipes(folder: str) -> str:
@@ -160,12 +166,12 @@ def _recipes(folder: str) -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    **{f"{name} --help": lambda name=name, one=one: _help(name, one) for name, one in commands().items()},
+    **{f"{name} --help": partial(_help, name, one) for name, one in commands().items()},
     "embedsmith train --settings": _settings,
     "choices": _choices,
     "prompts": _prompts,
     "families": _families,
-    **{folder: lambda folder=folder: _recipes(folder) for folder in ("recipes", "recipes/methods", "recipes/sweeps")},
+    **{folder: partial(_recipes, folder) for folder in ("recipes", "recipes/methods", "recipes/sweeps")},
 }
 
 
