@@ -45,7 +45,7 @@ def evaluate_command(
     base_model: BaseModel = None,
 ) -> None:
     """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
-    from embedsmith.model.loading.backbone import choose_precision
+    from embedsmith.model.loading.devices import choose_precision
     from embedsmith.settings.config import Pooling
     from embedsmith.support import files
     from embedsmith.verbs.benchmark import holds_retrieval_sets, run_benchmark

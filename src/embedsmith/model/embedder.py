@@ -32,21 +32,22 @@ from embedsmith.model.loading.adapter import (
     set_adapter_dropout,
 )
 from embedsmith.model.loading.backbone import (
+    ADAPTER_FILE,
     SETTINGS_FILE,
     Backbone,
-    choose_device,
-    choose_precision,
     find_adapter,
     find_model,
 )
+from embedsmith.model.loading.devices import choose_device, choose_precision
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.stages import load_base
+from embedsmith.model.loading.tokenizer_files import check_prompt_ids
 from embedsmith.model.packing import pack_tokens
 from embedsmith.model.pooling import pool, pooled_width
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.model.trained import Trained, unfreeze
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.settings.config import AdapterSection, ModelSection, Pooling, Precision, Quantization, Side
+from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, Pooling, Precision, Quantization, Side
 from embedsmith.settings.prompts import Prompt, read_prompt
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
@@ -70,9 +71,11 @@ class Embedder:
     def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings, fused: bool = True) -> None:
         config = backbone.model.config
         limit = getattr(config, "max_position_embeddings", None) or sys.maxsize
-        max_length = settings.max_length or min(ModelSection().max_length, limit)
+        max_length = settings.max_length or min(DEFAULT_MAX_LENGTH, limit)
         if max_length > limit:
-            raise ConfigError(f"model.max_length is {max_length}, but '{backbone.name}' takes {limit}.")
+            raise ConfigError(
+                f"model.max_length is {max_length}, but '{backbone.name}' takes {limit}.\nGive that, or none."
+            )
         num_bidirectional = settings.num_bidirectional(config.num_hidden_layers)
         self.causal_layers = config.num_hidden_layers - num_bidirectional
         self.backbone = backbone
@@ -145,6 +148,11 @@ class Embedder:
                 "quantization": quantization,
             }
         )
+        if adapter_folder and not settings.base_model.strip():
+            raise ModelError(
+                f"The adapter {model} does not say which base model it belongs to (base_model_name_or_path in "
+                f"{ADAPTER_FILE} is empty).\nName it: --base-model MODEL, in Python base_model=MODEL."
+            )
         try:
             backbone = load_base(
                 settings.base_model,
@@ -167,7 +175,11 @@ class Embedder:
         assert settings.max_length
         tokenizer = TextTokenizer(self.backbone.tokenizer, max_length=settings.max_length, end_token=settings.end_token)
         for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
-            tokenizer.tokenize([""], prompts=self.prompt_of(side))
+            check_prompt_ids(
+                tokenizer.tokenize([""], prompts=self.prompt_of(side)).ids[0].tolist(),
+                tokenizer=self.backbone.tokenizer,
+                num_rows=self.backbone.model.get_input_embeddings().num_embeddings,
+            )
         return tokenizer
 
     @property

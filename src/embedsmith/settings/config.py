@@ -12,6 +12,9 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, resolve_template
 
+DEFAULT_MAX_LENGTH = 150
+"""Most tokens per text where nobody says, if the model takes as many."""
+
 
 class Pooling(StrEnum):
     """How a text's hidden states become one vector.
@@ -140,8 +143,9 @@ class ModelSection(Section):
     """Whether the end token is put behind every text; false: a prompt's last token is the last one (PromptEOL)."""
     bidirectional_layers: Annotated[Int, Field(ge=0)] | Literal["all"] = 0
     """In how many of the last layers a token sees the whole text, not only what stands before it; all: every layer."""
-    max_length: Int = Field(default=150, ge=2)
-    """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token."""
+    max_length: Int | None = Field(default=None, ge=2)
+    """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token.
+    None: 150, or as many as the model takes where that is less."""
     precision: Precision = Precision.AUTO
     """Of the frozen backbone: auto, bf16 or fp32."""
     quantization: Quantization = Quantization.NONE

@@ -80,7 +80,7 @@ def test_its_own_base_is_taken_and_what_is_assumed_is_said(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="embedsmith"):
         vectors = Embedder.load(str(adapter), precision="fp32").encode(TEXTS)
-    assert "Assumed: pooling last, no prompt, at most 150 tokens." in caplog.text
+    assert "Assumed: pooling last, no prompt, at most 150 tokens or what its base takes." in caplog.text
     named = Embedder.load(str(adapter), base_model=str(bases["minicpm-2b"]), precision="fp32")
     assert (named.encode(TEXTS) == vectors).all()
 
@@ -120,6 +120,30 @@ def test_what_is_saved_again_is_ours(adapter: Path, tmp_path: Path) -> None:
     np.testing.assert_array_equal(again.encode(TEXTS), embedder.encode(TEXTS))
 
 
+@pytest.mark.parametrize("values", [{"base_model_name_or_path": None}, {"base_model_name_or_path": ""}, {}])
+def test_an_adapter_that_names_no_base(
+    adapter: Path, bases: dict[str, Path], monkeypatch: pytest.MonkeyPatch, values: dict[str, object]
+) -> None:
+    path = adapter / "adapter_config.json"
+    config = {key: value for key, value in json.loads(path.read_text()).items() if key != "base_model_name_or_path"}
+    path.write_text(json.dumps(config | values))
+    expected = Embedder.load(str(adapter), base_model=str(bases["minicpm-2b"]), precision="fp32").encode(TEXTS)
+    monkeypatch.chdir(bases["minicpm-2b"])  # a base, but nobody named it
+    with pytest.raises(ModelError, match=r"does not say which base model it belongs to .*\n.*--base-model MODEL"):
+        Embedder.load(str(adapter))
+    again = Embedder.load(str(adapter), base_model=".", precision="fp32")
+    assert again.settings.base_model == str(bases["minicpm-2b"])
+    np.testing.assert_array_equal(again.encode(TEXTS), expected)
+
+
+def test_the_revision_of_a_base_is_not_taken_in_silence(adapter: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = adapter / "adapter_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "revision": "v2"}))
+    with caplog.at_level(logging.WARNING, logger="embedsmith"):
+        Embedder.load(str(adapter))
+    assert "names revision v2 of its base" in caplog.text
+
+
 def test_an_adapter_from_the_hub(adapter: Path, hub_cache: Path) -> None:
     put_in_hub_cache(hub_cache, "trapoom555/adapter", {path.name: path for path in adapter.iterdir()})
     vectors = Embedder.load("trapoom555/adapter", precision="fp32").encode(TEXTS)
@@ -155,7 +179,12 @@ FIRST = "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight"
             r"the model has no place for .*layers\.9\.self_attn\.q_proj\.lora_A",
         ),
         (lambda w: {**w, FIRST.replace("q_proj", "k_proj"): w[FIRST].clone()}, r"has no place for .*k_proj"),
-        (lambda w: {k.replace("model.model.layers", "layers"): v for k, v in w.items()}, "has no place for"),
+        (lambda w: {k.replace("model.model.layers", "layers"): v for k, v in w.items()}, "peft would not name so"),
+        (lambda w: {k.replace("model.model.layers", "model.layer"): v for k, v in w.items()}, "has no place for"),
+        (
+            lambda w: {**w, FIRST: w[FIRST] * float("nan")},
+            r"damaged: NaN or infinity in .*q_proj.*\(768 of 768 values\)",
+        ),
         (lambda w: {**w, FIRST: w[FIRST][:, :32].clone()}, r"q_proj\.lora_A\.weight is \(8, 32\), the model takes"),
         (lambda w: {**w, FIRST: w[FIRST][:4].clone()}, r"lora_A\.weight is \(4, 96\), the model takes \(8, 96\)"),
         (
@@ -177,11 +206,10 @@ def test_every_weight_must_find_its_place(adapter: Path, change: object, message
         ({"target_modules": ["q_proj"]}, r"has no place for .*v_proj"),
         ({"target_modules": ["query_key_value"]}, "does not fit the model"),
         ({"use_dora": True}, "is more than a plain LoRA: use_dora: True"),
-        ({"bias": "lora_only"}, "is more than a plain LoRA: bias: lora_only"),
-        ({"modules_to_save": ["embed_tokens"]}, "is more than a plain LoRA: modules_to_save"),
+        ({"modules_to_save": ["embed_tokens"]}, r"is more than a plain LoRA: .*model\.embed_tokens \(modules_to_save"),
         ({"layer_replication": [[0, 2], [1, 3]]}, "is more than a plain LoRA: layer_replication"),
         ({"init_lora_weights": "pissa"}, "'pissa', which changes the base model too"),
-        ({"peft_type": "NEW"}, "does not fit the model"),
+        ({"peft_type": "NEW"}, "is of type NEW"),
     ],
 )
 def test_settings_that_do_not_fit(adapter: Path, changes: dict[str, object], message: str) -> None:

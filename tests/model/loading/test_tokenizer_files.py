@@ -2,17 +2,20 @@
 
 import io
 import json
+import logging
 from pathlib import Path
 
+import numpy as np
 import pytest
+from safetensors.torch import load_file, save_file
 from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
 from tokenizers import Tokenizer
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading import tokenizer_files
-from embedsmith.support.errors import MissingExtraError, ModelError
+from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
 from tests.published import SAVERS, save_gemma_2b, save_minicpm
-from tests.tiny import TEXTS, WORDS
+from tests.tiny import TEXTS, WORDS, save_model
 
 LIKE_LLAMA = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "model_type": "bpe"}
 TRICKY = [*TEXTS, "the  cat,  café\t 12.5 %", " rain 你好 🙂", "Ｆｕｌｌ x²"]
@@ -104,3 +107,73 @@ def test_no_tokenizer_files(tmp_path: Path) -> None:
     (folder / "tokenizer.json").unlink()
     with pytest.raises(ModelError):
         Embedder.load(str(folder))
+
+
+def add_token(folder: Path, token: str, *, special: bool, index: int = 320) -> None:
+    """As add_tokens writes it, without resize_token_embeddings; the table has 320 rows."""
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    entry = {"id": index, "content": token, "special": special}
+    more = dict.fromkeys(("single_word", "lstrip", "rstrip", "normalized"), False)
+    values["model"]["vocab"].setdefault(token, index)
+    values["added_tokens"].append({**entry, **more})
+    path.write_text(json.dumps(values))
+
+
+def change_config(folder: Path, **values: object) -> None:
+    path = folder / "tokenizer_config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **values}))
+
+
+def test_a_token_of_texts_beyond_the_table(tmp_path: Path) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    add_token(folder, "zebra", special=False)
+    message = r"does not fit its model: 'zebra' \(id 320\) lie beyond the embedding table, which has 320 rows"
+    with pytest.raises(ModelError, match=message):
+        Embedder.load(str(folder))
+
+
+@pytest.mark.parametrize("part", ["eos_token", "bos_token", "pad_token", "unk_token"])
+def test_a_token_with_a_part_to_play_beyond_the_table(tmp_path: Path, part: str) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    add_token(folder, "<new>", special=True)
+    change_config(folder, **{part: "<new>"})
+    with pytest.raises(ModelError, match=r"'<new>' \(id 320\) lie beyond the embedding table"):
+        Embedder.load(str(folder))
+
+
+def test_an_id_that_the_tokenizer_puts_around_texts_beyond_the_table(tmp_path: Path) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    path = folder / "tokenizer.json"
+    values = json.loads(path.read_text())
+    values["post_processor"]["special_tokens"]["<s>"]["ids"] = [999]
+    path.write_text(json.dumps(values))
+    with pytest.raises(ModelError, match=r"\(id 999\) lie beyond the embedding table"):
+        Embedder.load(str(folder))
+
+
+def test_a_vocabulary_larger_than_the_table(tmp_path: Path) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    table = len(json.loads((folder / "tokenizer.json").read_text())["model"]["vocab"]) - 5
+    path = folder / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "vocab_size": table}))
+    file = folder / "model.safetensors"
+    weights = load_file(file)
+    for name in ("model.embed_tokens.weight", "lm_head.weight"):
+        weights[name] = weights[name][:table].clone()
+    save_file(weights, file, metadata={"format": "pt"})
+    with pytest.raises(ModelError, match=rf"\(id {table}\), .* and 2 more lie beyond .* has {table} rows"):
+        Embedder.load(str(folder))
+
+
+def test_a_spare_control_token_beyond_the_table(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Gemma 3's tokenizer has a token for images that its models without images have no row for."""
+    folder = save_model("llama", tmp_path / "m")
+    expected = Embedder.load(str(folder), precision="fp32").encode(TEXTS)
+    add_token(folder, "<image>", special=True)
+    with caplog.at_level(logging.WARNING, logger="embedsmith"):
+        found = Embedder.load(str(folder), precision="fp32").encode(TEXTS)
+    assert "control tokens beyond the embedding table of 320 rows: '<image>' (id 320)." in caplog.text
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(ConfigError, match=r"prompt holds '<image>' \(id 320\), .* 320 rows"):
+        Embedder.load(str(folder), prompt="<image> {text}")

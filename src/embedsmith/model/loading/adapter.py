@@ -12,31 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from peft import LoraConfig, PeftConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from embedsmith.model.layers.dropout import AdapterDropout
-from embedsmith.model.loading.backbone import ADAPTER_FILE, Backbone
+from embedsmith.model.loading.backbone import Backbone
 from embedsmith.model.loading.checkpoint_files import conversion_advice
-from embedsmith.settings.config import AdapterSection, ModelSection
+from embedsmith.model.loading.peft_config import read_adapter_config, read_plain_lora
+from embedsmith.model.loading.weights import check_finite, name_some
+from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, ModelSection
 from embedsmith.settings.families import lora_targets
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLED_FILE = "adapter_model.bin"
-_PEFT_PREFIX = "base_model.model."
-# Starts that leave the base as it is; others (PiSSA, OLoRA, LoftQ ...) move a part of it into the adapter.
-_PLAIN_STARTS = (True, False, "gaussian")
-# Settings that say where plain low-rank updates stand and how they are scaled, or nothing about them.
-_PLAIN_SETTINGS = {
-    *("r", "lora_alpha", "use_rslora", "rank_pattern", "alpha_pattern", "lora_dropout", "init_lora_weights"),
-    *("target_modules", "exclude_modules", "layers_to_transform", "layers_pattern", "fan_in_fan_out"),
-    *("peft_type", "peft_version", "task_type", "auto_mapping", "base_model_name_or_path", "revision"),
-    *("inference_mode", "loftq_config", "megatron_core", "qalora_group_size", "ensure_weight_tying"),
-}
 
 logger = logging.getLogger(__name__)
 
@@ -85,18 +77,18 @@ def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
         advice = f"\n{conversion_advice(str(folder), is_adapter=True)}" if (folder / PICKLED_FILE).exists() else ""
         raise ModelError(f"The adapter {folder} has no {WEIGHTS_FILE}.{advice}")
     try:
-        config = PeftConfig.from_pretrained(str(folder))
         weights = load_file(folder / WEIGHTS_FILE)
-        _check_plain_lora(config, weights, folder=folder)
-        # A class of peft's for another task would look for a head; here there is none.
-        config.task_type = "FEATURE_EXTRACTION"
-        config.base_model_name_or_path = None  # else peft warns that the base lies elsewhere now
+    except (OSError, SafetensorError) as error:
+        raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: {error}\nGet or save the adapter again.") from error
+    check_finite(weights, owner=f"The weights of the adapter {folder}", advice="Get or save the adapter again.")
+    plain = read_plain_lora(folder, weights=weights, backbone=backbone)
+    config = plain.config
+    try:
         model = _quietly(get_peft_model, backbone.model, config)
-        weights = _without_head(weights, backbone=backbone)
-        _check_same_places(weights, adapter_state(model))
-        set_peft_model_state_dict(model, weights)
-    except (OSError, RuntimeError, ValueError, TypeError, KeyError, SafetensorError) as error:
+        _check_same_places(plain.weights, adapter_state(model))
+    except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"The adapter {folder} does not fit the model '{backbone.name}': {error}") from error
+    set_peft_model_state_dict(model, plain.weights)
     config.base_model_name_or_path = backbone.name
     _seed_dropout(model)
     return model
@@ -108,72 +100,33 @@ def assumed_settings(folder: Path) -> dict[str, Any]:
     Raises:
         ModelError: adapter_config.json is damaged.
     """
-    path = folder / ADAPTER_FILE
-    try:
-        base = json.loads(path.read_text(encoding="utf-8"))["base_model_name_or_path"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged: {error!r}") from error
-    defaults = ModelSection()
+    values = read_adapter_config(folder)
+    base, revision = values.get("base_model_name_or_path"), values.get("revision")
+    pooling = ModelSection().pooling
     logger.info(
         "The adapter %s was written by another tool and does not say how texts are embedded. Assumed: pooling %s, no "
-        "prompt, at most %d tokens.",
+        "prompt, at most %d tokens or what its base takes.",
         folder,
-        defaults.pooling,
-        defaults.max_length,
+        pooling,
+        DEFAULT_MAX_LENGTH,
     )
-    return {
-        "base_model": base or "",
-        "pooling": defaults.pooling,
-        "prompt": None,
-        "max_length": defaults.max_length,
-    }
-
-
-def _check_plain_lora(config: PeftConfig, weights: dict[str, torch.Tensor], *, folder: Path) -> None:
-    kind = str(getattr(config.peft_type, "value", config.peft_type))
-    if kind != "LORA":
-        raise ModelError(f"The adapter {folder} is of type {kind}.\nOnly LoRA adapters can be loaded.")
-    if config.init_lora_weights not in _PLAIN_STARTS:
-        raise ModelError(
-            f"The adapter {folder} was started with init_lora_weights {config.init_lora_weights!r}, which changes the "
-            "base model too.\nLet peft convert it to a plain LoRA (path_initial_model_for_weight_conversion)."
-        )
-    defaults = LoraConfig().to_dict()
-    others = [
-        f"{key}: {value}"
-        for key, value in config.to_dict().items()
-        if key not in _PLAIN_SETTINGS and value != defaults.get(key)
-    ]
-    others += sorted(key for key in weights if not key.endswith((".lora_A.weight", ".lora_B.weight")))
-    if others:
-        raise ModelError(
-            f"The adapter {folder} is more than a plain LoRA: {_some(others)}.\n"
-            "DoRA and its like, biases and modules that are saved whole cannot be loaded."
-        )
-
-
-def _without_head(weights: dict[str, torch.Tensor], *, backbone: Backbone) -> dict[str, torch.Tensor]:
-    """Names as the backbone has them: in the model with its LM head they have one part more, usually `model`."""
-    long, short = f"{_PEFT_PREFIX}{backbone.model.base_model_prefix}.", _PEFT_PREFIX
-    return {short + key.removeprefix(long) if key.startswith(long) else key: value for key, value in weights.items()}
+    if revision not in (None, "main"):
+        logger.warning("The adapter %s names revision %s of its base; the newest one is used.", folder, revision)
+    return {"base_model": base or "", "pooling": pooling, "prompt": None, "max_length": None}
 
 
 def _check_same_places(weights: dict[str, torch.Tensor], places: dict[str, torch.Tensor]) -> None:
     faults = []
     if unknown := sorted(weights.keys() - places.keys()):
-        faults.append(f"the model has no place for {_some(unknown)}")
+        faults.append(f"the model has no place for {name_some(unknown)}")
     if missing := sorted(places.keys() - weights.keys()):
-        faults.append(f"the file lacks {_some(missing)}")
+        faults.append(f"the file lacks {name_some(missing)}")
     for key in sorted(weights.keys() & places.keys()):
         if weights[key].shape != places[key].shape:
             faults.append(f"{key} is {tuple(weights[key].shape)}, the model takes {tuple(places[key].shape)}")
             break
     if faults:
         raise ValueError("; ".join(faults))
-
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def save_adapter(model: PeftModel, *, folder: Path) -> None:

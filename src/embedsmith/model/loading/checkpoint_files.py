@@ -4,6 +4,7 @@ import json
 import shlex
 from pathlib import Path
 
+from safetensors import safe_open
 from transformers.utils import cached_file
 
 _CONVERSION = """\
@@ -33,6 +34,27 @@ def find_file(source: str, name: str) -> Path | None:
     except (OSError, ValueError):
         return None  # no such repository; who needs it says so with more words
     return Path(found) if found else None
+
+
+def tensor_kinds(source: str) -> dict[str, str]:
+    """The tensors of a checkpoint's safetensors files and their number formats as the files say them (`F32`, `I8` ...).
+
+    Raises:
+        SafetensorError, OSError, ValueError, KeyError: the files are damaged; who loads their weights says so first.
+    """
+    single, index = find_file(source, "model.safetensors"), find_file(source, "model.safetensors.index.json")
+    if single is None and index is None:
+        return {}
+    names = (
+        {"model.safetensors"}
+        if single or not index
+        else set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+    )
+    kinds = {}
+    for name in sorted(names):
+        with safe_open(find_file(source, name), framework="pt") as file:
+            kinds.update({key: file.get_slice(key).get_dtype() for key in file.keys()})  # noqa: SIM118
+    return kinds
 
 
 def conversion_advice(source: str, *, is_adapter: bool = False) -> str:

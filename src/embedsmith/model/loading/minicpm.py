@@ -16,7 +16,7 @@ Reference: Hu et al. 2024 (arXiv 2404.06395), table of muP operations; OpenBMB's
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from transformers import GraniteConfig
@@ -44,6 +44,8 @@ _SHAPE = {
     "attention_dropout": 0.0,
 }
 _ARCHITECTURE = "MiniCPMForCausalLM"
+OTHER_VARIANT = "It is a variant of MiniCPM that cannot be loaded; choose MiniCPM-2B or MiniCPM-1B (sft, dpo)."
+"""What to do about weights that the mapping would leave out."""
 _SCALARS = {"scale_emb": 1, "scale_depth": 1, "dim_model_base": 1}
 _ROPE_THETA = 10000.0
 
@@ -81,17 +83,6 @@ def granite_config(values: Mapping[str, Any], *, name: str) -> GraniteConfig:
         attention_multiplier=(shape["hidden_size"] // shape["num_attention_heads"]) ** -0.5,
         logits_scaling=shape["hidden_size"] / scalars["dim_model_base"],
     )
-
-
-def check_all_taken(unexpected: Iterable[str], *, name: str) -> None:
-    """Raise ModelError if a checkpoint has weights that the mapping left out: it is another variant then."""
-    left = sorted(key for key in unexpected if key != "lm_head.weight" and not key.endswith("rotary_emb.inv_freq"))
-    if left:
-        raise ModelError(
-            f"The MiniCPM checkpoint '{name}' has weights that its architecture does not explain: "
-            f"{', '.join(left[:5])}{' ...' if len(left) > 5 else ''}.\n"
-            "It is a variant that cannot be loaded; choose MiniCPM-2B or MiniCPM-1B (sft, dpo)."
-        )
 
 
 def _wrong_numbers(values: Mapping[str, Any]) -> list[str]:

@@ -18,7 +18,7 @@ class EmbeddingSettings:
     """How a text becomes a vector; each field as the setting of its name in a recipe's `model` section.
 
     Attributes:
-        base_model: what the weights build on.
+        base_model: what the weights build on; empty where an adapter of another tool does not say.
         max_length: most tokens per text; None: not decided yet.
         matryoshka_dims: widths the adapter was trained for, or ().
     """
@@ -58,9 +58,9 @@ class EmbeddingSettings:
             layers = values.get("bidirectional_layers", 0)
             return cls(**{
                 **values,
-                "base_model": str(values["base_model"]),
+                "base_model": _name_of_base(values["base_model"]),
                 "pooling": Pooling(values["pooling"]),
-                "max_length": int(values["max_length"]),
+                "max_length": None if values["max_length"] is None else int(values["max_length"]),
                 "end_token": bool(values.get("end_token", True)),
                 "bidirectional_layers": layers if layers == "all" else int(layers),
                 "quantization": Quantization(values.get("quantization", Quantization.NONE)),
@@ -85,8 +85,9 @@ class EmbeddingSettings:
             if name in values:
                 values[name] = _template(values[name])
         changed = replace(self, **values)
-        # A folder by its full path, so that a run made from it loads from anywhere on this machine.
-        is_folder = Path(changed.base_model).is_dir()
+        # A folder by its full path, so that a run made from it loads from anywhere on this machine; an empty one is
+        # no folder, though to Path it is the one at work.
+        is_folder = changed.base_model.strip() and Path(changed.base_model).is_dir()
         return replace(changed, base_model=str(Path(changed.base_model).resolve())) if is_folder else changed
 
     def num_bidirectional(self, num_layers: int) -> int:
@@ -102,6 +103,12 @@ class EmbeddingSettings:
                 "Give a number up to that, or all."
             )
         return layers
+
+
+def _name_of_base(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"base_model is {value!r}, not a name")
+    return value
 
 
 def _template(value: str) -> str:

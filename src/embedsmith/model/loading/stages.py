@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 
 from embedsmith.model.loading.adapter import load_adapter
-from embedsmith.model.loading.backbone import Backbone, choose_dtype, find_adapter, find_model, load_backbone
+from embedsmith.model.loading.backbone import Backbone, find_adapter, find_model, load_backbone
+from embedsmith.model.loading.devices import choose_dtype
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.settings.config import Precision, Quantization
 from embedsmith.support.errors import ConfigError

@@ -4,7 +4,9 @@ The conversion is transformers'. It fits BPE models as Llama's and Gemma's are; 
 with SentencePiece itself on a few texts, and refused when it cuts them otherwise.
 """
 
+import logging
 from importlib.util import find_spec
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,10 @@ from tokenizers.normalizers import Prepend, Replace, Sequence
 from transformers import AutoTokenizer, LlamaTokenizer
 
 from embedsmith.model.loading.checkpoint_files import find_file
-from embedsmith.support.errors import MissingExtraError, ModelError
+from embedsmith.model.loading.weights import name_some
+from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
+
+logger = logging.getLogger(__name__)
 
 PIECES_FILE = "tokenizer.model"
 # Spaces, accents composed and not, compatibility characters, other scripts, and what no vocabulary has.
@@ -52,6 +57,54 @@ def load_tokenizer(source: str, *, config: Any) -> Any:
         tokenizer.backend_tokenizer.normalizer = Sequence([Prepend("\u2581"), Replace(" ", "\u2581")])
     _check_conversion(tokenizer, pieces, source=source)
     return tokenizer
+
+
+def check_token_ids(tokenizer: Any, *, num_rows: int, model: str) -> None:
+    """Compare a tokenizer's ids with the rows of its model's embedding table.
+
+    A control token beyond the table is no fault where no text can hold it (Gemma 3's `<image_soft_token>` in the models
+    without images); it is said.
+
+    Raises:
+        ModelError: a token of texts, or one that the tokenizer puts around them, has no row.
+    """
+    vocabulary = sorted(tokenizer.get_vocab().items(), key=itemgetter(1))
+    beyond = {token: index for token, index in vocabulary if index >= num_rows}
+    added = {index for index in tokenizer(_PROBES[0], verbose=False)["input_ids"] if index >= num_rows}
+    unused = {} if added else {token: index for token, index in beyond.items() if _is_spare(token, index, tokenizer)}
+    wrong = [f"{token!r} (id {index})" for token, index in beyond.items() if token not in unused]
+    wrong += [f"{tokenizer.convert_ids_to_tokens(index)!r} (id {index})" for index in added - set(beyond.values())]
+    if wrong:
+        raise ModelError(
+            f"The tokenizer of '{model}' does not fit its model: {name_some(wrong)} lie beyond the embedding table, "
+            f"which has {num_rows} rows (ids 0 to {num_rows - 1}).\n"
+            "Take the tokenizer that the model was saved with, or save the model after resize_token_embeddings."
+        )
+    if unused:
+        names = name_some([f"{token!r} (id {index})" for token, index in unused.items()])
+        logger.warning(
+            "The tokenizer of '%s' has control tokens beyond the embedding table of %d rows: %s. No text holds them; a "
+            "prompt must not.",
+            model,
+            num_rows,
+            names,
+        )
+
+
+def check_prompt_ids(ids: list[int], *, tokenizer: Any, num_rows: int) -> None:
+    """Raise ConfigError where a prompt's tokens `ids` hold one beyond the embedding table of so many rows."""
+    if beyond := [index for index in ids if index >= num_rows]:
+        raise ConfigError(
+            f"The prompt holds {tokenizer.convert_ids_to_tokens(beyond[0])!r} (id {beyond[0]}), which lies beyond the "
+            f"model's embedding table of {num_rows} rows.\nTake it out of the prompt."
+        )
+
+
+def _is_spare(token: str, index: int, tokenizer: Any) -> bool:
+    """Whether a token is a control token without a part to play for texts."""
+    parts = (tokenizer.bos_token, tokenizer.eos_token, tokenizer.pad_token, tokenizer.unk_token)
+    entry = tokenizer.added_tokens_decoder.get(index)
+    return bool(entry and entry.special and token not in parts)
 
 
 def _is_installed(module: str) -> bool:
