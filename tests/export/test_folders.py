@@ -114,7 +114,8 @@ def test_a_folder_that_embeds_otherwise_is_not_kept(
     model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run(model_folders["llama"], tmp_path / "run")
-    monkeypatch.setattr(folders, "_merged", lambda live, model, base_model: Embedder.load(model_folders["llama"]))
+    base = Embedder.load(model_folders["llama"], precision="fp32", fused=False)
+    monkeypatch.setattr(folders, "_merged", lambda live, model, base_model: base)
     with pytest.raises(RunError, match="does not embed as the model does"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.MERGED)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
