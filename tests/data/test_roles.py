@@ -162,13 +162,13 @@ def test_columns_that_are_not_used_are_said(tmp_path: Path, cache: Path, case: s
     for _ in range(2):  # from the file, and from what was kept of it
         remarks = [remark for remark in load_triplets([source], columns=columns).facts.remarks if "teach" not in remark]
         names = list(dict.fromkeys([*unused, *(["score"] if case != "scored pairs" else [])]))
-        assert remarks == [f"{source}: not used: {', '.join(names)} (docs/data.md says which columns are)"]
+        assert remarks == [f"{source}: columns that are not used: {', '.join(names)}"]
 
 
 def test_files_with_the_same_unused_columns_share_a_line(tmp_path: Path, cache: Path) -> None:
     sources = [_jsonl(tmp_path / f"{k}.jsonl", ROW | {"anchor": f"a{k}", "id": k}) for k in range(3)]
     [remark] = load_triplets(sources).facts.remarks
-    assert remark == f"{sources[0]} and 2 more files: not used: id (docs/data.md says which columns are)"
+    assert remark == f"{sources[0]} and 2 more files: columns that are not used: id"
 
 
 @pytest.mark.parametrize(
@@ -194,7 +194,7 @@ def test_a_role_that_is_not_named_is_found_under_its_usual_names(tmp_path: Path,
     source = _jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "p", "negative": "n", "anchor": "x"})
     table = load_triplets([source], columns={"anchor": "question", "positive": "answer"})
     assert _texts(table) == [("a", "p", "n")]
-    assert table.facts.remarks == (f"{source}: not used: anchor (docs/data.md says which columns are)",)
+    assert table.facts.remarks == (f"{source}: columns that are not used: anchor",)
 
 
 @pytest.mark.parametrize(

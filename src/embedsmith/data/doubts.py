@@ -7,11 +7,13 @@ One rule of equality for all data: `text_key`. Training says how many such rows 
 import re
 import unicodedata
 from collections.abc import Sequence
+from functools import lru_cache
 
 _PLACEHOLDERS = frozenset({"n/a", "n.a", "na", "nan", "nil", "none", "null", "undefined", "#n/a"})
 _LIST_WRITTEN_OUT = re.compile(r"""\[\s*(["']).*\1\s*,?\s*\]""", re.DOTALL)
 
 
+@lru_cache(maxsize=4096)  # a row's texts are asked for several times, and so are repeated ones
 def text_key(text: str) -> str:
     """Equal for equal texts: the same characters, however composed, the amount of white space aside."""
     squeezed = " ".join(text.split())
@@ -20,7 +22,9 @@ def text_key(text: str) -> str:
 
 def is_placeholder(text: str) -> bool:
     """Whether a text only stands for a missing one, such as `n/a`, `null` or `-`: a known word, or punctuation."""
-    word = text.strip().rstrip(".")
+    word = text_key(text).rstrip(".")
+    if word[:1].isalnum():  # as nearly every text: the quick way
+        return len(word) < 10 and word.casefold() in _PLACEHOLDERS
     return word.casefold() in _PLACEHOLDERS or all(unicodedata.category(mark)[0] in "PZ" for mark in word)
 
 
@@ -37,6 +41,6 @@ def row_doubts(anchor: str, positive: str, negatives: Sequence[str] = ()) -> lis
     texts = (anchor, positive, *negatives)
     if any(map(is_placeholder, texts)):
         found.append("a text only stands for a missing one, such as 'n/a'")
-    if any(_LIST_WRITTEN_OUT.fullmatch(text) for text in texts):
+    if any(text.lstrip().startswith("[") and _LIST_WRITTEN_OUT.fullmatch(text.strip()) for text in texts):
         found.append("a text looks like a list that was written as text")
     return found

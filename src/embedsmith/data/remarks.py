@@ -38,7 +38,7 @@ class Remarks:
                 places.setdefault(tuple(names), []).append(place)
         unused = [
             f"{found[0]}{f' and {len(found) - 1} more files' if len(found) > 1 else ''}: "
-            f"not used: {', '.join(names)} (docs/data.md says which columns are)"
+            f"columns that are not used: {', '.join(names)}"
             for names, found in places.items()
         ]
         doubts = [

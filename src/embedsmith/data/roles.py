@@ -8,6 +8,7 @@ Every other column is reported as unused.
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from embedsmith.data.columns import parse_score, text_fault
@@ -47,6 +48,11 @@ class Roles:
 
     columns: Mapping[str, tuple[str, ...]]
     unused: tuple[str, ...]
+
+    @cached_property
+    def passage_columns(self) -> tuple[str, ...]:
+        """Columns of positives and negatives."""
+        return tuple(name for role in _SEVERAL for name in self.columns.get(role, ()))
 
     @property
     def kind(self) -> str:
@@ -130,12 +136,13 @@ def read_row(row: FileRow, roles: Roles) -> tuple[TrainingRow | None, list[str]]
 
 def unused_in_passages(row: FileRow, roles: Roles) -> Iterable[str]:
     """Keys of passages that are objects (`positive_passages`) and are not used, as `COLUMN.KEY`."""
-    for role in _SEVERAL:
-        for column in roles.columns.get(role, ()):
-            values = row[column] if isinstance(row[column], list) else [row[column]]
-            for value in values:
-                if isinstance(value, dict):
-                    yield from (f"{column}.{key}" for key in value if key not in _PASSAGE_KEYS)
+    for column in roles.passage_columns:
+        values = row[column]
+        if isinstance(values, str):
+            continue
+        for value in values if isinstance(values, list) else [values]:
+            if isinstance(value, dict):
+                yield from (f"{column}.{key}" for key in value if key not in _PASSAGE_KEYS)
 
 
 def _kinds(columns: ColumnNames) -> Sequence[Sequence[str]]:

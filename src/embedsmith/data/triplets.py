@@ -169,7 +169,9 @@ def _rows_of(
     for line, values in rows:
         names = tuple(values)
         if names not in known:
-            known[names] = _check_roles(find_roles(names, columns=columns), names=names, first=first)
+            roles = _check_roles(find_roles(names, columns=columns), names=names, first=first)
+            known[names] = roles
+            remarks.add_unused(place, [] if isinstance(roles, str) else roles.unused)
         roles = known[names]
         if isinstance(roles, str):
             faults.add(place, line, roles)
@@ -181,7 +183,8 @@ def _rows_of(
         for fault in bad:
             faults.add(place, line, fault)
         if row is not None:
-            remarks.add_unused(place, [*roles.unused, *unused_in_passages(values, roles)])
+            if unused := [*unused_in_passages(values, roles)]:
+                remarks.add_unused(place, unused)
             yield line, row, roles.kind
 
 
