@@ -63,6 +63,23 @@ def test_a_pair_is_as_near_as_the_less_near_of_its_texts(tmp_path: Path, row: tu
     assert report.overlaps[0].pairs == {Match.EXACT: 0, Match.NORMALISED: 0, Match.NEAR: 0} | {kind: 1}
 
 
+def test_every_negative_is_looked_at(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "train.jsonl"
+    negatives = [["x", "y"], ["x", "The cat sat on the mat.", "y", "A dog ran through the park."], []]
+    rows = [{"query": f"a{k}", "pos": [f"p{k}"], "neg": own} for k, own in enumerate(negatives)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    table = load_triplets([str(path)])
+    report, is_shared = LeakageCheck({"set": EVALUATED}, threshold=None).run(table)
+    assert is_shared.tolist() == [False, True, False]
+    assert report.overlaps[0].texts[Match.EXACT] == 2
+    assert report.overlaps[0].pairs[Match.EXACT] == 1
+    assert write_clean(tmp_path / "clean.csv", table, is_shared=is_shared) == 2
+    assert [texts[2:] for texts in load_triplets([str(tmp_path / "clean.csv")]).rows(np.arange(2)).texts] == [
+        ("x", "y"),
+        (),
+    ]
+
+
 def test_texts_of_two_rows_are_no_pair(tmp_path: Path) -> None:
     report = _check(tmp_path, [("The cat sat on the mat.", "y"), ("A dog ran through the park.", "x")])
     assert report.verdict is Leakage.TEXTS

@@ -53,6 +53,29 @@ def test_facts_of_known_triplets(tmp_path: Path) -> None:
     assert set(facts.examples) <= set(ROWS)
 
 
+def test_facts_of_rows_with_several_negatives(tmp_path: Path) -> None:
+    rows = [
+        {"query": "a b", "pos": ["a c"], "neg": ["d e", "a b c d", "d  e"]},
+        {"query": "a b", "pos": ["a c"], "neg": ["d e"]},  # not the row above again: it has other negatives
+        {"query": "a b", "pos": ["d e"], "neg": []},  # its positive is a negative above
+        {"query": "a b", "pos": ["a c"], "neg": ["d e", "a b c d", "d e"]},  # the first row again, white space aside
+    ]
+    facts = _describe(tmp_path / "t.jsonl", list(rows))
+    assert (facts.kind, facts.num_rows, facts.negatives_per_row) == ("triplets", 4, (0, 3))
+    assert facts.counts["negatives of a row"] == "0 to 3"
+    assert (facts.num_repeated_rows, facts.num_repeated_anchors, facts.most_rows_of_an_anchor) == (1, 3, 4)
+    assert (facts.num_rows_with_equal_texts, facts.num_contradictions, facts.num_closer_negatives) == (2, 1, 2)
+    assert [(column.name, column.num_distinct) for column in facts.columns] == [
+        ("anchor", 1),
+        ("positive", 2),
+        ("negative", 2),
+    ]
+    assert sum(facts.columns[2].lengths.counts) == sum(facts.overlaps["negative"].counts) == 7
+    assert facts.overlaps["negative"].mean == pytest.approx(2 * 0.5 / 7)
+    for row in facts.labelled_examples:
+        assert [name for name, _ in row] == ["anchor", "positive", *["negative"] * (len(row) - 2)]
+
+
 def test_facts_of_scored_pairs(tmp_path: Path) -> None:
     rows = [{"sentence1": f"one {number}", "sentence2": "two", "score": number} for number in range(6)]
     facts = _describe(tmp_path / "p.jsonl", list(rows))

@@ -3,14 +3,18 @@
 import tempfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from embedsmith.data.faults import Faults
 from embedsmith.data.readers import read_rows
-from embedsmith.data.writers import write_rows
+from embedsmith.data.triplets import load_triplets
+from embedsmith.data.writers import write_rows, write_table
+from embedsmith.settings.config import TrainSource
 from embedsmith.support.errors import DataError
+from tests.tiny import write_ragged_triplets
 
 HEADER = ("anchor", "positive")
 CANNOT_HOLD = {".jsonl": "", ".csv": "\0", ".tsv": "\t\r\n\0"}
@@ -46,3 +50,20 @@ def test_numbers_and_nothing(tmp_path: Path) -> None:
         path = tmp_path / f"rows{suffix}"
         write_rows(path, header=HEADER, rows=[(0.1, None)])
         assert [list(row.values()) for _, row in read_rows(path, faults=Faults())] == [wanted]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv", ".tsv.gz"])
+@pytest.mark.parametrize("counts", [[1, 1, 1], [0, 0, 0], [0, 1, 1], [3, 0, 2], [2, 2, 2]])
+@pytest.mark.parametrize("instruction", [None, "find it"])
+def test_a_table_is_read_again_as_it_was(
+    tmp_path: Path, cache: Path, suffix: str, counts: list[int], instruction: str | None
+) -> None:
+    source = TrainSource(files=str(write_ragged_triplets(tmp_path / "t.jsonl", counts=counts)), instruction=instruction)
+    table = load_triplets([source])
+    written = tmp_path / f"written{suffix}"
+    write_table(written, table, indices=np.array([2, 0, 1]))
+    again = load_triplets([str(written)])
+    rows, expected = again.rows(np.arange(3)), table.rows(np.array([2, 0, 1]))
+    assert rows == expected
+    assert (again.kind, again.negatives_per_row) == (table.kind, table.negatives_per_row)
+    assert again.facts.remarks == ()

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Mapping
-from typing import Annotated, Optional
+from typing import Annotated, Any, Optional
 
 import typer
 from rich.console import Console
@@ -56,8 +56,11 @@ def read_overrides(arguments: list[str]) -> dict[str, str]:
     return overrides
 
 
-def read_columns(text: str | None) -> dict[str, str] | None:
-    """`--columns '{anchor: text_a}'` -> the mapping; raises ConfigError when it is none of names to names."""
+def read_columns(text: str | None, *, takes_lists: bool = False) -> dict[str, Any] | None:
+    """`--columns '{anchor: text_a}'` -> the mapping; raises ConfigError when it is none of names to names.
+
+    With `takes_lists`, a name may also stand for several: `{negative: [text_b, text_c]}`.
+    """
     if text is None:
         return None
     import yaml
@@ -68,7 +71,10 @@ def read_columns(text: str | None) -> dict[str, str] | None:
         named = parse_yaml(text)
     except yaml.YAMLError:
         named = None
-    if not isinstance(named, dict) or not all(isinstance(name, str) for name in named.values()):
+    values = list(named.values()) if isinstance(named, dict) else [None]
+    if takes_lists:
+        values = [name for value in values for name in (value if isinstance(value, list) else [value])]
+    if not all(isinstance(name, str) for name in values):
         raise ConfigError(f"--columns must be a mapping such as '{{anchor: text_a}}', it is {text!r}.")
     return named
 

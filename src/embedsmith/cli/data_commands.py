@@ -80,6 +80,10 @@ def check_command(
         list[str],
         typer.Option(help="Evaluation data: files of scored pairs, or folders of them; several behind one --against."),
     ],
+    columns: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Column names, as in '{anchor: question, negative: [wrong_a, wrong_b]}'."),
+    ] = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Look for near duplicates too.")] = True,
     threshold: Annotated[
         float, typer.Option(min=0.5, max=1.0, help="Share of common character n-grams that makes texts near.")
@@ -102,7 +106,7 @@ def check_command(
     if drop is not None:
         check_output(drop)
     console = make_console()
-    table = load_triplets(sources)
+    table = load_triplets(sources, columns=read_columns(columns, takes_lists=True))
     say_remarks(table.facts.remarks)
     with console.status("looking ..."):
         check = LeakageCheck(load_evaluation_sets(against), threshold=threshold if near else None)
@@ -125,6 +129,10 @@ def check_command(
 @data_app.command("stats")
 def stats_command(
     sources: Annotated[list[str], typer.Argument(help="Training data: files, globs, hub ids or `sample`.")],
+    columns: Annotated[
+        Optional[str],  # noqa: UP045
+        typer.Option(help="Column names, as in '{anchor: question, negative: [wrong_a, wrong_b]}'."),
+    ] = None,
     model: Annotated[
         str, typer.Option(help="Whose tokens are counted: built-in name, hub id or folder.")
     ] = "smollm2-135m",
@@ -139,7 +147,7 @@ def stats_command(
     from embedsmith.support import files
 
     console = make_console()
-    table = load_triplets(sources)
+    table = load_triplets(sources, columns=read_columns(columns, takes_lists=True))
     say_remarks(table.facts.remarks)
     with console.status("counting ..."):
         facts = describe_data(table, count_lengths=token_lengths(load_model_tokenizer(model)))

@@ -171,7 +171,7 @@ def _missing(names: Sequence[str], missing: Sequence[str], *, columns: ColumnNam
         looked_for = ", ".join(name if isinstance(name, str) else ", ".join(name) for name in named)
     return (
         f"no usable columns: it has {', '.join(names) or 'none'}; looked for {looked_for} "
-        f"(name them with data.columns, for example {{anchor: {names[0] if names else '...'}, ...}})"
+        f"(name them with data.columns, or --columns, for example {{anchor: {names[0] if names else '...'}, ...}})"
     )
 
 
