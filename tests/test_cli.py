@@ -320,3 +320,30 @@ def test_published_results_stand_under_measured_ones(
     for model, is_known in ((str(named), True), (model_folders["llama"], False)):
         assert run_command(["evaluate", model, "--data", "sts"]) == 0
         assert ("published: MiniCPM-2B" in capsys.readouterr().out) == is_known
+
+
+def test_what_is_odd_in_the_data_is_said_before_training(
+    work: list[str], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = [{"q": f"w{k} cat", "pos": [f"w{k} roof"], "bad": [f"w{k} sea", "w9"][: k % 3], "id": k} for k in range(9)]
+    rows[4]["bad"] = ["w1 sea", "w4  cat"]
+    Path("t.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    said = [
+        "t.jsonl: columns that are not used: id",
+        "1 row teaches the wrong thing: a negative equals the anchor; the first: t.jsonl, line 5",
+    ]
+    columns = "{anchor: q, negative: [bad]}"
+    model = work[work.index("--model.model") + 1]
+    commands = [
+        [*work, "--data.train", "t.jsonl", "--data.columns", columns, "--batch_size", "2"],
+        ["data", "stats", "t.jsonl", "--columns", columns, "--model", model],
+        ["data", "check", "t.jsonl", "--columns", columns, "--against", "sts/dev.tsv", "--no-near"],
+    ]
+    for command in commands:
+        caplog.clear()
+        assert run_command(command) == 0
+        assert [record.message for record in caplog.records if record.name.startswith("embedsmith.data")] == said
+    assert "9 triplets with 0 to 2 negatives each, 6 steps of 2" in capsys.readouterr().out
+    assert "on 9 triplets with 0 to 2 negatives each in 6 steps" in Path("runs/r/README.md").read_text()
+    assert run_command(["data", "stats", "t.jsonl", "--model", model]) == 2
+    assert "no usable columns: it has q, pos, bad, id" in capsys.readouterr().err
