@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from transformers import AutoModel, AutoTokenizer
+from tokenizers import Tokenizer
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from embedsmith.cli import run_command
 from embedsmith.export import folders, parity
@@ -17,8 +19,9 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import ConfigError, RunError
+from tests.made_tokenizers import KINDS, MARKS, SPECIAL, TEXT_TOKENS
 from tests.published import SAVERS
-from tests.tiny import TEXTS, save_model
+from tests.tiny import SHAPE, TEXTS, save_model
 
 LONG = " ".join(f"w{n}" for n in range(80))
 
@@ -121,11 +124,77 @@ def test_a_folder_that_embeds_otherwise_is_not_kept(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
 
 
+@pytest.mark.parametrize("to", Format)
+def test_a_tokenizer_that_cuts_otherwise_is_not_kept(
+    to: Format, model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def write_as_it_is(tokenizer: PreTrainedTokenizerFast, *, folder: Path, **_: object) -> None:
+        tokenizer.save_pretrained(folder)
+
+    for name in ("write_tokenizer", "write_closing_tokenizer"):
+        monkeypatch.setattr(folders, name, write_as_it_is)
+    monkeypatch.setattr(parity, "_ODD", ())
+    monkeypatch.setattr(parity, "_NUM_SAMPLES", 0)
+    with pytest.raises(RunError, match=r"cuts 'The manual says to stop at </s>, at <s>, at <unk>\.' otherwise"):
+        export(model_folders["llama"], folder=tmp_path / "out", to=to)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_are_characters_in_every_export(kind: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["llama"](**{**SHAPE, "vocab_size": 900, "initializer_range": 0.3})
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
+    KINDS[kind]().save_pretrained(tmp_path / "m")
+    live = Embedder.load(str(tmp_path / "m"), precision="fp32")
+    texts = [f"a cat{token}" for token in ("", *SPECIAL, *MARKS, *TEXT_TOKENS)]
+    expected = live.encode(texts)
+    assert (expected[1:] @ expected[0]).max() < 0.999
+    for to in Format:
+        assert export(str(tmp_path / "m"), folder=tmp_path / to, to=to) > 0.99999
+        np.testing.assert_allclose(
+            Embedder.load(str(tmp_path / to), precision="fp32").encode(texts), expected, atol=1e-5
+        )
+    other = SentenceTransformer(str(tmp_path / "sentence-transformers"), device="cpu")
+    np.testing.assert_allclose(other.encode(texts), expected, atol=1e-5)
+    ids = [row.tolist() for row in live.tokenizer(texts)]
+    alone = Tokenizer.from_file(str(tmp_path / "sentence-transformers" / "tokenizer.json"))
+    assert [alone.encode(text).ids for text in texts] == ids
+    merged = AutoTokenizer.from_pretrained(tmp_path / "merged")
+    assert [[*merged(text)["input_ids"], merged.eos_token_id] for text in texts] == ids
+
+
+def test_a_prompt_with_control_tokens_goes_into_a_merged_folder_alone(tmp_path: Path) -> None:
+    live = _run(str(SAVERS["gemma-2b"](tmp_path / "m")), tmp_path / "run", prompt="<start_of_turn>a {text}")
+    with pytest.raises(ConfigError, match="whose <start_of_turn> could not be told from the same in a text"):
+        export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS)
+    assert export(str(tmp_path / "run"), folder=tmp_path / "merged", to=Format.MERGED) > 0.99999
+    texts = ["a cat", "a <start_of_turn>cat"]
+    loaded = Embedder.load(str(tmp_path / "merged"), precision="fp32")
+    found, expected = (
+        [row.tolist() for row in embedder.tokenizer.tokenize(texts, prompts=embedder.prompt_of()).ids]
+        for embedder in (loaded, live)
+    )
+    assert found == expected
+    turn = loaded.backbone.tokenizer.convert_tokens_to_ids("<start_of_turn>")
+    assert [row.count(turn) for row in found] == [1, 1]
+
+
 def test_taken_folders_and_empty_adapters(model_folders: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     (tmp_path / "taken" / "file").write_text("mine")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nothing")
+    for name, fault in (
+        ("taken", "exists already"),
+        ("taken/file", "is a file"),
+        ("taken/file/below", "cannot be written: Not a directory"),
+        ("dangling", "is a link to nothing"),
+    ):
+        with pytest.raises(RunError, match=fault):
+            export(model_folders["llama"], folder=tmp_path / name, to=Format.MERGED)
     with pytest.raises(RunError, match="exists already"):
-        export(model_folders["llama"], folder=tmp_path / "taken", to=Format.MERGED)
+        export(model_folders["llama"], folder=Path(model_folders["llama"]), to=Format.MERGED)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["dangling", "file", "taken"]
     embedder = Embedder.load(model_folders["llama"], precision="fp32", max_length=40)
     embedder.add_adapter(AdapterSection())
     embedder.save(tmp_path / "run" / "adapter")
@@ -134,7 +203,37 @@ def test_taken_folders_and_empty_adapters(model_folders: dict[str, str], tmp_pat
     assert run_command(["export", str(tmp_path / "run"), str(tmp_path / "x"), "--to", "onnx"]) == 2
 
 
-def test_probe_texts_hold_long_and_odd_ones() -> None:
-    texts = parity.probe_texts()
+@pytest.mark.parametrize("name", [".", "link", "../run/out"])
+def test_folders_that_are_filled_or_made(
+    name: str, model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live = _run(model_folders["llama"], tmp_path / "run")
+    here, elsewhere = tmp_path / "here", tmp_path / "elsewhere"
+    for folder in (here, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(here)
+    if name == "link":
+        Path("link").symlink_to(elsewhere)
+    before = here.stat().st_ino
+    assert run_command(["export", "../run", name, "--to", "merged"]) == 0
+    assert here.stat().st_ino == before
+    assert (name == "link") == Path("link").is_symlink()
+    np.testing.assert_allclose(Embedder.load(name, precision="fp32").encode(TEXTS), live.encode(TEXTS), atol=1e-5)
+
+
+def test_a_filled_folder_stays_empty_when_nothing_is_kept(
+    model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _run(model_folders["llama"], tmp_path / "run")
+    monkeypatch.setattr(folders, "_merged", lambda live, model, base_model: Embedder.load(model_folders["llama"]))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RunError, match="does not embed as the model does"):
+        export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.MERGED)
+    assert not list((tmp_path / "out").iterdir())
+
+
+def test_probe_texts_hold_long_and_odd_ones_and_control_tokens(llama: Embedder) -> None:
+    texts = parity.probe_texts(llama)
+    assert any(text.endswith("</s>") for text in texts)
     assert max(len(text.split()) for text in texts) > 300
     assert any(not text.isascii() for text in texts)

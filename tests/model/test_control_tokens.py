@@ -1,12 +1,10 @@
 """Control tokens count in the prompt; spelled in a text they are characters, whatever the tokenizer is made of."""
 
-import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, models, normalizers, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from embedsmith.data.pairs import load_pairs
@@ -15,95 +13,9 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.settings.prompts import read_prompt
 from embedsmith.support.errors import ConfigError
-from tests.published import SAVERS, pieces_tokenizer
-from tests.tiny import TEXTS, WORDS, make_tokenizer
-
-SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"]
-MARKS = ["<image>", "[toxicity=0]", "</tool_call>"]  # added, and not called special
-TEXT_TOKENS = ["  ", "\n\n", "<h1>", "remdesivir"]  # added, and plain text
-CORPUS = [*TEXTS, *WORDS, *SPECIAL, *MARKS, "<|/>[]=0"] * 4
-
-
-def _fast(tokenizer: Tokenizer, *, added: list[AddedToken] | None = None) -> PreTrainedTokenizerFast:
-    tokenizer.add_special_tokens(SPECIAL)
-    tokenizer.add_tokens(added or [AddedToken(token, normalized=False) for token in [*MARKS, *TEXT_TOKENS]])
-    start = tokenizer.token_to_id("<s>")
-    tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", start)])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer, unk_token="<unk>", bos_token="<s>", eos_token="</s>", pad_token="<pad>"
-    )
-
-
-def _bytes() -> PreTrainedTokenizerFast:
-    """As GPT-2, Phi, SmolLM2, Qwen."""
-    tokenizer = Tokenizer(models.BPE())
-    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = trainers.BpeTrainer(vocab_size=420, initial_alphabet=alphabet, show_progress=False)
-    tokenizer.train_from_iterator([*TEXTS, *WORDS] * 4, trainer)
-    tokenizer.decoder = decoders.ByteLevel()
-    return _fast(tokenizer)
-
-
-def _pieces() -> PreTrainedTokenizerFast:
-    """As Llama 2, MiniCPM: SentencePiece's BPE with bytes to fall back on."""
-    return _fast(pieces_tokenizer(SPECIAL, prefix=True))
-
-
-def _pieces_without_prefix() -> PreTrainedTokenizerFast:
-    """As Gemma."""
-    return _fast(pieces_tokenizer(SPECIAL, prefix=False))
-
-
-def _merged() -> PreTrainedTokenizerFast:
-    """BPE whose merges put control tokens together out of characters."""
-    tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    trainer = trainers.BpeTrainer(vocab_size=700, special_tokens=SPECIAL, show_progress=False)
-    tokenizer.train_from_iterator(CORPUS, trainer)
-    tokenizer = Tokenizer(tokenizer.model)  # without added tokens
-    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.Metaspace(), decoders.Metaspace()
-    assert tokenizer.encode("</s>").tokens[-1].endswith("</s>")
-    return _fast(tokenizer)
-
-
-def _whole_words() -> PreTrainedTokenizerFast:
-    """As Llama 3: a word of the vocabulary is taken whole, whatever the merges say."""
-    state = json.loads(_bytes().backend_tokenizer.to_str())
-    state["model"]["ignore_merges"] = True
-    state["pre_tokenizer"] = {
-        "type": "Sequence",
-        "pretokenizers": [
-            {"type": "Split", "pattern": {"Regex": r" ?\S+"}, "behavior": "Isolated", "invert": False},
-            {"type": "ByteLevel", "add_prefix_space": False, "trim_offsets": True, "use_regex": False},
-        ],
-    }
-    for token in state["added_tokens"]:
-        state["model"]["vocab"].setdefault(token["content"], token["id"])
-    return _fast(Tokenizer.from_str(json.dumps(state)))
-
-
-def _unigram() -> PreTrainedTokenizerFast:
-    """As XGLM and LLM-jp: any piece of the vocabulary is found, those of control tokens too."""
-    letters = sorted({letter for text in CORPUS for letter in text})
-    pieces = [*((token, 0.0) for token in SPECIAL), *((f"▁{word}", -5.0) for word in WORDS)]
-    pieces += [("▁", -6.0), *((letter, -8.0) for letter in letters)]
-    tokenizer = Tokenizer(models.Unigram(pieces, unk_id=0))
-    tokenizer.normalizer = normalizers.NFKC()
-    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace()
-    tokenizer.decoder = decoders.Metaspace()
-    assert tokenizer.encode("</s>").tokens[-1] == "</s>"
-    return _fast(tokenizer)
-
-
-KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
-    "bytes": _bytes,
-    "pieces": _pieces,
-    "pieces without prefix": _pieces_without_prefix,
-    "merged": _merged,
-    "whole words": _whole_words,
-    "unigram": _unigram,
-}
+from tests.made_tokenizers import KINDS, MARKS, SPECIAL, make_bytes, make_fast
+from tests.published import SAVERS
+from tests.tiny import TEXTS, make_tokenizer
 
 
 @pytest.fixture(scope="module", params=KINDS)
@@ -198,7 +110,7 @@ def test_truncation_cuts_the_text_with_its_spelled_control_tokens(
 
 
 def test_an_echo_pools_its_second_copy() -> None:
-    tokenizer = _bytes()
+    tokenizer = make_bytes()
     tokenized = TextTokenizer(tokenizer, max_length=99, prompt="<image>{text}<|im_end|>{text}").tokenize(["a </s>"])
     words = tokenizer.convert_ids_to_tokens(tokenized.ids[0].tolist())
     assert words[tokenized.pool_from[0] - 1] == "<|im_end|>"
@@ -221,7 +133,7 @@ def test_however_a_token_is_matched(
     token = AddedToken(
         "<stop>", lstrip=lstrip, rstrip=rstrip, normalized=normalized, single_word=single_word, special=special
     )
-    fast = _fast(tokenizer, added=[token])
+    fast = make_fast(tokenizer, added=[token])
     stop = fast.convert_tokens_to_ids("<stop>")
     encoder = TextEncoder(fast)
     bare, framed = read_prompt(None), read_prompt("the <stop> cat <stop> {text}")
@@ -233,7 +145,7 @@ def test_however_a_token_is_matched(
 
 
 def test_which_added_tokens_are_control_tokens() -> None:
-    assert list(find_control_tokens(_bytes())) == [*SPECIAL, *MARKS]
+    assert list(find_control_tokens(make_bytes())) == [*SPECIAL, *MARKS]
 
 
 def test_an_unknown_word_is_not_the_unknown_token() -> None:
@@ -253,7 +165,7 @@ def test_an_embedding_sees_the_characters(name: str, tmp_path: Path) -> None:
 
 
 def test_a_prompt_whose_control_tokens_cannot_be_told_apart() -> None:
-    tokenizer = _bytes()
+    tokenizer = make_bytes()
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("[a-z]"), "")  # names of small letters vanish
     tokenizer.add_tokens([AddedToken("<Z>", normalized=True, special=True)])
     tokenize = TextTokenizer(tokenizer, max_length=99, prompt="<Z>{text}")

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 
+from embedsmith.model.control_tokens import Encoded
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.support.errors import ModelError
@@ -74,3 +75,16 @@ def test_the_built_in_model_is_sound() -> None:
     details = {finding.check: finding.detail for finding in diagnosis.findings}
     assert details["chat template"] == "there is one, not applied (10 tokens; with it 35)"
     assert "the same as the end token" in details["pad token"]
+
+
+def test_spelled_control_tokens_that_count_are_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = {finding.check: finding for finding in examine(llama).findings}["spelled control tokens"]
+    assert (seen.is_ok, seen.detail) == (True, "'</s>' in a text becomes its characters")
+    tokenizer = llama.backbone.tokenizer
+    monkeypatch.setattr(
+        llama.tokenizer.encoder,
+        "encode_plainly",
+        lambda text, prompt: Encoded(tokenizer(prompt.around(text))["input_ids"], [], prompt),
+    )
+    wrong = {finding.check: finding for finding in examine(llama).findings}["spelled control tokens"]
+    assert (wrong.is_ok, wrong.detail) == (False, "'</s>' in a text becomes a control token")

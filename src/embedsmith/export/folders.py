@@ -2,7 +2,8 @@
 
 `merged`: transformers' own form, the adapter taken into the weights in float32. `sentence-transformers`: the same, with
 a tokenizer that puts the end token itself, and that package's description of pooling, length and prompts. Both hold
-`embedding.json`, so that `Embedder.load` takes them too. The LM head is left out: an embedding has no use for it.
+`embedding.json`, so that `Embedder.load` takes them too, and take texts as characters (`plain_tokenizers.py`). The LM
+head is left out: an embedding has no use for it.
 
 Invariant: the folder appears under its name only when a set of texts, long and odd ones among them, came out of it as
 they come out of the model (`parity.py`).
@@ -11,13 +12,11 @@ they come out of the model (`parity.py`).
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
 
 import torch
-from tokenizers import processors
-from transformers import PreTrainedTokenizerFast
 
 from embedsmith.export.parity import check_merged, check_sentence_transformers
+from embedsmith.export.plain_tokenizers import write_closing_tokenizer, write_tokenizer
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import SETTINGS_FILE
 from embedsmith.model.loading.settings import EmbeddingSettings
@@ -55,20 +54,19 @@ def export(
 
     Args:
         model: built-in name, hub id, folder or run.
-        folder: must not exist, or be empty.
+        folder: must not exist, or be empty; an empty one is filled, so it may be the one where the user stands.
         to: see `Format`.
         dtype: of the weights stored, fp32 or bf16.
         base_model: where the base of a run lies, if not where it lay in training.
 
     Raises:
-        RunError: the folder is taken, or what was written does not embed as the model does.
+        RunError: the folder is taken or cannot be written, or what was written does not embed as the model does.
         ConfigError: the format cannot express a setting of the model.
         ModelError, MissingExtraError: by their names.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise RunError(f"{folder} exists already and is not empty.\nChoose another folder.")
+    _check_folder(folder)
     live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, fused=False)
-    faults = what_cannot_be_expressed(live.settings, to=to)
+    faults = [*what_cannot_be_expressed(live.settings, to=to), *_prompts_with_control_tokens(live, to=to)]
     if faults:
         raise ConfigError(
             f"Cannot be expressed in {to}: {'; '.join(faults)}.\nExport to merged, or load it with embedsmith."
@@ -77,14 +75,13 @@ def export(
     backbone = merged.backbone
     if dtype is Precision.BF16:
         backbone.model.to(torch.bfloat16)
-    folder.parent.mkdir(parents=True, exist_ok=True)
     with files.atomic_folder(folder) as temporary:
         backbone.model.save_pretrained(temporary)
         files.write_json(temporary / SETTINGS_FILE, asdict(live.settings))
         if to is Format.MERGED:
-            backbone.tokenizer.save_pretrained(temporary)
+            write_tokenizer(backbone.tokenizer, folder=temporary)
             return check_merged(temporary, live=live, dtype=dtype)
-        closing_tokenizer(backbone.tokenizer, settings=live.settings).save_pretrained(temporary)
+        write_closing_tokenizer(backbone.tokenizer, folder=temporary, settings=live.settings)
         _describe(temporary, live=live)
         return check_sentence_transformers(temporary, live=live, dtype=dtype)
 
@@ -109,6 +106,27 @@ def what_cannot_be_expressed(settings: EmbeddingSettings, *, to: Format) -> list
     return faults
 
 
+def _prompts_with_control_tokens(live: Embedder, *, to: Format) -> list[str]:
+    """sentence-transformers puts prompt and text together before it looks for control tokens."""
+    if to is Format.MERGED:
+        return []
+    prompts = {live.prompt_of(side): None for side in Side}
+    spelled = {prompt.template: live.tokenizer.encoder.control_tokens_in(prompt) for prompt in prompts}
+    return [
+        f"prompt {template!r}, whose {', '.join(tokens)} could not be told from the same in a text"
+        for template, tokens in spelled.items()
+        if tokens
+    ]
+
+
+def _check_folder(folder: Path) -> None:
+    if folder.is_symlink() and not folder.exists():
+        raise RunError(f"{folder} is a link to nothing.\nChoose another folder.")
+    files.check_output_folder(folder, option="FOLDER")
+    if folder.exists() and any(folder.iterdir()):
+        raise RunError(f"{folder} exists already and is not empty.\nChoose another folder.")
+
+
 def _merged(live: Embedder, model: str, *, base_model: str | None) -> Embedder:
     """The same with the adapter in the weights, which are the embedder's own from here on."""
     if live.adapter is None:
@@ -117,27 +135,6 @@ def _merged(live: Embedder, model: str, *, base_model: str | None) -> Embedder:
     assert other.adapter is not None
     other.adapter.merge_and_unload()
     return other
-
-
-def closing_tokenizer(tokenizer: Any, *, settings: EmbeddingSettings) -> PreTrainedTokenizerFast:
-    """A tokenizer that puts start and end tokens as embedsmith does, whatever tool loads it; no chat template."""
-    backend = type(tokenizer.backend_tokenizer).from_str(tokenizer.backend_tokenizer.to_str())
-    first = tokenizer("a")["input_ids"][0]
-    starts = [tokenizer.bos_token] if tokenizer.bos_token_id is not None and first == tokenizer.bos_token_id else []
-    ends = [tokenizer.eos_token] if settings.end_token else []
-    special = [(token, tokenizer.convert_tokens_to_ids(token)) for token in dict.fromkeys([*starts, *ends])]
-    backend.post_processor = processors.TemplateProcessing(
-        single=" ".join([*starts, "$A", *ends]), special_tokens=special
-    )
-    return PreTrainedTokenizerFast(
-        tokenizer_object=backend,
-        bos_token=tokenizer.bos_token,
-        eos_token=tokenizer.eos_token,
-        unk_token=tokenizer.unk_token,
-        pad_token=tokenizer.pad_token or tokenizer.eos_token,
-        padding_side="right",
-        model_max_length=settings.max_length,
-    )
 
 
 def _describe(folder: Path, *, live: Embedder) -> None:

@@ -45,6 +45,13 @@ def find_control_tokens(tokenizer: Any) -> dict[str, int]:
     }
 
 
+def texts_that_spell_them(tokenizer: Any) -> tuple[str, str]:
+    """Two texts to check a model with: one spells some of its control tokens, one ends with its end token."""
+    named = [tokenizer.eos_token, tokenizer.bos_token, tokenizer.unk_token, tokenizer.pad_token]
+    spelled = list(dict.fromkeys(token for token in [*named, *find_control_tokens(tokenizer)] if token))
+    return f"The manual says to stop at {', at '.join(spelled[:6])}.", f"The manual says to stop{spelled[0]}"
+
+
 class Encoded(NamedTuple):
     """One text in its prompt, as tokens.
 

@@ -1,8 +1,9 @@
 """The doctor: does this model turn text into tokens and vectors as it should?
 
 Token checks: the end token stands exactly once, at the end; truncation cuts neither it nor the prompt; no chat template
-is applied. Vector checks: one text alone, in a batch, packed among others, and through transformers' own padded forward
-gives the same vector. Each finding says what was seen and, when wrong, what to do. Cost: a few forwards of short texts.
+is applied; control tokens spelled in a text are characters. Vector checks: one text alone, in a batch, packed among
+others, and through transformers' own padded forward gives the same vector. Each finding says what was seen and, when
+wrong, what to do. Cost: a few forwards of short texts.
 """
 
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import torch
 from torch.nn.functional import normalize as unit_length
 from torch.utils.hooks import RemovableHandle
 
+from embedsmith.model.control_tokens import texts_that_spell_them
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.attention import PACKED_ATTENTION
 from embedsmith.model.tokens import TokenizedTexts
@@ -81,6 +83,7 @@ def examine(embedder: Embedder, *, text: str | None = None) -> Diagnosis:
             *(_prompt(embedder, text, side) for side in _sides(embedder)),
             _truncation(embedder),
             _chat_template(embedder, text, ids),
+            _spelled_control_tokens(embedder),
             *_vectors(embedder, text),
         ],
     )
@@ -172,6 +175,20 @@ def _chat_template(embedder: Embedder, text: str, ids: np.ndarray) -> Finding:
     wrapped = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=True, return_dict=True)
     count = len(wrapped["input_ids"])
     return Finding("chat template", True, f"there is one, not applied ({len(ids)} tokens; with it {count})")
+
+
+def _spelled_control_tokens(embedder: Embedder) -> Finding:
+    """A text that spells control tokens has no more of them than another one has."""
+    tokenizer = embedder.backbone.tokenizer
+    control_ids = set(embedder.tokenizer.encoder.control_tokens.values())
+    if tokenizer.unk_token_id != tokenizer.eos_token_id:
+        control_ids -= {tokenizer.unk_token_id}  # any word that is not in the vocabulary
+    all_ids = _tokenize(embedder, [EXAMPLE, *texts_that_spell_them(tokenizer)]).ids
+    expected, *found = [[index for index in ids.tolist() if index in control_ids] for ids in all_ids]
+    is_ok = all(one == expected for one in found)
+    detail = f"{tokenizer.eos_token!r} in a text becomes " + ("its characters" if is_ok else "a control token")
+    advice = "" if is_ok else "Report this tokenizer: a text could end itself."
+    return Finding("spelled control tokens", is_ok, detail, advice)
 
 
 def _vectors(embedder: Embedder, text: str) -> list[Finding]:

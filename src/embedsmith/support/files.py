@@ -50,21 +50,34 @@ def write_json(path: Path | str, value: Any) -> None:
 
 @contextmanager
 def atomic_folder(path: Path | str) -> Iterator[Path]:
-    """Yield an empty temporary folder that becomes `path` (replacing what was there) if the block succeeds."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp"))
+    """Yield an empty temporary folder that becomes `path` (replacing what was there) if the block succeeds.
+
+    An empty folder is filled, file by file, and stays the one it is: somebody may stand in it, or a link name it.
+    """
+    path = Path(path).absolute()
+    is_filled = path.is_dir() and not any(path.iterdir())
+    place = path if is_filled else path.parent
+    place.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=place, prefix=f".{path.name}.", suffix=".tmp"))
     try:
         temporary.chmod(0o777 & ~_umask())
         yield temporary
-        previous = path.with_name(f".{path.name}.previous.tmp")
-        shutil.rmtree(previous, ignore_errors=True)
-        if path.exists():
-            path.replace(previous)
-        temporary.replace(path)
-        shutil.rmtree(previous, ignore_errors=True)
+        if is_filled:
+            for child in sorted(temporary.iterdir()):
+                child.replace(path / child.name)
+        else:
+            _replace_folder(path, by=temporary)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace_folder(path: Path, *, by: Path) -> None:
+    previous = path.with_name(f".{path.name}.previous.tmp")
+    shutil.rmtree(previous, ignore_errors=True)
+    if path.exists():
+        path.replace(previous)
+    by.replace(path)
+    shutil.rmtree(previous, ignore_errors=True)
 
 
 def check_output(path: Path | str, *, option: str, suffix: str | None = None) -> None:
