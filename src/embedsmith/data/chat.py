@@ -7,7 +7,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
-from embedsmith.support.errors import DataError, MissingExtraError
+from embedsmith.support.errors import ConfigError, DataError, MissingExtraError
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +24,10 @@ _ADVICE = {
 @dataclass
 class ChatEndpoint:
     """An endpoint and how to ask it; safe to use from several threads.
+
+    Raises:
+        ConfigError: the address is none, or the key holds what no key does.
+        MissingExtraError: httpx2 is not installed.
 
     Attributes:
         url: for example http://localhost:8000/v1
@@ -47,7 +51,13 @@ class ChatEndpoint:
             import httpx2
         except ImportError:
             raise MissingExtraError("httpx2", extra="synthesize", needed_for="Asking a chat endpoint") from None
-        key = os.environ.get(self.api_key_env)
+        key = (os.environ.get(self.api_key_env) or "").strip()
+        if not key.isascii() or not key.isprintable():
+            raise ConfigError(
+                f"The key in {self.api_key_env} holds characters that no key has.\nPut a valid one there."
+            )
+        if not self.url.startswith(("http://", "https://")):
+            raise ConfigError(f"--endpoint is {self.url!r}.\nWrite it as in http://localhost:8000/v1")
         headers = {"Authorization": f"Bearer {key}"} if key else {}
         self._client = httpx2.Client(headers=headers, timeout=self.timeout_s)
 
@@ -70,7 +80,11 @@ class ChatEndpoint:
             pause_s = min(_LONGEST_PAUSE_S, self.pause_s * 2**attempt) * (0.5 + random.random())  # noqa: S311 (jitter)
             try:
                 response = self._client.post(f"{self.url.rstrip('/')}/chat/completions", json=body)
-            except httpx2.TransportError as error:
+            except httpx2.InvalidURL as error:
+                raise ConfigError(
+                    f"--endpoint is {self.url!r}: {error}.\nWrite it as in http://localhost:8000/v1"
+                ) from None
+            except httpx2.RequestError as error:
                 problem = f"{type(error).__name__} {error}".strip()
             else:
                 if response.status_code < 400:
@@ -92,7 +106,9 @@ class ChatEndpoint:
 def _text_of(response: Any, *, url: str) -> str:
     try:
         text = response.json()["choices"][0]["message"]["content"]
-    except (ValueError, KeyError, IndexError, TypeError):
+        if isinstance(text, list):  # in parts, of which some models put their thinking into parts of another type
+            text = "".join(str(part["text"]) for part in text if part["type"] == "text")
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
         raise DataError(
             f"The endpoint {url} does not answer as a chat endpoint does: {response.text[:200]}\nCheck --endpoint."
         ) from None
@@ -101,6 +117,6 @@ def _text_of(response: Any, *, url: str) -> str:
 
 def _retry_after_s(response: Any) -> float | None:
     try:
-        return min(_LONGEST_PAUSE_S, float(response.headers["retry-after"]))
+        return max(0.0, min(_LONGEST_PAUSE_S, float(response.headers["retry-after"])))
     except (KeyError, ValueError):
         return None

@@ -10,9 +10,9 @@ tasks.
 """
 
 import json
+import math
+import os
 import random
-import re
-import unicodedata
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -20,8 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from embedsmith.data.answers import CUT_SHORT, EMPTY, UNFINISHED_THINKING, read_tasks, read_triplet
 from embedsmith.data.chat import ChatEndpoint
 from embedsmith.data.columns import text_fault
+from embedsmith.data.normalise import normalise
 from embedsmith.data.synthesis_prompts import (
     ANSWER_KEYS,
     TASK_TYPES,
@@ -29,12 +31,21 @@ from embedsmith.data.synthesis_prompts import (
     instruction_for,
     tasks_request,
 )
+from embedsmith.data.synthetic_files import read_tasks_file, take_up, tasks_path
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, DataError
 
 _MAX_REJECTED_IN_A_ROW = 30
-_MAX_CHARACTERS = 20_000
-_FENCE = re.compile(r"^\s*```(?:json)?\s*(.*?)\s*```\s*$", re.DOTALL)
+_TOLD_BEFORE = "told before"
+_RAISE_LIMIT = "Let the endpoint give longer answers: a limit on their tokens is the usual reason."
+_ADVICE = {
+    EMPTY: _RAISE_LIMIT,
+    CUT_SHORT: _RAISE_LIMIT,
+    UNFINISHED_THINKING: f"{_RAISE_LIMIT} Or switch the model's thinking off.",
+    _TOLD_BEFORE: "Ask for more kinds with --task-types, for more --languages, or at a higher --temperature.",
+}
+_KEYS = ", ".join(ANSWER_KEYS)
+_SHOWN = 200
 
 
 @dataclass(frozen=True)
@@ -63,6 +74,10 @@ class Synthesis:
             )
         if "bitext" in self.task_types and len(set(self.languages)) < 2:
             raise ConfigError("--task-types bitext needs two --languages.\nName another one, or leave bitext away.")
+        if faults := [f"{name!r} {fault}" for name in self.languages if (fault := text_fault(name))]:
+            raise ConfigError(f"--languages: {', '.join(faults)}.\nName languages as the model knows them.")
+        if not (math.isfinite(self.temperature) and self.temperature >= 0):
+            raise ConfigError(f"--temperature is {self.temperature}; it must be a number from 0 on.")
 
 
 @dataclass(frozen=True)
@@ -97,30 +112,35 @@ def synthesize(
 
     Raises:
         ConfigError: the file was begun with other settings.
-        DataError: the endpoint fails, or too many answers in a row are unusable.
+        DataError: `out` holds what this command did not write (it is left as it is), the endpoint fails, or too many
+            answers in a row are unusable.
+        RunError: `out` cannot be written.
     """
-    rows = _take_up(out)
-    tasks = _think_up(synthesis, endpoint=endpoint, path=out.with_name(f"{out.stem}.tasks.jsonl"))
-    seen = {key for row in rows for key in _keys_of(row)}
+    begun = take_up(out)
+    rows = begun.rows
+    tasks = _think_up(synthesis, endpoint=endpoint, path=tasks_path(out))
+    seen = {normalise(row["anchor"]) for row in rows}
     first = rows[-1]["request"] + 1 if rows else 0
+    if begun.whole_bytes < begun.size_bytes:
+        os.truncate(out, begun.whole_bytes)
     rejected: Counter[str] = Counter()
     if len(rows) >= num_triplets:
         return Outcome(len(rows), 0, rejected)
-    num_requests, in_a_row = 0, 0
+    num_requests, in_a_row = 0, list[str]()
     with out.open("a", encoding="utf-8") as file:
         for number, row, answer, fault in _answers(
             synthesis, tasks, endpoint=endpoint, first=first, concurrency=concurrency, limit=max_requests
         ):
             num_requests += 1
-            if not fault and seen & _keys_of(row):
-                fault = "told before"
+            if not fault and normalise(row["anchor"]) in seen:
+                fault = _TOLD_BEFORE
             if fault:
                 rejected[fault] += 1
-                in_a_row += 1
-                _give_up_if_hopeless(in_a_row, rejected, answer)
+                in_a_row.append(fault)
+                _give_up_if_hopeless(in_a_row, answer)
                 continue
-            in_a_row = 0
-            seen |= _keys_of(row)
+            in_a_row = []
+            seen.add(normalise(row["anchor"]))
             rows.append({**row, "request": number})
             file.write(json.dumps(rows[-1], ensure_ascii=False) + "\n")
             file.flush()
@@ -155,7 +175,7 @@ def _answers(
                 return
             done, frame, asked = waiting.popleft()
             answer = asked.result()
-            texts, fault = _read_triplet(answer)
+            texts, fault = read_triplet(answer)
             yield done, {**frame, **texts}, answer, fault
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
@@ -181,7 +201,7 @@ def _request(synthesis: Synthesis, tasks: dict[str, list[str]], *, number: int) 
 def _think_up(synthesis: Synthesis, *, endpoint: ChatEndpoint, path: Path) -> dict[str, list[str]]:
     """Tasks of each kind that needs them, asked for once and kept beside the settings."""
     settings = json.loads(json.dumps(asdict(synthesis)))
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"settings": settings, "tasks": {}}
+    kept = read_tasks_file(path) if path.exists() else {"settings": settings, "tasks": {}}
     if kept["settings"] != settings:
         changed = [f"{key} was {kept['settings'].get(key)!r}, is {value!r}" for key, value in settings.items()
                    if kept["settings"].get(key) != value]  # fmt: skip
@@ -192,71 +212,27 @@ def _think_up(synthesis: Synthesis, *, endpoint: ChatEndpoint, path: Path) -> di
         if TASK_TYPES[kind].needs_tasks and kind not in kept["tasks"]:
             request = tasks_request(kind, language=" and ".join(synthesis.languages))
             answer = endpoint.ask(request, seed=synthesis.seed)
-            tasks = _parse(answer)
-            usable = isinstance(tasks, list) and [task for task in tasks if text_fault(task) is None]
-            if not usable:
-                raise DataError(f"Asked for tasks of the kind {kind}, the model answered: {answer[:200]!r}\n"
-                                "It does not give JSON lists; try a larger model.")  # fmt: skip
-            kept["tasks"][kind] = list(dict.fromkeys(usable))
+            tasks, fault = read_tasks(answer)
+            if fault:
+                raise DataError(
+                    f"Asked for tasks of the kind {kind}, the model gave none: {fault}. "
+                    f"It answered: {_shorten(answer)}\n"
+                    f"{_ADVICE.get(fault, 'A JSON list of texts was asked for.')}"
+                )
+            kept["tasks"][kind] = tasks
         files.write_json(path, kept)
     return dict(kept["tasks"])
 
 
-def _take_up(out: Path) -> list[dict[str, Any]]:
-    """Rows of a file begun earlier; a last line cut short is dropped from it."""
-    if not out.exists():
-        out.parent.mkdir(parents=True, exist_ok=True)
-        return []
-    lines = out.read_text(encoding="utf-8").splitlines(keepends=True)
-    whole = [line for line in lines if line.endswith("\n")]
-    if whole != lines:
-        files.write_text(out, "".join(whole))
-    try:
-        rows = [json.loads(line) for line in whole]
-        assert all(isinstance(row["request"], int) and row.keys() >= set(ANSWER_KEYS) for row in rows)
-    except (ValueError, KeyError, TypeError, AssertionError):
-        raise DataError(f"{out} was not written by this command.\nChoose another --out.") from None
-    return rows
-
-
-def _read_triplet(answer: str) -> tuple[dict[str, str], str]:
-    """The texts of an answer, and what is wrong with them ("" if nothing)."""
-    value = _parse(answer)
-    if not isinstance(value, dict):
-        return {}, "no JSON object"
-    texts = {key: value.get(key) for key in ANSWER_KEYS}
-    for key, text in texts.items():
-        if fault := text_fault(text):
-            return {}, f"{key} {fault.split(',')[0]}"
-        if len(str(text)) > _MAX_CHARACTERS:
-            return {}, f"{key} too long"
-    sound = {key: str(text).strip() for key, text in texts.items()}
-    if len({_normalize(text) for text in sound.values()}) < len(sound):
-        return {}, "two texts alike"
-    return sound, ""
-
-
-def _parse(answer: str) -> Any:
-    fenced = _FENCE.match(answer)
-    try:
-        return json.loads(fenced.group(1) if fenced else answer)
-    except ValueError:
-        return None
-
-
-def _give_up_if_hopeless(in_a_row: int, rejected: Counter[str], answer: str) -> None:
-    if in_a_row >= _MAX_REJECTED_IN_A_ROW:
-        reason, _ = rejected.most_common(1)[0]
+def _give_up_if_hopeless(faults: Sequence[str], answer: str) -> None:
+    if len(faults) >= _MAX_REJECTED_IN_A_ROW:
+        counted = Counter(faults).most_common()
         raise DataError(
-            f"{in_a_row} answers in a row were unusable, most of them: {reason}. The last one: {answer[:200]!r}\n"
-            "Try a larger model or another --temperature. What was written stays."
+            f"{len(faults)} answers in a row were unusable, most of them: "
+            f"{', '.join(f'{fault} ({count})' for fault, count in counted)}. The last one: {_shorten(answer)}\n"
+            f"{_ADVICE.get(counted[0][0], f'A JSON object with {_KEYS} was asked for.')} What was written stays."
         )
 
 
-def _keys_of(row: dict[str, Any]) -> set[Sequence[str]]:
-    """What makes a triplet the same as another."""
-    return {_normalize(row["anchor"])}
-
-
-def _normalize(text: str) -> str:
-    return " ".join(unicodedata.normalize("NFKC", text).casefold().split())
+def _shorten(answer: str) -> str:
+    return repr(answer) if len(answer) <= 2 * _SHOWN else f"{answer[:_SHOWN]!r} ... {answer[-_SHOWN:]!r}"
