@@ -76,7 +76,7 @@ def _synthesis(**changes: object) -> Synthesis:
 
 
 def _run(server: Server, out: Path, *, num_triplets: int = 12, **changes: object) -> Outcome:
-    endpoint = ChatEndpoint(server.url, "m", "NO_SUCH_KEY", timeout_s=2, pause_s=0.01)
+    endpoint = ChatEndpoint(server.url, "m", "NO_SUCH_KEY", timeout_s=60, pause_s=0.01)
     settings = {"concurrency": 3, **changes}
     return synthesize(_synthesis(), endpoint=endpoint, out=out, num_triplets=num_triplets, **settings)
 
@@ -278,7 +278,7 @@ def test_other_settings_leave_a_line_cut_short_alone(server: Server, tmp_path: P
     _run(server, out, num_triplets=2)
     out.write_bytes(out.read_bytes() + b'{"instruction": "cut')
     before = out.read_bytes()
-    endpoint = ChatEndpoint(server.url, "m", timeout_s=2, pause_s=0.01)
+    endpoint = ChatEndpoint(server.url, "m", timeout_s=60, pause_s=0.01)
     with pytest.raises(ConfigError, match="seed was 3, is 4"):
         synthesize(_synthesis(seed=4), endpoint=endpoint, out=out, num_triplets=3)
     assert out.read_bytes() == before
