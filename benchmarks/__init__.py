@@ -3,7 +3,8 @@
 python -m benchmarks [--triplets FILE ...] [--sts FILE] [--parts step encode ...]
 
 __main__.py    the command line
-parts.py       what is compared: training step, GradCache, encoding, growth, families, start
+plans.py       what is compared: training step, GradCache, encoding, growth, families, start; scale.py how large
+runner.py      plans -> rows: variants in groups that fit the memory
 variants.py    who is compared: a table
 texts.py       real texts -> batches, long texts, sentences
 models.py      model folders: plain tokenizer, random weights of other families
@@ -14,4 +15,8 @@ machine.py     what the machine can do: matrix peak, memory bandwidth
 rows.py        medians, spreads, ratios; docs/performance.json
 render.py      performance.json -> docs/performance.md; tables.py and plots.py
 peers/         trainers with an environment of their own
+
+Commands of their own: training_step.py (seconds and memory of a step on triplets of your own), products.py (what a
+block's parts can be made of), int8.py (what integer products would cost in quality), scoring.py (intervals and the
+comparison of two models).
 """

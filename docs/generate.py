@@ -68,17 +68,28 @@ def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
         yield from _walk(f"{name} {inner_name}", inner)
 
 
+def takes_settings(command: Any) -> bool:
+    """Whether any setting of a recipe is an option of a command."""
+    return bool(command.context_settings.get("allow_extra_args"))
+
+
 def _help(name: str, command: Any) -> str:
-    """A group's commands, or a command's usage, purpose, arguments and options."""
-    if hasattr(command, "commands"):
-        inner_rows = [
-            (f"[`{name} {inner}`](#{name.replace(' ', '-')}-{inner})", _purpose(one).rstrip("."))
-            for inner, one in command.commands.items()
-        ]
-        return f"{_purpose(command)}\n\n{_table(('command', 'what it does'), inner_rows)}"
+    return _group_help(name, command) if hasattr(command, "commands") else _command_help(name, command)
+
+
+def _group_help(name: str, group: Any) -> str:
+    rows = [
+        (f"[`{name} {inner}`](#{name.replace(' ', '-')}-{inner})", _purpose(command).rstrip("."))
+        for inner, command in group.commands.items()
+    ]
+    return f"{_purpose(group)}\n\n{_table(('command', 'what it does'), rows)}"
+
+
+def _command_help(name: str, command: Any) -> str:
+    """Usage, purpose, arguments and options."""
     parameters = [_describe_parameter(parameter) for parameter in command.params]
     arguments = [shown for shown, _, _ in parameters if not shown.startswith("--")]
-    usage = " ".join([name, *arguments, "[OPTIONS]", *(["[SETTINGS]"] if command.epilog else [])])
+    usage = " ".join([name, *arguments, "[OPTIONS]", *(["[SETTINGS]"] if takes_settings(command) else [])])
     rows = [(_code(shown), default, meaning) for shown, default, meaning in parameters]
     parts = [_code(usage), _purpose(command), _table(("argument or option", "default", "meaning"), rows)]
     return "\n\n".join([*parts, *([_escape(command.epilog)] if command.epilog else [])])
@@ -111,18 +122,17 @@ def _describe_parameter(parameter: Any) -> tuple[str, str, str]:
 
 def _settings() -> str:
     """Every setting of a recipe: a table for each section."""
-    rows = [(key, default if default == "(required)" else _code(default), text) for key, default, text in _described()]
-    parts = [_table(("setting", "default", "meaning"), [(_code(k), d, t) for k, d, t in rows if "." not in k])]
-    for name, field in config.RunConfig.model_fields.items():
-        section = field.annotation
-        if isinstance(section, type) and issubclass(section, config.Section):
-            own = [(_code(key), default, text) for key, default, text in rows if key.startswith(f"{name}.")]
-            parts += [f"## {name}", _escape(_first_paragraph(section)), _table(("setting", "default", "meaning"), own)]
+    rows: dict[str, list[tuple[str, str, str]]] = {}
+    for key, default, meaning in describe_settings():
+        row = (_code(key), default if default == "(required)" else _code(default), _escape(meaning))
+        rows.setdefault(key.rpartition(".")[0], []).append(row)
+    parts = []
+    for section, own in rows.items():
+        if section:
+            kind = config.RunConfig.model_fields[section].annotation
+            parts += [f"## {section}", _escape(_first_paragraph(kind))]
+        parts.append(_table(("setting", "default", "meaning"), own))
     return "\n\n".join(parts)
-
-
-def _described() -> list[tuple[str, str, str]]:
-    return [(key, default, _escape(meaning)) for key, default, meaning in describe_settings()]
 
 
 def _choices() -> str:
@@ -193,7 +203,7 @@ def _escape(text: str) -> str:
     return "".join(part if part.startswith("`") else re.sub(r"([<*\[\]])", r"\\\1", part) for part in parts)
 
 
-def _first_paragraph(section: type) -> str:
+def _first_paragraph(section: object) -> str:
     return " ".join((inspect.getdoc(section) or "").split("\n\n")[0].split())
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-from docs.generate import commands
+from docs.generate import commands, takes_settings
 from embedsmith.cli import _spread_lists, app
 from embedsmith.cli.app import read_overrides
 from embedsmith.settings.recipe import known_keys, load_config
@@ -97,8 +97,8 @@ def _check_arguments(arguments: list[str]) -> None:
         name, command, rest = command.resolve_command(context, rest)
         if not rest:
             return  # the command's name alone, in a sentence
-        context = command.make_context(name, list(rest), parent=context, resilient_parsing=False)
-    if command.epilog:
+        context = command.make_context(name, list(rest), parent=context)
+    if takes_settings(command):
         _check_settings(context.params.get("config"), read_overrides(context.args))
 
 
@@ -136,10 +136,9 @@ def _check_module(module: str, arguments: list[str]) -> None:
 
 def shrink(words: list[str]) -> list[str]:
     """The arguments of `embedsmith` for seconds of work: `SMALL` and few seeds, prompts, draws replace the page's."""
-    command, rest = words[1], words[1:]
-    takes_settings = command in ("train", "plan", "sweep") and not {"--resume", "--settings"} & {*words}
-    small = [part for key, value in SMALL.items() for part in (f"--{key}", value)] if takes_settings else []
-    small += _SMALL_OPTIONS.get(command, [])
+    rest, small = words[1:], list(_SMALL_OPTIONS.get(words[1], []))
+    if takes_settings(commands()[f"embedsmith {words[1]}"]) and not {"--resume", "--settings"} & {*words}:
+        small += [part for key, value in SMALL.items() for part in (f"--{key}", value)]
     replaced = {option.split(".")[-1].removeprefix("--") for option in small if option.startswith("--")}
     kept: list[str] = []
     while rest:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import benchmarks
+import embedsmith
 from docs.generate import commands
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
@@ -147,6 +149,13 @@ def _listed(listing: str, *, suffix: str) -> set[str]:
             "".join(open_folders[: level - 1]) + one for one in re.findall(rf"\b{suffix}", line) if "/" not in one
         }
     return found
+
+
+def test_docstrings_that_list_files_list_all_of_them() -> None:
+    package = re.findall(r"^    (\w+)/ ", embedsmith.__doc__ or "", re.MULTILINE)
+    assert sorted(package) == sorted(path.parent.name for path in SOURCE.glob("*/__init__.py"))
+    listed = set(re.findall(r"\b\w+\.py\b", benchmarks.__doc__ or ""))
+    assert listed == {path.name for path in (ROOT / "benchmarks").glob("*.py")} - {"__init__.py"}
 
 
 def test_every_extra_is_explained() -> None:
