@@ -1,6 +1,7 @@
 """Sweeps: cells checked together, killed == uninterrupted, shared runs, failures recorded."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -145,6 +146,27 @@ def test_a_run_that_fails_is_told_and_the_others_go_on(work: Path, capsys: pytes
     assert points[1]["scores"][0] is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "told"), [("t.tsv", "the training data"), ("dev.tsv", "the development set"), ("base", "the base model")]
+)
+def test_a_sweep_whose_files_have_changed_is_refused(
+    name: str, told: str, work: Path, model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folders["llama"], "base")
+    command = ["sweep", "--config", "recipe.yaml", "--model.model", "base", "--output_dir", "s", "--grid"]
+    assert run_command([*command, "learning_rate=0.01"]) == 0
+    before = Path("s/sweep.json").read_bytes()
+    path = Path(name) if name != "base" else Path("base/tokenizer_config.json")
+    kept = path.read_text()
+    path.write_text(kept.replace("w1 ", "w9 ", 1) if name != "base" else kept + " ")
+    assert run_command([*command, "learning_rate=0.01,0.02"]) == 2
+    assert f"-seed7-{next(Path('s/runs').glob('*-seed7-*')).name[-8:]}: {told}" in capsys.readouterr().err
+    assert len(list(Path("s/runs").glob("*-seed7-*"))) == 1  # nothing was begun
+    assert Path("s/sweep.json").read_bytes() == before
+    path.write_text(kept)
+    assert run_command([*command, "learning_rate=0.01,0.02"]) == 0
+
+
 def test_two_sweeps_at_once_are_refused(work: Path) -> None:
     sweep = _sweep()
     Path("s/runs").mkdir(parents=True)
@@ -217,7 +239,7 @@ def test_texts_of_a_sweep_s_file_are_texts(work: Path) -> None:
     assert sweep.axes["model.instruction"] == ["yes", "2026-11-25", None]
     assert [cell.configs[0].model.instruction for cell in make_cells(sweep)[:3]] == ["yes", "2026-11-25", None]
     Path("twice.yaml").write_text("output_dir: a\noutput_dir: b\n")
-    with pytest.raises(ConfigError, match="'output_dir' stands there twice, line 2"):
+    with pytest.raises(ConfigError, match="'output_dir' stands there twice, on line 1 and line 2"):
         read_sweep(Path("twice.yaml"), overrides={})
 
 

@@ -1,5 +1,6 @@
 """TripletTable: training rows in memory-mapped columns, and Triplets: some of them as lists."""
 
+import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -146,6 +147,17 @@ class TripletTable:
 
     def __len__(self) -> int:
         return len(self._drawn)
+
+    @property
+    def fingerprint(self) -> str:
+        """Equal for equal rows in equal order, whatever files they are from."""
+        digest = hashlib.sha256(self._drawn.tobytes())
+        for name in sorted({*self._table.column_names} - {ORIGIN, LINE}):
+            digest.update(name.encode())
+            for chunk in self._table.column(name).chunks:
+                for buffer in chunk.buffers():
+                    digest.update(b"" if buffer is None else buffer)
+        return digest.hexdigest()[:32]
 
     @cached_property
     def text_ids(self) -> TextIds:

@@ -28,6 +28,7 @@ from embedsmith.settings.config import Int, Place, RunConfig, Section
 from embedsmith.settings.recipe import by_full_key, is_setting, load_config, parse_config, read_yaml_file
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError, list_faults
+from embedsmith.verbs.inputs import check_unchanged, load_inputs
 from embedsmith.verbs.train import DEV_TASK, resume_run, train
 
 log = logging.getLogger(__name__)
@@ -161,12 +162,13 @@ def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, console: Console) ->
     A run that fails is recorded and the next one starts; to try it again, remove its folder.
 
     Raises:
-        RunError: another sweep works in this folder.
+        RunError: another sweep works in this folder, or runs in it were made from data or models that have changed.
         DataError, ModelError, MissingExtraError: from a run's preparation; they concern all runs alike.
     """
     folder = sweep.runs_folder
     with _only_one(folder):
         distinct = {_identity(config): config for cell in cells for config in cell.configs}
+        _check_unchanged(folder, distinct)
         for index, (identity, config) in enumerate(distinct.items(), start=1):
             run = _find_run(folder, identity) or folder / _name(cells, identity)
             if (run / RESULT_FILE).exists():
@@ -174,6 +176,26 @@ def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, console: Console) ->
             console.print(f"run {index} of {len(distinct)}: {run.name}", markup=False, highlight=False)
             _run(run, config, console=console)
             report_sweep(sweep, cells)
+
+
+def _check_unchanged(folder: Path, distinct: Mapping[str, RunConfig]) -> None:
+    """Runs that are there, finished or stopped, must have been made from what lies there now."""
+    known: dict[str, dict[str, Any]] = {}
+    faults = []
+    for identity, config in distinct.items():
+        run = _find_run(folder, identity)
+        if run is None or not ((run / RESULT_FILE).exists() or _can_resume(run)):
+            continue
+        sources = repr((config.data, config.evaluation, config.model.model, config.teacher.teacher))
+        known[sources] = known.get(sources) or load_inputs(config)
+        try:
+            check_unchanged(run, {**known[sources], "settings": {}})  # those are the same, by the run's name
+        except RunError as error:
+            faults += [f"{run.name}: {line.strip()}" for line in str(error).splitlines()[1:-1]]
+    if faults:
+        advice = "Put back what was there, or remove these runs, or sweep into another folder."
+        headline = "There are runs of this sweep that were made from something else. Since then have changed:"
+        raise RunError(list_faults(headline, faults, advice=advice))
 
 
 def report_sweep(sweep: SweepConfig, cells: Sequence[Cell]) -> list[SweepPoint]:
@@ -195,7 +217,7 @@ def report_sweep(sweep: SweepConfig, cells: Sequence[Cell]) -> list[SweepPoint]:
 
 def _run(run: Path, config: RunConfig, *, console: Console) -> None:
     config = config.model_copy(update={"output_dir": str(run)})
-    can_resume = any((run / "checkpoints").glob("step-*"))
+    can_resume = _can_resume(run)
     if run.exists() and not can_resume:
         shutil.rmtree(run)
     try:
@@ -208,6 +230,10 @@ def _run(run: Path, config: RunConfig, *, console: Console) -> None:
         record = {"dev": dev.to_json() if dev else None, "num_tokens": done.outcome.num_tokens}
     run.mkdir(parents=True, exist_ok=True)
     files.write_json(run / RESULT_FILE, record)
+
+
+def _can_resume(run: Path) -> bool:
+    return any((run / "checkpoints").glob("step-*"))
 
 
 def _point(folder: Path, cell: Cell) -> SweepPoint:

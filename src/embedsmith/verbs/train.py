@@ -19,6 +19,7 @@ from embedsmith.support.display import TrainingDisplay
 from embedsmith.support.errors import ModelError, RunError
 from embedsmith.training.loop import Outcome, train_adapter
 from embedsmith.verbs.card import write_card
+from embedsmith.verbs.inputs import check_unchanged, describe_inputs, describe_machine, write_inputs
 from embedsmith.verbs.prepare import is_first_process, prepare_run
 from embedsmith.verbs.run_folder import CONFIG_FILE, write_outcome
 
@@ -56,7 +57,8 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         console: where progress goes; None: nowhere.
 
     Raises:
-        RunError: the folder exists (or, to resume, does not), or the loss is not finite.
+        RunError: the folder exists (or, to resume, does not, or data, models or settings have changed), or the loss is
+            not finite.
         DataError, ModelError, ConfigError, MissingExtraError: by their names.
     """
     console = console or Console(quiet=True)
@@ -73,6 +75,10 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         highlight=False,
     )
 
+    inputs, machine = describe_inputs(config, triplets=triplets, dev=dev), describe_machine(embedder)
+    if resume:
+        check_unchanged(folder, inputs, machine=machine)
+
     def evaluate_dev() -> TaskResult:
         assert dev is not None
         try:
@@ -84,6 +90,8 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     with _run_folder(folder):
         if accelerator.is_main_process:
             files.write_text(folder / CONFIG_FILE, config.to_yaml())
+            if not resume:
+                write_inputs(folder, inputs, machine=machine)
         if config.training.report_to:
             accelerator.init_trackers("embedsmith")
         with TrainingDisplay(console, max_steps=run.schedule.max_steps) as display:
@@ -138,7 +146,7 @@ def _run_folder(folder: Path) -> Iterator[None]:
         yield
     except BaseException:
         kept = any((folder / name).exists() for name in ("adapter", "model"))
-        if not kept and not any((folder / "checkpoints").glob("*")):
+        if not kept and not any((folder / "checkpoints").glob("step-*")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
 
