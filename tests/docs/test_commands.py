@@ -66,6 +66,8 @@ def test_what_a_page_shows_works(
         for command in commands_of(span):
             _check(command.words, where=f"{page}:{command.line}")
             if not command.not_run:
+                advice = f"{page}:{command.line}: say in front of the block why this is not run: <!-- not run: ... -->"
+                assert command.words[0] == "embedsmith", advice
                 assert run_command(shrink(command.words)) == 0, f"{page}:{command.line}: {capsys.readouterr().err}"
 
 
