@@ -113,7 +113,7 @@ def test_the_same_command_gives_the_same_adapter(work: list[str]) -> None:
         (["--config", "nowhere.yaml"], "no configuration file nowhere.yaml"),
         (["--model.model", "who/nobody"], "There is no model 'who/nobody'"),
         (["--batch_size", "41"], "only 40 rows without a common text"),
-        (["--target_modules", "[w_pack]"], "the model has no layer w_pack"),
+        (["--target_modules", "[w_pack]"], "w_pack: the model has no such layer"),
         (["--prompt", "'no field'"], "model.prompt: must hold {text} once"),
         (["--seed"], "--seed has no value"),
         (["stray"], "'stray' stands where a setting was expected"),

@@ -96,7 +96,7 @@ def test_faulty_settings(model_folders: dict[str, str]) -> None:
         Embedder.load(folder, pooling="cls")
     with pytest.raises(ConfigError, match=r"max_length is 500, but .* takes 128"):
         Embedder.load(folder, max_length=500)
-    with pytest.raises(ConfigError, match=r"has no layer w_pack[\s\S]*q_proj"):
+    with pytest.raises(ConfigError, match=r"w_pack: the model has no such layer[\s\S]*q_proj"):
         Embedder.load(folder, max_length=64).add_adapter(AdapterSection(target_modules=["w_pack"]))
 
 

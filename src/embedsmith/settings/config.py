@@ -200,7 +200,7 @@ class AdapterSection(Section):
     lora_dropout: Float = Field(default=0.1, ge=0, lt=1)
     """Share of the adapter's inputs set to zero while training."""
     target_modules: Names | None = Field(default=None, min_length=1)
-    """Names of the linear layers to adapt; none: query and value projections of the family."""
+    """Names of the linear layers to adapt, or all-linear; none: query and value projections of the family."""
     init_lora_weights: Literal["gaussian", "kaiming"] = "gaussian"
     """Start of LoRA's A matrices; B starts at zero."""
 

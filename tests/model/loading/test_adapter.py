@@ -21,7 +21,7 @@ from tests.hub import Trap, put_in_hub_cache
 from tests.model.loading.minicpm_reference import minicpm_states
 from tests.published import MINICPM, SAVERS, minicpm_weights
 from tests.published_adapter import save_adapter_folder
-from tests.tiny import TEXTS
+from tests.tiny import TEXTS, save_model
 
 
 def reference_embeddings(name: str, base: Path, adapter: Path, token_lists: list[np.ndarray]) -> torch.Tensor:
@@ -280,3 +280,59 @@ def test_training_on_top_of_an_adapter_is_refused(adapter: Path) -> None:
     embedder = Embedder.load(str(adapter), precision="fp32")
     with pytest.raises(AssertionError, match="there is an adapter already"):
         embedder.add_adapter(AdapterSection())
+
+
+@pytest.mark.parametrize(
+    ("family", "targets", "leaves"),
+    [
+        ("llama", ["layers.0.self_attn.q_proj", "1.mlp.up_proj"], {"q_proj", "up_proj"}),
+        ("llama", ["all-linear"], {"q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"}),
+        ("phi", ["all-linear"], {"q_proj", "k_proj", "v_proj", "dense", "fc1", "fc2"}),
+        ("gpt2", None, {"c_attn"}),
+        ("gpt2", ["all-linear"], {"c_attn", "c_proj", "c_fc"}),
+    ],
+)
+def test_what_is_adapted_can_be_loaded_again(
+    tmp_path: Path, family: str, targets: list[str] | None, leaves: set[str]
+) -> None:
+    base = save_model(family, tmp_path / "base")
+    embedder = Embedder.load(str(base), precision="fp32")
+    embedder.add_adapter(AdapterSection(target_modules=targets))
+    trained = {name for name, weight in embedder.adapter.named_parameters() if weight.requires_grad}
+    assert {name.split(".lora_")[0].rsplit(".", 1)[-1] for name in trained} == leaves
+    torch.manual_seed(2)
+    for name, weight in embedder.adapter.named_parameters():
+        if name in trained:
+            weight.data = torch.randn_like(weight) * 0.1
+    embedder.save(tmp_path / "adapter")
+    again = Embedder.load(str(tmp_path / "adapter"), precision="fp32")
+    np.testing.assert_array_equal(again.encode(TEXTS), embedder.encode(TEXTS))
+
+
+@pytest.mark.parametrize(
+    ("targets", "fault"),
+    [
+        (["q_proj", "embed_tokens"], "embed_tokens: embed_tokens is no linear layer but Embedding"),
+        (["q_proj", "norm"], "norm: norm is no linear layer but LlamaRMSNorm"),
+        (["q_proj", "mlp"], r"mlp: layers\.0\.mlp is no linear layer but LlamaMLP"),
+        (["q_proj", "lm_head"], "lm_head: the model has no such layer"),
+        (["q_proj", "q_porj"], "q_porj: the model has no such layer"),
+        (["q_proj", "all-linear"], "all-linear: the model has no such layer"),
+        (["model.layers.0.self_attn.q_proj"], r"model\.layers\.0\.self_attn\.q_proj: the model has no such layer"),
+        (["self_attn.up_proj"], r"self_attn\.up_proj: the model has no such layer"),
+        ([r".*\.q_proj"], "the model has no such layer"),
+        ([""], ": the model has no such layer"),
+    ],
+)
+def test_what_cannot_be_adapted(llama: Embedder, targets: list[str], fault: str) -> None:
+    listed = "down_proj, gate_proj, k_proj, o_proj, q_proj, up_proj, v_proj"
+    with pytest.raises(ConfigError, match=rf"{fault}\n.* are: {listed}\.\n"):
+        llama.add_adapter(AdapterSection(target_modules=targets))
+    assert llama.adapter is None
+
+
+@pytest.mark.parametrize(("given", "written"), [(32, b"32"), (32.0, b"32"), (0.5, b"0.5")])
+def test_numbers_are_written_as_they_are_read(llama: Embedder, tmp_path: Path, given: float, written: bytes) -> None:
+    llama.add_adapter(AdapterSection(lora_alpha=given))
+    llama.save(tmp_path / "adapter")
+    assert b'"lora_alpha": %s,' % written in (tmp_path / "adapter" / "adapter_config.json").read_bytes()

@@ -7,7 +7,7 @@ dropout stays off while training; only the adapter's is switched.
 import json
 import logging
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from peft import LoraConfig, PeftModel, get_peft_model, get_peft_model_state_dic
 from peft.tuners.lora import LoraLayer
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
+from transformers.pytorch_utils import Conv1D
 
 from embedsmith.model.layers.dropout import AdapterDropout
 from embedsmith.model.loading.backbone import Backbone
@@ -25,7 +26,7 @@ from embedsmith.model.loading.weights import check_finite, name_some
 from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, ModelSection
 from embedsmith.settings.families import lora_targets
 from embedsmith.support import files
-from embedsmith.support.errors import ConfigError, ModelError
+from embedsmith.support.errors import ConfigError, ModelError, list_faults
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLED_FILE = "adapter_model.bin"
@@ -37,33 +38,55 @@ def add_adapter(backbone: Backbone, *, settings: AdapterSection) -> PeftModel:
     """Put a fresh LoRA adapter on the backbone; the random start comes from torch's global generator.
 
     Raises:
-        ConfigError: the family's targets are unknown, or the named ones do not exist in this model.
+        ConfigError: the family's targets are unknown, or a named one is no linear layer of this model.
     """
-    targets = settings.target_modules or list(lora_targets(backbone.model.config.model_type))
+    targets = _find_targets(
+        backbone, names=settings.target_modules or list(lora_targets(backbone.model.config.model_type))
+    )
+    alpha = settings.lora_alpha
     config = LoraConfig(
         task_type="FEATURE_EXTRACTION",
         r=settings.lora_r,
-        lora_alpha=settings.lora_alpha,
+        # As JSON writes it, whether a recipe says 32 or 32.0.
+        lora_alpha=int(alpha) if alpha == int(alpha) else alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=targets,
+        fan_in_fan_out=any(isinstance(module, Conv1D) for module in backbone.model.modules()),
         init_lora_weights="gaussian" if settings.init_lora_weights == "gaussian" else True,
     )
-    leaves = {
-        name.split(".")[-1]
-        for name, module in backbone.model.named_modules()
-        if not any(module.children()) and getattr(module, "weight", torch.empty(0)).dim() == 2
-    }
-    missing = [target for target in targets if target.split(".")[-1] not in leaves]
-    if missing:
-        raise ConfigError(
-            f"adapter.target_modules: the model has no layer {', '.join(missing)}.\n"
-            f"Its linear layers are: {', '.join(sorted(leaves))}."
-        )
     model = _quietly(get_peft_model, backbone.model, config)
     # peft stores its own idea of the base's name; the user's is the one that can be loaded again.
     model.peft_config["default"].base_model_name_or_path = backbone.name
     _seed_dropout(model)
     return model
+
+
+def _find_targets(backbone: Backbone, *, names: Sequence[str]) -> list[str]:
+    """The names of layers to adapt, each of which means linear layers and nothing else.
+
+    `all-linear` means all of them. Another layer's update could be trained, but not be loaded again.
+    """
+    modules = {name: module for name, module in backbone.model.named_modules() if name}
+    linear = {name for name, module in modules.items() if _is_linear(module)}
+    layers = sorted({name.rsplit(".", 1)[-1] for name in linear})
+    if list(names) == ["all-linear"]:
+        return layers
+    faults = []
+    for target in names:
+        matched = {name for name in modules if name == target or name.endswith(f".{target}")}
+        if not matched:
+            faults.append(f"{target}: the model has no such layer")
+        elif others := sorted(matched - linear):
+            faults.append(f"{target}: {others[0]} is no linear layer but {type(modules[others[0]]).__name__}")
+    if faults:
+        advice = f"The linear layers of '{backbone.name}' are: {', '.join(layers)}.\nName some of them, or all-linear."
+        raise ConfigError(list_faults("adapter.target_modules holds what cannot be adapted:", faults, advice=advice))
+    return sorted(set(names))
+
+
+def _is_linear(module: torch.nn.Module) -> bool:
+    """Whether it is a linear layer as peft knows them: torch's, GPT-2's, or bitsandbytes' quantised ones."""
+    return isinstance(module, torch.nn.Linear | Conv1D)
 
 
 def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
