@@ -1,14 +1,18 @@
 """The doctor passes sound models and names what is wrong with others."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
+from embedsmith.cli import run_command
 from embedsmith.model.control_tokens import Encoded
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.support.errors import ModelError
-from tests.tiny import FAMILIES
+from tests.tiny import FAMILIES, save_model
 
 
 def _wrong(diagnosis: Diagnosis) -> dict[str, str]:
@@ -60,6 +64,31 @@ def test_a_model_that_fails_in_the_forward(llama: Embedder, monkeypatch: pytest.
 
     monkeypatch.setattr(llama, "hidden_states", fail)
     assert _wrong(examine(llama)) == {"forward": "fails: no such kernel"}
+
+
+@pytest.mark.parametrize("fused", [True, False])
+def test_numbers_that_grow_too_large(tmp_path: Path, fused: bool) -> None:
+    file = save_model("llama", tmp_path / "m") / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.mlp.down_proj.weight"] *= 1e38
+    save_file(weights, file, metadata={"format": "pt"})
+    diagnosis = examine(Embedder.load(str(tmp_path / "m"), precision="fp32", fused=fused))
+    assert _wrong(diagnosis) == {"forward": "gives NaN in 64 of 64 dimensions, in float32"}
+
+
+@pytest.mark.parametrize("command", ["doctor", "evaluate", "train"])
+def test_weights_that_are_no_numbers(
+    tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    file = save_model("llama", tmp_path / "m") / "model.safetensors"
+    weights = load_file(file)
+    weights["model.layers.1.mlp.up_proj.weight"][3, 5] = float("nan")
+    save_file(weights, file, metadata={"format": "pt"})
+    target = ["--model.model", str(tmp_path / "m"), "--output_dir", str(tmp_path / "run")]
+    assert run_command([command, *(target if command == "train" else [str(tmp_path / "m")])]) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "damaged: NaN or infinity in layers.1.mlp.up_proj.weight (1 of 4096 values)" in said
+    assert not (tmp_path / "run").exists()
 
 
 def test_collapsed_weights_are_found(llama: Embedder) -> None:

@@ -195,6 +195,8 @@ def _vectors(embedder: Embedder, text: str) -> list[Finding]:
     texts = [text, *_OTHERS, text + " " + _OTHERS[1]]
     try:
         alone = embedder.encode([text])[0]
+        if finding := _not_numbers(embedder, alone):
+            return [finding]
         together = embedder.encode(texts)[0]
         chunked = embedder.encode(texts, max_tokens=1)[0]
         reference = _reference(embedder, texts)[0]
@@ -219,6 +221,16 @@ def _vectors(embedder: Embedder, text: str) -> list[Finding]:
     advice = "" if is_ok else "All texts get one vector; the weights are damaged."
     findings.append(Finding("another text", is_ok, f"differs by {spread:.1e}", advice))
     return findings
+
+
+def _not_numbers(embedder: Embedder, vector: np.ndarray) -> Finding | None:
+    """A vector that holds NaN: the weights do not (loading looks at them), so a sum or product was too large."""
+    count = int((~np.isfinite(vector)).sum())
+    if not count:
+        return None
+    dtype = str(embedder.backbone.model.dtype).removeprefix("torch.")
+    advice = "Numbers grow too large on the way through the layers; the weights are damaged or need another precision."
+    return Finding("forward", False, f"gives NaN in {count} of {len(vector)} dimensions, in {dtype}", advice)
 
 
 @torch.no_grad()

@@ -134,7 +134,9 @@ def resume_run(folder: Path | str, *, console: Console | None = None) -> Run:
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
         raise RunError(f"{folder} is no run folder: it has no {CONFIG_FILE}.")
-    config = load_config(path, overrides={"output_dir": str(folder)})
+    config = load_config(path)
+    if Path(config.output_dir).resolve() != Path(folder).resolve():  # it has been moved
+        config = config.model_copy(update={"output_dir": str(folder)})
     return train(config, resume=True, console=console)
 
 

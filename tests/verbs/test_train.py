@@ -1,0 +1,75 @@
+"""train: a run that was stopped and resumed leaves the files of one that was not."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from embedsmith.cli import run_command
+from embedsmith.training import loop
+from tests.tiny import save_model, write_pairs, write_triplets
+
+# All that may differ: how long it took, how fast it was, the memory it needed.
+TIMES = {"elapsed_s", "tokens_per_s", "peak_bytes"}
+HOLD_TIMES = {"metrics.jsonl", "outcome.json", "checkpoints/step-000004/progress.json"}
+
+
+def without_times(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: without_times(inner) for key, inner in value.items() if key not in TIMES}
+    return value
+
+
+def read_folder(folder: Path) -> dict[str, Any]:
+    """Files as bytes, those that hold times as values without them."""
+    found: dict[str, Any] = {}
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = path.relative_to(folder).as_posix()
+        if name == "metrics.jsonl":
+            found[name] = [without_times(json.loads(line)) for line in path.read_text().splitlines()]
+        else:
+            found[name] = without_times(json.loads(path.read_text())) if name in HOLD_TIMES else path.read_bytes()
+    return found
+
+
+@pytest.mark.parametrize("settings", [[], ["--adapter.lora_alpha", "24"], ["--adapter.method", "full"]])
+def test_a_resumed_run_leaves_the_same_files(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("llama", tmp_path / "m")
+    write_triplets(tmp_path / "t.tsv", num_rows=32)
+    write_pairs(tmp_path / "d.tsv")
+    command = ["train", "--output_dir", "run/", "--model.model", "m", "--data.train", "t.tsv", "--dev", "d.tsv"]
+    command += ["--max_steps", "4", "--batch_size", "8", "--eval_steps", "2", *settings]
+    assert run_command(command) == 0
+    whole = read_folder(tmp_path / "run")
+    assert whole.keys() >= {"run.yaml", "README.md", *HOLD_TIMES}
+    shutil.rmtree(tmp_path / "run")
+
+    save = loop.save_checkpoint
+
+    def save_and_stop(*arguments: object, **named: object) -> None:
+        save(*arguments, **named)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
+    assert run_command(command) == 130
+    monkeypatch.setattr(loop, "save_checkpoint", save)
+    assert run_command(["train", "--resume", str(tmp_path / "run")]) == 0
+    resumed = read_folder(tmp_path / "run")
+    assert resumed.keys() == whole.keys()
+    assert [name for name in whole if resumed[name] != whole[name]] == []
+
+
+def test_what_nobody_asks_for_fits_the_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny model takes 128 tokens, less than the 150 of larger ones."""
+    monkeypatch.chdir(tmp_path)
+    save_model("llama", tmp_path / "m")
+    write_triplets(tmp_path / "t.tsv", num_rows=16)
+    command = ["train", "--output_dir", "run", "--model.model", "m", "--data.train", "t.tsv", "--max_steps", "1"]
+    command += ["--batch_size", "4", "--dev", "null"]
+    assert run_command(command) == 0
+    assert json.loads((tmp_path / "run" / "adapter" / "embedding.json").read_text())["max_length"] == 128
