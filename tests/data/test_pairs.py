@@ -42,3 +42,10 @@ def test_equal_scores_cannot_be_ranked(tmp_path: Path) -> None:
     path.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t1\n")
     with pytest.raises(DataError, match="nothing can be ranked"):
         load_pairs(str(path))
+
+
+def test_names_of_no_role_are_a_fault(tmp_path: Path) -> None:
+    path = tmp_path / "d.tsv"
+    path.write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n")
+    with pytest.raises(DataError, match=r"dev_columns: names sentence_1; it may name sentence1, sentence2, score"):
+        load_pairs(str(path), columns={"sentence_1": "x"})

@@ -58,6 +58,14 @@ FORMS: dict[str, tuple[dict[str, Any], Rows]] = {
         },
         [("a", "p1", "T n1", "U n2"), ("a", "p2", "T n1", "U n2")],
     ),
+    "lists in objects": (
+        {
+            "query": "a",
+            "positive_passages": {"docid": ["1", "2"], "title": ["", "T"], "text": ["p1", "p2"]},
+            "negative_passages": {"text": ["n1", "n2"]},
+        },
+        [("a", "p1", "n1", "n2"), ("a", "T p2", "n1", "n2")],
+    ),
     "SimCSE": ({"sent0": "a", "sent1": "p", "hard_neg": "n"}, [("a", "p", "n")]),
     "mixed names": ({"anchor": "a", "pos": ["p"], "negative_passages": [PASSAGE]}, [("a", "p", "T n1")]),
 }
@@ -163,6 +171,20 @@ def test_columns_that_are_not_used_are_said(tmp_path: Path, cache: Path, case: s
         remarks = [remark for remark in load_triplets([source], columns=columns).facts.remarks if "teach" not in remark]
         names = list(dict.fromkeys([*unused, *(["score"] if case != "scored pairs" else [])]))
         assert remarks == [f"{source}: columns that are not used: {', '.join(names)}"]
+
+
+def test_of_our_sample_nothing_is_said(cache: Path) -> None:
+    assert load_triplets(["sample"]).facts.remarks == ()
+
+
+def test_places_in_parquet_are_rows(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.Table.from_pylist([ROW, ROW | {"negative": "p"}]), path)
+    table = load_triplets([str(path)])
+    assert table.facts.remarks == (
+        f"1 row teaches the wrong thing: a negative equals the positive; the first: {path}, row 2",
+    )
+    assert table.place(1) == f"{path}, row 2"
 
 
 def test_files_with_the_same_unused_columns_share_a_line(tmp_path: Path, cache: Path) -> None:

@@ -15,7 +15,8 @@ from torch.nn.functional import normalize
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection, Loss, RunConfig
+from embedsmith.model.teacher import Teacher
+from embedsmith.settings.config import AdapterSection, Loss, RunConfig, Side
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.batching import contrastive_batches
 from embedsmith.training.distributed import Processes
@@ -152,6 +153,30 @@ def _gradients(embedder: Embedder, objective: Objective, batch: Triplets, max_to
     alone = Processes(Accelerator(cpu=True))
     take_step(embedder, batch=batch, objective=objective, max_tokens=max_tokens, processes=alone)
     return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def test_a_teacher_sees_the_negatives_of_symmetric_rows_as_queries() -> None:
+    seen: dict[str, Side] = {}
+
+    def encode(texts: list[str], side: Side) -> np.ndarray:
+        seen.update(dict.fromkeys(texts, side))
+        return _unit(len(texts)).numpy()
+
+    batch = Triplets(
+        anchors=["a0", "a1", "a2"],
+        positives=["p0", "p1", "p2"],
+        negatives=[["n0", "m0"], [], ["n2"]],
+        instructions=[None] * 3,
+        are_symmetric=[False, True, True],
+    )
+    config = _config(teacher="t", distill_weight="1")
+    objective = Objective(
+        Loss.INFO_NCE, config.training, config.teacher, widths=(8,), teacher=Teacher(encode, device=CPU)
+    )
+    loss = objective.loss_of(batch)(_unit(9))
+    assert loss.isfinite()
+    assert sorted(text for text, side in seen.items() if side is Side.DOCUMENT) == ["m0", "n0", "p0"]
+    assert len(seen) == 9
 
 
 @pytest.mark.parametrize("option", ["plain", "all"])

@@ -19,8 +19,7 @@ class Faults:
         """Note one fault at a 1-based line, of parquet a row (None: the whole file)."""
         self.count += 1
         if len(self.texts) < self.limit:
-            unit = "row" if str(path).endswith(".parquet") else "line"
-            self.texts.append(f"{path}: {what}" if line is None else f"{path}, {unit} {line}: {what}")
+            self.texts.append(f"{path}: {what}" if line is None else f"{place_of(path, line)}: {what}")
 
     def raise_if_any(self, *, what: str) -> None:
         """Raise one DataError naming every fault, up to a limit."""
@@ -33,6 +32,11 @@ class Faults:
                     count=self.count,
                 )
             )
+
+
+def place_of(path: Path | str, line: int) -> str:
+    """Where a row is, for people to read."""
+    return f"{path}, {'row' if str(path).endswith('.parquet') else 'line'} {line}"
 
 
 def doubled_name(names: Sequence[str]) -> str | None:

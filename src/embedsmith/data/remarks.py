@@ -5,6 +5,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from embedsmith.data.faults import place_of
+
 log = logging.getLogger(__name__)
 
 
@@ -27,7 +29,7 @@ class Remarks:
     def add_doubts(self, place: Path | str, line: int, doubts: Iterable[str]) -> None:
         """Note what is wrong with one row."""
         for doubt in doubts:
-            count, first = self.doubts.get(doubt, (0, f"{place}, line {line}"))
+            count, first = self.doubts.get(doubt, (0, place_of(place, line)))
             self.doubts[doubt] = (count + 1, first)
 
     def sentences(self) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def read_row(row: FileRow, roles: Roles) -> tuple[TrainingRow | None, list[str]]
 def unused_in_passages(row: FileRow, roles: Roles) -> Iterable[str]:
     """Keys of passages that are objects (`positive_passages`) and are not used, as `COLUMN.KEY`."""
     for column in roles.passage_columns:
-        values = row[column]
+        values = _rows_of_columns(row[column])
         if isinstance(values, str):
             continue
         for value in values if isinstance(values, list) else [values]:
@@ -207,12 +207,22 @@ def _texts(row: FileRow, columns: Sequence[str]) -> list[Any]:
     may_lack = len(columns) > 1 or any(column[-1].isdigit() for column in columns)
     texts: list[Any] = []
     for column in columns:
-        value = row[column]
+        value = _rows_of_columns(row[column])
         if isinstance(value, list):
             texts += map(_passage, value)
         elif not (may_lack and value in (None, "")):
             texts.append(_passage(value))
     return texts
+
+
+def _rows_of_columns(value: Any) -> Any:
+    """{"text": [a, b], ...} -> [{"text": a, ...}, {"text": b, ...}]: hub datasets hold lists of objects so."""
+    if not isinstance(value, dict) or not isinstance(value.get("text"), list):
+        return value
+    lists = {key: values for key, values in value.items() if isinstance(values, list)}
+    if len({len(values) for values in lists.values()}) > 1:
+        return value
+    return [dict(zip(lists, values, strict=True)) for values in zip(*lists.values(), strict=True)]
 
 
 def _passage(value: Any) -> Any:

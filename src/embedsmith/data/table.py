@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from embedsmith.data.faults import place_of
+
 INSTRUCTION, IS_SYMMETRIC, NEGATIVES, SCORE = "instruction", "is_symmetric", "negatives", "score"
 TEXT_IDS, ORIGIN, LINE = "text_ids", "origin", "line"
 _FACTS = b"facts"
@@ -240,7 +242,7 @@ class TripletTable:
     def place(self, row: int) -> str:
         """File and line of a row."""
         (origin,), (line,) = self._values(ORIGIN, np.array([row])), self._values(LINE, np.array([row]))
-        return f"{self.facts.origins[origin]}, line {line}"
+        return place_of(self.facts.origins[origin], line)
 
     def instructions(self) -> dict[str, int]:
         """The rows' own instructions -> the first row that has each."""

@@ -40,7 +40,8 @@ from embedsmith.support.errors import DataError, MissingExtraError
 
 log = logging.getLogger(__name__)
 
-_FORMAT_VERSION = 3
+_FORMAT_VERSION = 4
+"""Raised with every change of what is kept of a file, remarks included."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
@@ -171,7 +172,8 @@ def _rows_of(
         if names not in known:
             roles = _check_roles(find_roles(names, columns=columns), names=names, first=first)
             known[names] = roles
-            remarks.add_unused(place, [] if isinstance(roles, str) else roles.unused)
+            if isinstance(roles, Roles) and place != sample_triplets_path():  # what ours has besides is known
+                remarks.add_unused(place, roles.unused)
         roles = known[names]
         if isinstance(roles, str):
             faults.add(place, line, roles)
