@@ -113,12 +113,13 @@ def distance(value: torch.Tensor, expected: torch.Tensor) -> float:
 def assert_same_run(actual: Run, expected: Run, *, tolerance: float = 1e-5) -> None:
     """Equal but for float32 rounding: measured 3e-7 in embeddings and 2e-6 of a gradient's norm.
 
-    A gradient that is zero but for rounding (of queries that see one key) is measured against all of them together.
+    A gradient that is zero but for rounding (of queries that see one key) is measured against all of them together:
+    1e-7 of them were seen, and five times that, eight roundings of 2^-24, are allowed.
     """
     torch.testing.assert_close(actual.embeddings, expected.embeddings, rtol=0, atol=1e-5)
     assert actual.gradients.keys() == expected.gradients.keys()
     assert expected.gradients
-    floor = 1e-2 * float(joined(expected.gradients).norm())
+    floor = 5e-2 * float(joined(expected.gradients).norm())
     errors = {
         name: float((actual.gradients[name] - gradient).norm()) / max(float(gradient.norm()), floor)
         for name, gradient in expected.gradients.items()

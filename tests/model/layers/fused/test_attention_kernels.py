@@ -138,7 +138,8 @@ def test_scores_far_out_stay_right(kernels: Kernels, sign: int) -> None:
     kernels.attention_backward(q, k, v, dy, shape=shape, into=into)
     for gradient, tensor in zip(into, inputs, strict=True):
         largest = float(tensor.grad.abs().max())
-        torch.testing.assert_close(gradient.double(), tensor.grad, rtol=0, atol=1e-3 * largest)
+        # A weight's 2e-5 times keys of 22 and values that cancel: 8e-4 on every processor tried.
+        torch.testing.assert_close(gradient.double(), tensor.grad.detach(), rtol=0, atol=2e-3 * largest)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
