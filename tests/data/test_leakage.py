@@ -170,3 +170,46 @@ def test_a_taken_name_is_refused_before_any_work(tmp_path: Path, capsys: pytest.
     taken.write_text("")
     assert run_command(["data", "check", "sample", "--against", "sample", "--drop", str(taken)]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+def test_rows_that_differ_in_what_carries_meaning_are_no_leaks_and_are_kept(tmp_path: Path) -> None:
+    evaluated, source, clean = tmp_path / "dev.jsonl", tmp_path / "train.jsonl", tmp_path / "clean.csv"
+    pairs = [("What is C++ ?", "किताब", 1), ("It costs $5", "x = y", 2)]
+    names = ("sentence1", "sentence2", "score")
+    evaluated.write_text("".join(json.dumps(dict(zip(names, pair, strict=True))) + "\n" for pair in pairs))
+    rows = [("what is c#", "कुताब"), ("it costs 5%", "x != y"), ("what is c++", '\r, " and\u2028'), ("ok", '\r" x\x85y')]
+    source.write_text("".join(json.dumps({"anchor": one, "positive": two}) + "\n" for one, two in rows))
+    assert (
+        run_command(["data", "check", str(source), "--against", str(evaluated), "--no-near", "--drop", str(clean)]) == 0
+    )
+    kept = load_triplets([str(clean)])
+    assert [tuple(texts) for texts in kept.rows(np.arange(len(kept))).texts] == [rows[0], rows[1], rows[3]]
+
+
+def test_outputs_are_checked_before_the_work(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    mine, both = tmp_path / "mine.json", str(tmp_path / "x.jsonl")
+    mine.write_text('{"text": "mine"}')
+    arguments = ["data", "check", "sample", "--against", "sample", "--no-near"]
+    for options, message in (
+        (["--out", str(mine)], "is there and was not written by this command"),
+        (["--out", str(tmp_path)], "is a folder"),
+        (["--out", both, "--drop", both], "--drop and --out are both"),
+        (["--drop", "/proc/nowhere/x.jsonl"], "cannot be written"),
+    ):
+        assert run_command([*arguments, *options]) == 2
+        assert message in capsys.readouterr().err
+    assert run_command(["data", "stats", "sample", "--out", str(mine)]) == 2
+    assert mine.read_text() == '{"text": "mine"}'
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.json"]
+
+
+def test_a_nul_is_written_where_the_format_has_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source, evaluated = tmp_path / "train.jsonl", tmp_path / "dev.tsv"
+    source.write_text('{"anchor": "a\\u0000b", "positive": "c"}\n')
+    evaluated.write_text("sentence1\tsentence2\tscore\nx\ty\t1\nz\tw\t2\n")
+    arguments = ["data", "check", str(source), "--against", str(evaluated), "--no-near", "--drop"]
+    assert run_command([*arguments, str(tmp_path / "c.csv")]) == 2
+    assert "a text holds a NUL, which a .csv cannot.\nWrite a .jsonl." in capsys.readouterr().err
+    assert not (tmp_path / "c.csv").exists()
+    assert run_command([*arguments, str(tmp_path / "c.jsonl")]) == 0
+    assert load_triplets([str(tmp_path / "c.jsonl")]).rows(np.arange(1)).anchors == ["a\0b"]

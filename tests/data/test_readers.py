@@ -152,11 +152,14 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         assert part in str(caught.value)
 
 
-def test_globs_are_sorted_and_files_taken_once(tmp_path: Path) -> None:
+def test_globs_are_sorted_and_a_file_named_twice_is_a_fault(tmp_path: Path) -> None:
     for name in ("b.tsv", "a.tsv"):
         (tmp_path / name).touch()
-    paths = expand_sources([str(tmp_path / "*.tsv"), str(tmp_path / "a.tsv")], faults=Faults())
+    pattern, faults = str(tmp_path / "*.tsv"), Faults()
+    paths = expand_sources([pattern, str(tmp_path / "a.tsv")], faults=faults)
     assert [path.name for path in paths] == ["a.tsv", "b.tsv"]
+    place = tmp_path / "a.tsv"
+    assert faults.texts == [f"{place}: is named twice: by {pattern} ({place}) and by {place}"]
 
 
 def test_only_so_many_faults_are_shown() -> None:

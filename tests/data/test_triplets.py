@@ -105,7 +105,7 @@ def test_everything_a_table_depends_on_is_in_its_name(tmp_path: Path, cache: Pat
     loads: list[tuple[list[str | TrainSource], dict[str, str]]] = [
         ([one], {}),
         ([two], {}),  # its remarks name the file
-        ([one, one], {}),
+        ([one, two], {}),
         ([TrainSource(files=one, instruction="i")], {}),
         ([TrainSource(files=one, instruction="j")], {}),
         ([TrainSource(files=one, symmetric=True)], {}),
@@ -302,3 +302,25 @@ def test_drawn_rows_keep_their_text_ids(cache: Path) -> None:
     assert len(drawn) == 5
     drawn_ids = [drawn.text_ids[row][0] for row in range(5)]
     assert drawn_ids == [id_of[anchor] for anchor in drawn.rows(np.arange(5)).anchors]
+
+
+def test_data_that_is_named_twice_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    one = _jsonl(tmp_path / "1.jsonl", LAYOUTS["ours"])
+    (tmp_path / "1.jsonl.gz").write_bytes(gzip.compress(Path(one).read_bytes()))
+    (tmp_path / "link.jsonl").symlink_to(one)
+    for sources in (
+        [one, one],
+        [one, "./1.jsonl"],
+        ["1.jsonl", "*[0-9].jsonl"],
+        [one, f"{one}.gz"],
+        [one, "link.jsonl"],
+    ):
+        with pytest.raises(DataError, match=r"named twice: as .*1\.jsonl and as .*\.jsonl"):
+            load_triplets(sources)
+    for pattern in ("*.jsonl", "1*"):
+        with pytest.raises(DataError, match=r"is named twice: by .*1\.jsonl\) and by"):
+            load_triplets([pattern])
+    with pytest.raises(DataError, match="named twice: as owner/name and as owner/name"):
+        load_triplets(["owner/name", "owner/name"])
+    assert len(load_triplets([TrainSource(files=one, instruction="i"), TrainSource(files=one, instruction="j")])) == 2

@@ -10,6 +10,7 @@ from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.evaluation.sts import (
     cosine_similarities,
     evaluate_tasks,
+    load_evaluation_sets,
     load_local_tasks,
     pair_similarities,
     score_task,
@@ -107,3 +108,16 @@ def test_tasks_of_a_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no task at all"):
         load_local_tasks(tmp_path / "empty")
+
+
+def test_a_task_in_two_files_is_refused_naming_both(tmp_path: Path) -> None:
+    rows = "sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n"
+    (tmp_path / "X.tsv").write_text(rows)
+    (tmp_path / "X.tsv.gz").write_bytes(gzip.compress(rows.encode()))
+    (tmp_path / "Y.tsv").write_text(rows)
+    for names in (None, ["X"], ["Y", "X"]):
+        with pytest.raises(DataError, match=r"more than one file of a task \(X: X\.tsv and X\.tsv\.gz\)"):
+            load_local_tasks(tmp_path, names)
+    assert list(load_local_tasks(tmp_path, ["Y", "Y"])) == ["Y"]
+    with pytest.raises(DataError, match=rf"the name Y: of {tmp_path / 'Y.tsv'} and of {tmp_path / 'Y.tsv'}"):
+        load_evaluation_sets([str(tmp_path / "Y.tsv")] * 2)

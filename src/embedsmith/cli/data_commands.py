@@ -6,6 +6,7 @@ from typing import Annotated, Optional
 import typer
 
 from embedsmith.cli.app import data_app, make_console, read_columns
+from embedsmith.support.errors import ConfigError
 
 
 @data_app.command("triplets")
@@ -104,7 +105,11 @@ def check_command(
     from embedsmith.support import files
 
     if drop is not None:
-        check_output(drop)
+        check_output(drop, option="--drop")
+    if out is not None:
+        files.check_output(out, option="--out", holds=("verdict", "overlaps", "num_shared_rows"))
+    if drop is not None and out is not None and drop.resolve() == out.resolve():
+        raise ConfigError(f"--drop and --out are both {out}.\nName two files.")
     console = make_console()
     table = load_triplets(sources, columns=read_columns(columns, takes_lists=True))
     say_remarks(table.facts.remarks)
@@ -119,10 +124,10 @@ def check_command(
         f"{report.num_shared_rows} of {report.num_rows} training rows share a text with the evaluation.",
         highlight=False,
     )
-    if drop is not None:
-        console.print(f"{write_clean(drop, table, is_shared=is_shared)} rows written: {drop}")
     if out is not None:
         files.write_json(out, report.to_json())
+    if drop is not None:
+        console.print(f"{write_clean(drop, table, is_shared=is_shared)} rows written: {drop}")
     console.print(f"verdict: {report.verdict}")
 
 
@@ -146,6 +151,8 @@ def stats_command(
     from embedsmith.reporting.tables import facts_table, histogram
     from embedsmith.support import files
 
+    if out is not None:
+        files.check_output(out, option="--out", holds=("kind", "num_rows", "num_repeated_rows"))
     console = make_console()
     table = load_triplets(sources, columns=read_columns(columns, takes_lists=True))
     say_remarks(table.facts.remarks)

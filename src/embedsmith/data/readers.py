@@ -31,8 +31,12 @@ def is_data_file(name: str) -> bool:
 
 
 def expand_sources(sources: Sequence[str], *, faults: Faults) -> list[Path]:
-    """Files that names and globs stand for, in the order given (a glob's matches sorted), each once."""
-    paths: dict[Path, None] = {}
+    """Files that names and globs stand for, in the order given (a glob's matches sorted).
+
+    A file that is named twice is a fault, X.tsv beside X.tsv.gz too: its rows would count twice.
+    """
+    paths: list[Path] = []
+    found: dict[Path, str] = {}
     for source in sources:
         matches = [source] if Path(source).exists() else sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (patterns may be absolute)
         if not matches:
@@ -43,9 +47,17 @@ def expand_sources(sources: Sequence[str], *, faults: Faults) -> list[Path]:
                 faults.add(path, None, f"is a folder; name its files, for example {path}/*.jsonl")
             elif not is_data_file(path.name):
                 faults.add(path, None, f"unknown format; known are {', '.join(SUFFIXES)}")
+            elif (place := unpacked(path)) in found:
+                faults.add(path, None, f"is named twice: by {found[place]} and by {source}")
             else:
-                paths[path] = None
-    return list(paths)
+                found[place] = source if source == match else f"{source} ({match})"
+                paths.append(path)
+    return paths
+
+
+def unpacked(path: Path) -> Path:
+    """What makes a file the same as another: where it really lies, whether packed or not."""
+    return path.resolve().with_name(path.resolve().name.removesuffix(".gz"))
 
 
 def read_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, FileRow]]:

@@ -19,7 +19,7 @@ from typing import Any
 
 from embedsmith.data.doubts import row_doubts
 from embedsmith.data.faults import Faults
-from embedsmith.data.readers import FileRow, expand_sources, is_data_file, read_rows
+from embedsmith.data.readers import FileRow, expand_sources, is_data_file, read_rows, unpacked
 from embedsmith.data.remarks import Remarks
 from embedsmith.data.roles import (
     ColumnNames,
@@ -68,6 +68,8 @@ def load_triplets(
     for fault in named_faults(columns):
         faults.add("data.columns", None, fault)
     origins = [origin for source in sources for origin in _origins(source, faults=faults)]
+    for fault in _doubled(origins):
+        faults.add("data.train", None, fault)
     faults.raise_if_any(what="training data")
 
     folder = cache_folder or files.cache_root() / "triplets"
@@ -112,6 +114,17 @@ def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
         except OSError as error:
             faults.add(path, None, f"cannot be read: {error.strerror or error}")
     return found
+
+
+def _doubled(origins: Sequence[_Origin]) -> Iterator[str]:
+    """What is named twice, so that its rows would count twice; under another instruction they are other rows."""
+    found: dict[tuple[Any, ...], Path | str] = {}
+    for one in origins:
+        place = unpacked(one.place) if isinstance(one.place, Path) else one.place
+        what = (place, one.instruction, one.is_symmetric)
+        if what in found:
+            yield f"the same data is named twice: as {found[what]} and as {one.place}"
+        found.setdefault(what, one.place)
 
 
 def is_hub_id(source: str) -> bool:

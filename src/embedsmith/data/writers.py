@@ -20,12 +20,18 @@ _NOT_IN = {".tsv": re.compile(r"[\t\r\n\0]"), ".csv": re.compile(r"\0")}
 """Characters that a format has no way to write, or that no reader takes."""
 
 
-def check_output(path: Path) -> None:
-    """Raise DataError where a file cannot be written under this name: unknown format, or taken."""
+def check_output(path: Path, *, option: str = "--out") -> None:
+    """Make sure that a file can be written under this name.
+
+    Raises:
+        DataError: its format is unknown, or the name is taken.
+        RunError: it lies where nothing can be written.
+    """
     if not path.name.endswith(_OUTPUTS):
         raise DataError(f"{path}: unknown format to write; known are {', '.join(_OUTPUTS)}.")
     if path.exists():
         raise DataError(f"{path} exists already.\nRemove it or choose another name.")
+    files.check_output(path, option=option)
 
 
 def write_rows(path: Path, *, header: Sequence[str], rows: Iterable[Sequence[Value]]) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.data.readers import SUFFIXES
+from embedsmith.data.readers import SUFFIXES, is_data_file
 from embedsmith.evaluation.correlation import NUM_DRAWS, bootstrap_interval, spearman
 from embedsmith.records.results import EvaluationResult, PairSimilarities, TaskResult
 from embedsmith.support.errors import DataError, ModelError
@@ -102,16 +102,14 @@ def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[s
     """Tasks of a folder that holds `<TASK>.tsv.gz` (or another known format); None: all of them.
 
     Raises:
-        DataError: no such folder or task, or faulty files.
+        DataError: no such folder or task, two files of one task, or faulty files.
     """
     if not folder.is_dir():
         raise DataError(f"There is no data folder {folder}.\nGive a folder that holds files such as STS12.tsv.gz.")
-    available = {
-        path.name.removesuffix(suffix): path
-        for path in sorted(folder.iterdir())
-        for suffix in SUFFIXES
-        if path.name.endswith(suffix)
-    }
+    available: dict[str, list[Path]] = {}
+    for path in sorted(folder.iterdir()):
+        if is_data_file(path.name):
+            available.setdefault(set_name(path.name), []).append(path)
     unknown = [name for name in names or [] if name not in available]
     if unknown or not available:
         hints = [difflib.get_close_matches(name, available, n=1, cutoff=0.4) for name in unknown]
@@ -121,7 +119,11 @@ def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[s
             + (f" Did you mean {close}?" if close else "")
             + f"\nIt holds: {', '.join(available) or 'no file of a known format'}."
         )
-    return {name: load_pairs(str(available[name])) for name in names or available}
+    asked = list(dict.fromkeys(names or available))
+    if doubled := [f"{name}: {' and '.join(path.name for path in available[name])}"
+                   for name in asked if len(available[name]) > 1]:  # fmt: skip
+        raise DataError(f"{folder} has more than one file of a task ({'; '.join(doubled)}).\nKeep one of each.")
+    return {name: load_pairs(str(available[name][0])) for name in asked}
 
 
 def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:
@@ -131,12 +133,15 @@ def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:
         DataError: as `load_local_tasks` and `load_pairs`; or two sets have one name.
     """
     sets: dict[str, ScoredPairs] = {}
+    places: dict[str, str] = {}
     for source in sources:
         path = Path(source)
         found = load_local_tasks(path) if path.is_dir() else {set_name(path.name): load_pairs(source)}
-        if repeated := set(found) & set(sets):
-            raise DataError(f"Two evaluation sets have the name {', '.join(sorted(repeated))}: see {source}.")
+        for name in found:
+            if name in places:
+                raise DataError(f"Two evaluation sets have the name {name}: of {places[name]} and of {source}.")
         sets |= found
+        places |= dict.fromkeys(found, source)
     return sets
 
 

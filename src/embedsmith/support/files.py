@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -80,13 +80,14 @@ def _replace_folder(path: Path, *, by: Path) -> None:
     shutil.rmtree(previous, ignore_errors=True)
 
 
-def check_output(path: Path | str, *, option: str, suffix: str | None = None) -> None:
+def check_output(path: Path | str, *, option: str, suffix: str | None = None, holds: Collection[str] = ()) -> None:
     """Make sure that `write_bytes` will be able to write a file, and that it is no file of another kind.
 
     Args:
         path: of a file that may exist or not, as its folder may.
         option: where the user named it, for messages.
         suffix: what a file that is there already must end in to be replaced; None: anything.
+        holds: names that a file that is there already must hold, as a JSON object, to be replaced.
 
     Raises:
         RunError: it is empty, a folder or a device, read-only, of another kind, or lies where nothing can be written.
@@ -101,7 +102,19 @@ def check_output(path: Path | str, *, option: str, suffix: str | None = None) ->
             raise RunError(f"{option}: {path} is there and read-only.\nName another file, or make it writable.")
         if suffix and target.suffix != suffix and target.stat().st_size:
             raise RunError(f"{option}: {path} is there and is no {suffix} file.\nName another file, or remove it.")
+        if holds and target.stat().st_size and not _is_object_with(holds, target):
+            raise RunError(
+                f"{option}: {path} is there and was not written by this command.\nName another file, or remove it."
+            )
     _try_to_write(target, named=path, option=option)
+
+
+def _is_object_with(names: Collection[str], path: Path) -> bool:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(value, dict) and value.keys() >= set(names)
 
 
 def check_output_folder(path: Path | str, *, option: str) -> None:

@@ -38,5 +38,5 @@ class MetricsFile:
 
 def read_metrics(path: Path) -> list[Record]:
     """Records of a `metrics.jsonl`; a last line cut short by a crash is left out."""
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
+    *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
+    return [json.loads(line) for line in lines]

@@ -64,7 +64,8 @@ def check_instructions(embedder: Embedder, *, data: TripletTable) -> None:
                 [""] * len(Side), prompts=[embedder.prompt_of(side, instruction=instruction) for side in Side]
             )
         except ConfigError as error:
-            faults.append(f"{data.place(row)}: instruction {instruction!r:.60}: {str(error).splitlines()[0]}")
+            why, *_ = str(error).split("\n")
+            faults.append(f"{data.place(row)}: instruction {instruction!r:.60}: {why}")
     if faults:
         what = "instruction of the training data does" if len(faults) == 1 else "instructions of the training data do"
         raise DataError(

@@ -179,11 +179,13 @@ def holds_retrieval_sets(folder: Path, names: Sequence[str] | None) -> bool:
     """Whether the tasks named (None: all) in a folder are retrieval sets, and not files of scored pairs.
 
     Raises:
-        ConfigError: they are both.
+        ConfigError: they are both, or one name is a set and a file.
     """
     retrieval = set(find_retrieval_sets(folder))
     files = {set_name(path.name) for path in folder.iterdir() if is_data_file(path.name)} if folder.is_dir() else set()
     asked = set(names) if names else retrieval | (files if folder.resolve().name not in retrieval else set())
+    if twice := sorted(asked & retrieval & files):
+        raise ConfigError(f"{folder} holds {', '.join(twice)} twice: as a retrieval set and as a file.\nRename one.")
     if asked & retrieval and asked - retrieval:
         raise ConfigError(
             f"{folder} holds retrieval sets ({', '.join(sorted(asked & retrieval))}) and scored pairs "

@@ -142,7 +142,7 @@ def make_cells(sweep: SweepConfig, *, settings: Mapping[str, Any] | None = None)
             try:
                 config = parse_config(base.model_dump(mode="json"), overrides={**changes, "training.seed": seed})
             except ConfigError as error:
-                faults += [f"{axis} = {label}: {line.strip()}" for line in str(error).splitlines()[1:-1]]
+                faults += [f"{axis} = {label}: {line.strip()}" for line in str(error).split("\n")[1:-1]]
                 break
             configs.append(config)
         else:
@@ -191,7 +191,7 @@ def _check_unchanged(folder: Path, distinct: Mapping[str, RunConfig]) -> None:
         try:
             check_unchanged(run, {**known[sources], "settings": {}})  # those are the same, by the run's name
         except RunError as error:
-            faults += [f"{run.name}: {line.strip()}" for line in str(error).splitlines()[1:-1]]
+            faults += [f"{run.name}: {line.strip()}" for line in str(error).split("\n")[1:-1]]
     if faults:
         advice = "Put back what was there, or remove these runs, or sweep into another folder."
         headline = "There are runs of this sweep that were made from something else. Since then have changed:"
