@@ -25,6 +25,7 @@ _SMALL_OPTIONS = {
     "sweep": ["--seeds", "7"],
     "baseline": ["--prompts", "none", "echo"],
     "compare": ["--draws", "200"],
+    "report": ["--data", "sts", "--tasks", "STSBenchmark-dev"],
 }
 TOOLS = ("embedsmith", "make", "pip", "python", "torchrun")
 
