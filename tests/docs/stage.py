@@ -15,6 +15,8 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
 from embedsmith.data.sample import sample_pairs_path, sample_triplets_path
+from embedsmith.model.loading.builtin import find_installed
+from embedsmith.model.loading.gguf import GgufFile, mark_made
 from tests.docs.pages import ROOT
 from tests.hub import put_in_hub_cache
 from tests.published import save_minicpm
@@ -28,7 +30,9 @@ _NUM_TRIPLETS = 60
 
 def build_stage(folder: Path) -> Path:
     """Models and data, made once for all pages: `models/`, `hub/`, and `data/` with what a user's folder holds."""
-    small = save_small_smollm2(folder / "models" / "smollm2-135m")
+    built_in = GgufFile(find_installed("smollm2-135m").pieces, name="smollm2-135m")
+    small = save_small_smollm2(folder / "models" / built_in.folder.name)
+    mark_made(small)
     base = save_minicpm(folder / "hub-files" / "minicpm")
     save_adapter_folder(folder / "hub-files" / "adapter", base=base)
     on_the_hub = {

@@ -22,7 +22,12 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare training data, and look into it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
-Model = Annotated[str, typer.Argument(help="Built-in name (smollm2-135m), hub id, local folder, run or LoRA adapter.")]
+Model = Annotated[
+    str,
+    typer.Argument(
+        help="Built-in name (smollm2-135m, gemma3-270m), hub id, local folder, GGUF file, run or LoRA adapter."
+    ),
+]
 BaseModel = Annotated[
     Optional[str],  # noqa: UP045 (typer reads it)
     typer.Option(help="The base of a run or adapter, if it does not lie where it lay in training."),

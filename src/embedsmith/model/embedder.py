@@ -107,7 +107,7 @@ class Embedder:
         base_model: str | None = None,
         as_base: bool = False,
     ) -> "Embedder":
-        """Load MODEL: a built-in name, a hub id, a local folder, a finished run's folder, or a LoRA adapter.
+        """Load MODEL: a built-in name, hub id, local folder, GGUF file, finished run's folder, or LoRA adapter.
 
         Args:
             model: see above.

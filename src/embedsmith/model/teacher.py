@@ -14,7 +14,7 @@ import torch
 from transformers.utils import cached_file
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.loading.builtin import BUILTIN_MODELS
+from embedsmith.model.loading.sources import is_converted
 from embedsmith.settings.config import Side
 from embedsmith.support.errors import MissingExtraError, ModelError
 
@@ -56,7 +56,7 @@ def load_teacher(model: str, *, device: torch.device) -> Teacher:
         ModelError: there is no such model, or it needs program code or pickled weights.
         MissingExtraError: it is a sentence-transformers model, and that package is not installed.
     """
-    modules = None if model in BUILTIN_MODELS else _find(model, MODULES_FILE)
+    modules = None if is_converted(model) else _find(model, MODULES_FILE)
     if modules is None:
         embedder = Embedder.load(model, device=str(device))
         return Teacher(lambda texts, side: embedder.encode(texts, side=side), device=device)

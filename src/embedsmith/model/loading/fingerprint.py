@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.model.loading.backbone import find_adapter, find_model
-from embedsmith.model.loading.builtin import BUILTIN_MODELS, builtin_model_folder
 from embedsmith.model.loading.checkpoint_files import find_file
 from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.model.loading.sources import source_of
 from embedsmith.settings.config import Pooling
 from embedsmith.support import files
 from embedsmith.support.errors import ModelError
@@ -60,7 +60,7 @@ def describe_embedding(
 
 
 def _model_files(model: str) -> list[Path]:
-    folder = builtin_model_folder(model) if model in BUILTIN_MODELS else Path(model)
+    folder = Path(source_of(model))
     if not folder.is_dir():
         found = find_file(model, "config.json") or find_file(model, _MODULES_FILE)
         if found is None:

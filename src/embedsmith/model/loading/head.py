@@ -6,7 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from embedsmith.model.loading.backbone import Backbone
-from embedsmith.model.loading.builtin import BUILTIN_MODELS, builtin_model_folder
+from embedsmith.model.loading.sources import source_of
 from embedsmith.support.errors import ModelError
 
 
@@ -40,7 +40,7 @@ def load_head(backbone: Backbone) -> Head:
     scaling = float(getattr(config, "logits_scaling", 1.0))
     if config.tie_word_embeddings:
         return Head(backbone.model.get_input_embeddings().weight.detach(), scaling=scaling)
-    name = str(builtin_model_folder(backbone.name)) if backbone.name in BUILTIN_MODELS else backbone.name
+    name = source_of(backbone.name)
     try:
         model = AutoModelForCausalLM.from_pretrained(name, dtype=backbone.model.dtype, use_safetensors=True)
     except (OSError, ValueError) as error:

@@ -85,10 +85,10 @@ class EmbeddingSettings:
             if name in values:
                 values[name] = _template(values[name])
         changed = replace(self, **values)
-        # A folder by its full path, so that a run made from it loads from anywhere on this machine; an empty one is
-        # no folder, though to Path it is the one at work.
-        is_folder = changed.base_model.strip() and Path(changed.base_model).is_dir()
-        return replace(changed, base_model=str(Path(changed.base_model).resolve())) if is_folder else changed
+        # A folder or file by its full path, so that a run made from it loads from anywhere on this machine; an empty
+        # name is none, though to Path it is the folder at work.
+        is_path = changed.base_model.strip() and Path(changed.base_model).exists()
+        return replace(changed, base_model=str(Path(changed.base_model).resolve())) if is_path else changed
 
     def num_bidirectional(self, num_layers: int) -> int:
         """Layers, from the last on, in which a token sees later ones too.

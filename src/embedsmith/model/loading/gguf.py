@@ -1,0 +1,196 @@
+"""A GGUF file -> a folder of safetensors and its tokenizer, as transformers loads it; made once, kept in the cache.
+
+The folder's name holds the digest of the file's content, so another file is never taken for it. Weights in 2 to 8 bits
+come out as the numbers they stand for, in float32; figures are those of the quantised weights.
+"""
+
+import hashlib
+import logging
+import re
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import redirect_stderr
+from functools import cached_property
+from io import StringIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from gguf import GGUFReader
+from gguf.quants import dequantize
+from transformers import AutoModel, AutoTokenizer
+from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
+
+from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.support import files
+from embedsmith.support.errors import ModelError
+
+SUFFIX = ".gguf"
+# Part of the folder's name: another way of converting is another folder.
+_CONVERTER = "1"
+# Holds the fingerprint of the other files.
+_MADE = "converted.sha256"
+_ON_HUB = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
+_HOW = f"Give the path of a {SUFFIX} file, or of one on the hub: owner/name:file{SUFFIX}"
+
+logger = logging.getLogger(__name__)
+
+
+def is_gguf(model: str) -> bool:
+    """Whether MODEL names a GGUF file."""
+    return model.lower().endswith(SUFFIX) and not Path(model).is_dir()
+
+
+def find_gguf(model: str) -> "GgufFile":
+    """The file that MODEL names, local or on the hub (`owner/name:file.gguf`).
+
+    Raises:
+        ModelError: there is none.
+    """
+    path = Path(model).expanduser()
+    if not path.is_file():
+        on_hub = _ON_HUB.fullmatch(model)
+        found = find_file(on_hub[1], on_hub[2]) if on_hub else None
+        if not found:
+            raise ModelError(f"There is no file '{model}'.\n{_HOW}")
+        path = found
+    return GgufFile([path], name=path.stem)
+
+
+class GgufFile:
+    """One GGUF file, whole or in pieces.
+
+    Args:
+        pieces: in order; one is the file itself.
+        name: begins the name of the folder it converts to.
+    """
+
+    def __init__(self, pieces: Sequence[Path], *, name: str) -> None:
+        self.pieces = pieces
+        self.name = name
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the whole file, in hexadecimal; half a second a gigabyte."""
+        digest = hashlib.sha256()
+        for piece in self.pieces:
+            with piece.open("rb") as file:
+                while block := file.read(1 << 20):
+                    digest.update(block)
+        return digest.hexdigest()
+
+    @property
+    def folder(self) -> Path:
+        """Where it is converted to."""
+        return files.cache_root() / "models" / f"{self.name}-{self.sha256[:16]}-{_CONVERTER}"
+
+    def convert(self, *, anew: bool = False) -> Path:
+        """The folder, made if it is not there or `anew`.
+
+        Raises:
+            ModelError: the file is damaged, one of several, or of an architecture or number format that cannot be read.
+            OSError: the cache folder cannot be written.
+        """
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{self.folder}.lock"):
+            if anew or not (self.folder / _MADE).exists():
+                logger.info("converting %s to %s (once)", self.name, self.folder)
+                with tempfile.TemporaryDirectory(dir=self.folder.parent, prefix=".joining.") as temporary:
+                    whole = self.pieces[0]
+                    if len(self.pieces) > 1:
+                        whole = _join(self.pieces, Path(temporary) / f"{self.name}{SUFFIX}")
+                    _check(whole)
+                    _convert(whole, self.folder)
+        return self.folder
+
+    def is_whole(self) -> bool:
+        """Whether the folder's files are still as they were made."""
+        try:
+            return (self.folder / _MADE).read_text(encoding="utf-8") == _fingerprint(self.folder)
+        except OSError:
+            return False
+
+
+def mark_made(folder: Path) -> None:
+    """Note how the files of a converted folder are, for `GgufFile.is_whole`."""
+    files.write_text(folder / _MADE, _fingerprint(folder))
+
+
+def _fingerprint(folder: Path) -> str:
+    return files.fingerprint(sorted(path for path in folder.iterdir() if path.name != _MADE))
+
+
+def _join(pieces: Sequence[Path], path: Path) -> Path:
+    with path.open("wb") as whole:
+        for piece in pieces:
+            with piece.open("rb") as file:
+                shutil.copyfileobj(file, whole, 1 << 20)
+    return path
+
+
+def _check(path: Path) -> None:
+    """Raise ModelError with the reason why a file cannot be converted, if there is one that can be told beforehand."""
+    try:
+        reader = GGUFReader(path)
+        architecture = _value(reader, "general.architecture")
+        num_parts = int(_value(reader, "split.count") or 1)
+    except (OSError, ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
+        raise ModelError(
+            f"The file {path} is damaged, cut short, or no GGUF file: {error}\nDownload it again."
+        ) from error
+    if num_parts > 1:
+        raise ModelError(
+            f"The file {path} is one of {num_parts} parts of a model.\n"
+            "Join them into one file: llama-gguf-split --merge FIRST_PART WHOLE.gguf"
+        )
+    # transformers files Mistral's under llama; the names it compares with have no dashes or underscores to agree on.
+    known = {re.sub("[-_]", "", name) for name in GGUF_SUPPORTED_ARCHITECTURES}
+    if re.sub("[-_]", "", str(architecture)) not in known:
+        raise ModelError(
+            f"The architecture '{architecture}' of {path} is not read from GGUF by transformers.\n"
+            "Use the model's folder or hub id with safetensors weights instead."
+        )
+    unread = {tensor.tensor_type.name for tensor in reader.tensors if not _can_read(tensor)}
+    if unread:
+        raise ModelError(
+            f"Weights of {path} are in a number format that cannot be read: {', '.join(sorted(unread))}.\n"
+            "Use a file in another format, such as Q8_0, Q4_K_M or F16."
+        )
+
+
+def _value(reader: Any, name: str) -> Any:
+    field = reader.get_field(name)
+    return field.contents() if field else None
+
+
+def _can_read(tensor: Any) -> bool:
+    try:
+        dequantize(tensor.data[:1], tensor.tensor_type)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def _convert(path: Path, folder: Path) -> None:
+    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    try:
+        with redirect_stderr(StringIO()):  # several progress bars for a few seconds of work
+            model, report = AutoModel.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
+            tokenizer = AutoTokenizer.from_pretrained(**source)
+    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
+        raise ModelError(f"The file {path} cannot be converted: {error}\nUse another file of this model.") from error
+    if report["missing_keys"]:
+        raise ModelError(
+            f"The file {path} is incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
+            "Download it again."
+        )
+    # transformers refuses to save a model that came from GGUF although its weights are plain tensors by now.
+    del model.config.quantization_config
+    model.hf_quantizer = None
+    model.is_quantized = False
+    with files.atomic_folder(folder) as temporary, redirect_stderr(StringIO()):
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        mark_made(temporary)
