@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import AdapterSection, Pooling
 from embedsmith.support.errors import ConfigError, ModelError
+from tests.model.layers.fused.cases import save_variant
 from tests.tiny import TEXTS
 
 
@@ -210,3 +211,20 @@ def test_trained_widths_are_recorded(llama: Embedder, tmp_path: Path) -> None:
     del values["matryoshka_dims"]  # as written before there were widths
     path.write_text(json.dumps(values))
     assert Embedder.load(str(tmp_path / "with")).settings.matryoshka_dims == ()
+
+
+def test_texts_end_where_rotary_tables_would_change(tmp_path: Path) -> None:
+    """Beyond its first length, longrope turns a whole row otherwise: a text would depend on its neighbours."""
+    rotary = {
+        "rope_type": "longrope",
+        "rope_theta": 1e4,
+        "short_factor": [1.0] * 8,
+        "long_factor": [4.0] * 8,
+        "original_max_position_embeddings": 64,
+    }
+    folder = save_variant(
+        "phi3", tmp_path, rope_parameters=rotary, partial_rotary_factor=1.0, original_max_position_embeddings=64
+    )
+    assert Embedder.load(str(folder)).settings.max_length == 64
+    with pytest.raises(ConfigError, match=r"max_length is 100, but .* takes 64"):
+        Embedder.load(str(folder), max_length=100)

@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts, read_texts
 from embedsmith.model.layers.dropout import rows_from
 from embedsmith.model.layers.fused.decoder import FusedDecoder
-from embedsmith.model.layers.fused.layout import why_not_fused
+from embedsmith.model.layers.fused.layout import longest_static, why_not_fused
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.model.loading.adapter import (
     add_adapter,
@@ -70,7 +70,8 @@ class Embedder:
 
     def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings, fused: bool = True) -> None:
         config = backbone.model.config
-        limit = getattr(config, "max_position_embeddings", None) or sys.maxsize
+        # A text beyond the second would change how all texts of its packed row are embedded.
+        limit = min(getattr(config, "max_position_embeddings", None) or sys.maxsize, longest_static(config))
         max_length = settings.max_length or min(DEFAULT_MAX_LENGTH, limit)
         if max_length > limit:
             raise ConfigError(

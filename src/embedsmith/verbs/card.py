@@ -49,7 +49,7 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         _check_is_of(folder, found, settings=settings, results=results)
     root = root_of(settings)
     builtin = BUILTIN.get(root)
-    hub_base = builtin.original if builtin else root
+    hub_base = builtin.original if builtin else root.partition(":")[0]  # a GGUF file is named behind its repository
     is_on_hub = not Path(root).is_absolute()  # a folder stands in a run's settings by its full path
     assert settings.max_length
     content = CardContent(

@@ -165,7 +165,7 @@ def rotary_tables(model: PreTrainedModel, num_positions: int, *, kind: str = "")
 
 
 def longest_static(config: Any) -> int:
-    """Tokens of the longest text whose rotary tables do not depend on its length."""
+    """Tokens of the longest text whose rotary tables do not depend on its length; of any architecture."""
     limits = (
         parameters["original_max_position_embeddings"]
         for parameters in _rotary_parameters(config).values()
@@ -219,7 +219,7 @@ def _activation_name(config: Any) -> str:
 
 def _rotary_parameters(config: Any) -> dict[str, dict[str, Any]]:
     """By layer type, "" where all layers have the same."""
-    parameters = config.rope_parameters
+    parameters = getattr(config, "rope_parameters", None) or {}
     is_by_type = all(isinstance(value, dict) or value is None for value in parameters.values())
     return {kind: value for kind, value in parameters.items() if value} if is_by_type else {"": parameters}
 
