@@ -3,12 +3,14 @@
 import logging
 import os
 import sys
-from collections.abc import Mapping
-from typing import Annotated, Any, Optional
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
 
 log = logging.getLogger(__name__)
@@ -22,15 +24,48 @@ app = typer.Typer(
 data_app = typer.Typer(help="Prepare training data, and look into it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
 
+
+def at_home(value: Any) -> Any:
+    """Callback of arguments and options that name files, folders or models: `~` in front is the home folder.
+
+    Raises:
+        ConfigError: a name is empty.
+    """
+    if isinstance(value, list):
+        return [at_home(one) for one in value]
+    if isinstance(value, str) and not value.strip():
+        raise ConfigError("The name of a model or file is empty.\nIs a variable of your shell not set?")
+    if value is None or not str(value).startswith("~"):
+        return value
+    return type(value)(os.path.expanduser(value))  # noqa: PTH111 (a text stays a text)
+
+
+def output(*, suffix: str | None = None) -> Callable[[typer.CallbackParam, Path | None], Path | None]:
+    """Callback of an option that names a file to be written at the end: it is refused at once where that will fail.
+
+    Raises:
+        RunError: as `files.check_output`.
+    """
+
+    def check(param: typer.CallbackParam, value: Path | None) -> Path | None:
+        path: Path | None = at_home(value)
+        if path is not None:
+            files.check_output(path, option=param.opts[0], suffix=suffix)
+        return path
+
+    return check
+
+
 Model = Annotated[
     str,
     typer.Argument(
-        help="Built-in name (smollm2-135m, gemma3-270m), hub id, local folder, GGUF file, run or LoRA adapter."
+        callback=at_home,
+        help="Built-in name (smollm2-135m, gemma3-270m), hub id, local folder, GGUF file, run or LoRA adapter.",
     ),
 ]
 BaseModel = Annotated[
-    Optional[str],  # noqa: UP045 (typer reads it)
-    typer.Option(help="The base of a run or adapter, if it does not lie where it lay in training."),
+    str | None,
+    typer.Option(callback=at_home, help="The base of a run or adapter, if it does not lie where it lay in training."),
 ]
 PROMPT_HELP = "Template with {text}, or a known name such as prompteol; default: as trained."
 TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}

@@ -1,22 +1,23 @@
 """data triplets, data synthesize, data check, data stats."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import data_app, make_console, read_columns
+from embedsmith.cli.app import at_home, data_app, make_console, output, read_columns
 from embedsmith.support.errors import ConfigError
 
 
 @data_app.command("triplets")
 def triplets_command(
     sources: Annotated[
-        list[str], typer.Argument(help="Files or globs of labelled pairs (premise, hypothesis, label).")
+        list[str],
+        typer.Argument(callback=at_home, help="Files or globs of labelled pairs (premise, hypothesis, label)."),
     ],
-    out: Annotated[Path, typer.Option(help="File to write: .tsv, .csv or .jsonl, maybe .gz.")],
+    out: Annotated[Path, typer.Option(callback=output(), help="File to write: .tsv, .csv or .jsonl, maybe .gz.")],
     columns: Annotated[
-        Optional[str], typer.Option(help="Column names, as in '{premise: text_a, hypothesis: text_b}'.")  # noqa: UP045
+        str | None, typer.Option(help="Column names, as in '{premise: text_a, hypothesis: text_b}'.")
     ] = None,
 ) -> None:
     """Make triplets from labelled NLI pairs, as SimCSE does."""
@@ -33,22 +34,22 @@ def triplets_command(
 
 @data_app.command("synthesize")
 def synthesize_command(
-    out: Annotated[Path, typer.Option(help="File to write, or to go on with: JSON lines.")],
+    out: Annotated[Path, typer.Option(callback=output(), help="File to write, or to go on with: JSON lines.")],
     endpoint: Annotated[str, typer.Option(help="OpenAI-compatible, as in http://localhost:8000/v1")],
     model: Annotated[str, typer.Option(help="As the endpoint calls it.")],
     num_triplets: Annotated[int, typer.Option(min=1, help="Triplets the file shall hold.")] = 1000,
     task_types: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="Kinds of task, several behind one --task-types; default: all but bitext."),
     ] = None,
     languages: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="As the model knows them, several behind one --languages; default: English."),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of what is asked.")] = 7,
     temperature: Annotated[float, typer.Option(help="Of the answers.")] = 1.0,
     concurrency: Annotated[int, typer.Option(min=1, help="Requests at a time.")] = 8,
-    max_requests: Annotated[Optional[int], typer.Option(min=1, help="Requests of this run at most.")] = None,  # noqa: UP045
+    max_requests: Annotated[int | None, typer.Option(min=1, help="Requests of this run at most.")] = None,
     timeout_s: Annotated[float, typer.Option(min=0.1, help="Seconds for one request.")] = 60.0,
     api_key_env: Annotated[str, typer.Option(help="Environment variable with the key.")] = "OPENAI_API_KEY",
 ) -> None:
@@ -76,13 +77,18 @@ def synthesize_command(
 
 @data_app.command("check")
 def check_command(
-    sources: Annotated[list[str], typer.Argument(help="Training data: files, globs, hub ids or `sample`.")],
+    sources: Annotated[
+        list[str], typer.Argument(callback=at_home, help="Training data: files, globs, hub ids or `sample`.")
+    ],
     against: Annotated[
         list[str],
-        typer.Option(help="Evaluation data: files of scored pairs, or folders of them; several behind one --against."),
+        typer.Option(
+            callback=at_home,
+            help="Evaluation data: files of scored pairs, or folders of them; several behind one --against.",
+        ),
     ],
     columns: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Column names, as in '{anchor: question, negative: [wrong_a, wrong_b]}'."),
     ] = None,
     near: Annotated[bool, typer.Option("--near/--no-near", help="Look for near duplicates too.")] = True,
@@ -90,10 +96,12 @@ def check_command(
         float, typer.Option(min=0.5, max=1.0, help="Share of common character n-grams that makes texts near.")
     ] = 0.8,
     drop: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Write the training rows that share no text with the evaluation here."),
+        Path | None,
+        typer.Option(callback=output(), help="Write the training rows that share no text with the evaluation here."),
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Write what was found here (JSON).")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option(callback=output(suffix=".json"), help="Write what was found here (JSON).")
+    ] = None,
 ) -> None:
     """Look for evaluation texts in training data; ends in a line that says: clean, texts overlap or pairs overlap."""
     from embedsmith.data.leakage import LeakageCheck, write_clean
@@ -133,15 +141,19 @@ def check_command(
 
 @data_app.command("stats")
 def stats_command(
-    sources: Annotated[list[str], typer.Argument(help="Training data: files, globs, hub ids or `sample`.")],
+    sources: Annotated[
+        list[str], typer.Argument(callback=at_home, help="Training data: files, globs, hub ids or `sample`.")
+    ],
     columns: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="Column names, as in '{anchor: question, negative: [wrong_a, wrong_b]}'."),
     ] = None,
     model: Annotated[
-        str, typer.Option(help="Whose tokens are counted: built-in name, hub id or folder.")
+        str, typer.Option(callback=at_home, help="Whose tokens are counted: built-in name, hub id or folder.")
     ] = "smollm2-135m",
-    out: Annotated[Optional[Path], typer.Option(help="Write what was found here (JSON).")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option(callback=output(suffix=".json"), help="Write what was found here (JSON).")
+    ] = None,
 ) -> None:
     """Look into training data: counts, duplicates, lengths in tokens, words shared with the anchor, examples."""
     from embedsmith.data.remarks import say_remarks

@@ -1,12 +1,12 @@
 """evaluate."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
 
-from embedsmith.cli.app import PROMPT_HELP, BaseModel, Model, app, make_console, raise_failures
+from embedsmith.cli.app import PROMPT_HELP, BaseModel, Model, app, at_home, make_console, output, raise_failures
 from embedsmith.records.results import BenchmarkResult, EvaluationResult
 from embedsmith.support.errors import ConfigError
 
@@ -15,36 +15,43 @@ from embedsmith.support.errors import ConfigError
 def evaluate_command(
     model: Model,
     tasks: Annotated[
-        Optional[list[str]], typer.Option(help="Task names, of --data or mteb's; several behind one --tasks.")  # noqa: UP045
+        list[str] | None, typer.Option(help="Task names, of --data or mteb's; several behind one --tasks.")
     ] = None,
-    benchmark: Annotated[Optional[str], typer.Option(help='One of mteb\'s, such as "MTEB(eng, v2)".')] = None,  # noqa: UP045
+    benchmark: Annotated[str | None, typer.Option(help='One of mteb\'s, such as "MTEB(eng, v2)".')] = None,
     data: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of <TASK>.tsv.gz files with scored pairs, or of retrieval sets in BEIR's layout."),
+        Path | None,
+        typer.Option(
+            callback=at_home,
+            help="Folder of <TASK>.tsv.gz files with scored pairs, or of retrieval sets in BEIR's layout.",
+        ),
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Write the results here (JSON), for compare too.")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None,
+        typer.Option(callback=output(suffix=".json"), help="Write the results here (JSON), for compare too."),
+    ] = None,
     pooling: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="last, mean, weighted_mean, concat, or `all` to score each; default: as trained."),
     ] = None,
-    prompt: Annotated[Optional[str], typer.Option(help=PROMPT_HELP)] = None,  # noqa: UP045
-    instruction: Annotated[Optional[str], typer.Option(help="Fills {instruction} in the prompt.")] = None,  # noqa: UP045
+    prompt: Annotated[str | None, typer.Option(help=PROMPT_HELP)] = None,
+    instruction: Annotated[str | None, typer.Option(help="Fills {instruction} in the prompt.")] = None,
     end_token: Annotated[
-        Optional[bool],  # noqa: UP045
+        bool | None,
         typer.Option("--end-token/--no-end-token", help="Whether texts end with the end token; default: as trained."),
     ] = None,
     dims: Annotated[
-        Optional[list[int]],  # noqa: UP045
+        list[int] | None,
         typer.Option("--dims", "--dim", help="Score the first DIM dimensions; repeat, or list several behind --dims."),
     ] = None,
     mteb_folder: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Where mteb's own result files go; default: in the cache."),
+        Path | None,
+        typer.Option(callback=at_home, help="Where mteb's own result files go; default: in the cache."),
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the weights: auto, bf16 or fp32.")] = "auto",
     base_model: BaseModel = None,
 ) -> None:
     """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
+    from embedsmith.evaluation.saved import similarities_path
     from embedsmith.model.loading.devices import choose_precision
     from embedsmith.settings.config import Pooling
     from embedsmith.support import files
@@ -52,6 +59,8 @@ def evaluate_command(
     from embedsmith.verbs.evaluate import base_of, evaluate
 
     console = make_console()
+    if out is not None:
+        files.check_output(similarities_path(out), option="--out")
     if pooling is not None and pooling not in ("all", *Pooling):
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     if benchmark is not None and data is not None:
@@ -71,6 +80,7 @@ def evaluate_command(
     }
     if is_mtebs:
         folder = mteb_folder or files.cache_root() / "mteb"
+        files.check_output_folder(folder, option="--mteb-folder")
         scored = run_benchmark(
             model,
             folder=folder,

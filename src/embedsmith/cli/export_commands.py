@@ -5,15 +5,16 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import BaseModel, Model, app, make_console
+from embedsmith.cli.app import BaseModel, Model, app, at_home, make_console
 from embedsmith.settings.config import Precision
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError
 
 
 @app.command("export")
 def export_command(
     model: Model,
-    folder: Annotated[Path, typer.Argument(help="Folder to make.")],
+    folder: Annotated[Path, typer.Argument(callback=at_home, help="Folder to make.")],
     to: Annotated[str, typer.Option(help="merged (transformers) or sentence-transformers.")],
     dtype: Annotated[str, typer.Option(help="Of the weights stored: fp32 or bf16.")] = "fp32",
     base_model: BaseModel = None,
@@ -23,5 +24,6 @@ def export_command(
 
     if to not in list(Format) or dtype not in ("fp32", "bf16"):
         raise ConfigError(f"--to is {to!r}, --dtype {dtype!r}; they may be {' or '.join(Format)}, and fp32 or bf16.")
+    files.check_output_folder(folder, option="FOLDER")
     smallest = export(model, folder=folder, to=Format(to), dtype=Precision(dtype), base_model=base_model)
     make_console().print(f"{folder}: smallest cosine to {model} {smallest:.6f}", soft_wrap=True)

@@ -1,7 +1,7 @@
 """train, plan, baseline, doctor, demo."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 from rich.table import Table
@@ -15,7 +15,9 @@ from embedsmith.cli.app import (
     BaseModel,
     Model,
     app,
+    at_home,
     make_console,
+    output,
     read_overrides,
 )
 from embedsmith.support.errors import ConfigError
@@ -28,8 +30,8 @@ from embedsmith.support.errors import ConfigError
 )
 def train_command(
     context: typer.Context,
-    config: Annotated[Optional[Path], typer.Option(help="Recipe (YAML).")] = None,  # noqa: UP045 (typer reads it)
-    resume: Annotated[Optional[Path], typer.Option(help="Go on with this stopped run.")] = None,  # noqa: UP045
+    config: Annotated[Path | None, typer.Option(callback=at_home, help="Recipe (YAML).")] = None,
+    resume: Annotated[Path | None, typer.Option(callback=at_home, help="Go on with this stopped run.")] = None,
     settings: Annotated[bool, typer.Option("--settings", help="List every setting of a recipe, and stop.")] = False,
 ) -> None:
     """Train an adapter into a run folder."""
@@ -59,7 +61,7 @@ def train_command(
 @app.command("plan", context_settings=TAKES_SETTINGS, epilog=SETTINGS_EPILOG)
 def plan_command(
     context: typer.Context,
-    config: Annotated[Optional[Path], typer.Option(help="Recipe (YAML).")] = None,  # noqa: UP045
+    config: Annotated[Path | None, typer.Option(callback=at_home, help="Recipe (YAML).")] = None,
 ) -> None:
     """Tell what a run will take here, before it runs: tokens, time, memory."""
     from embedsmith.reporting.tables import plan_table
@@ -75,14 +77,16 @@ def plan_command(
 @app.command("baseline")
 def baseline_command(
     model: Model = "smollm2-135m",
-    dev: Annotated[str, typer.Option(help="Scored pairs that decide: a file, or `sample`.")] = "sample",
+    dev: Annotated[str, typer.Option(callback=at_home, help="Pairs that decide: a file, or `sample`.")] = "sample",
     prompts: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(
             help="Known prompts to try, `none` for the bare text; default: all. Several behind one --prompts."
         ),
     ] = None,
-    out: Annotated[Optional[Path], typer.Option(help="Write the ranking here (JSON).")] = None,  # noqa: UP045
+    out: Annotated[
+        Path | None, typer.Option(callback=output(suffix=".json"), help="Write the ranking here (JSON).")
+    ] = None,
 ) -> None:
     """Find the best a model does without training: over prompts, poolings and the end token."""
     from embedsmith.data.pairs import load_pairs
@@ -110,9 +114,9 @@ def baseline_command(
 @app.command("doctor")
 def doctor_command(
     model: Model = "smollm2-135m",
-    text: Annotated[Optional[str], typer.Option(help="Show this text's tokens.")] = None,  # noqa: UP045
-    prompt: Annotated[Optional[str], typer.Option(help=PROMPT_HELP)] = None,  # noqa: UP045
-    max_length: Annotated[Optional[int], typer.Option(help="Most tokens per text.")] = None,  # noqa: UP045
+    text: Annotated[str | None, typer.Option(help="Show this text's tokens.")] = None,
+    prompt: Annotated[str | None, typer.Option(help=PROMPT_HELP)] = None,
+    max_length: Annotated[int | None, typer.Option(help="Most tokens per text.")] = None,
     base_model: BaseModel = None,
 ) -> None:
     """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""
@@ -133,7 +137,7 @@ def doctor_command(
 
 @app.command("demo")
 def demo_command(
-    output_dir: Annotated[Path, typer.Option(help="The run folder to make.")] = Path("runs/demo"),
+    output_dir: Annotated[Path, typer.Option(callback=at_home, help="The run folder to make.")] = Path("runs/demo"),
 ) -> None:
     """The whole story on a CPU: built-in model and sample, train, before and after, report."""
     from embedsmith.reporting.tables import results_table

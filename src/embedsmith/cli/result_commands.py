@@ -1,11 +1,11 @@
 """compare, report, card."""
 
 from pathlib import Path
-from typing import Annotated, Optional
+from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import app, make_console, raise_failures
+from embedsmith.cli.app import app, at_home, make_console, output, raise_failures
 from embedsmith.support.errors import ConfigError
 
 
@@ -13,11 +13,16 @@ from embedsmith.support.errors import ConfigError
 def compare_command(
     models: Annotated[
         list[str],
-        typer.Argument(help="Each a MODEL or results.json; seeds of one recipe with commas between. First: the mark."),
+        typer.Argument(
+            callback=at_home,
+            help="Each a MODEL or results.json; seeds of one recipe with commas between. First: the mark.",
+        ),
     ],
-    tasks: Annotated[Optional[list[str]], typer.Option(help="Task names, several behind one --tasks.")] = None,  # noqa: UP045
-    data: Annotated[Optional[Path], typer.Option(help="Folder of <TASK>.tsv.gz files.")] = None,  # noqa: UP045
-    out: Annotated[Optional[Path], typer.Option(help="Write the comparison here (JSON).")] = None,  # noqa: UP045
+    tasks: Annotated[list[str] | None, typer.Option(help="Task names, several behind one --tasks.")] = None,
+    data: Annotated[Path | None, typer.Option(callback=at_home, help="Folder of <TASK>.tsv.gz files.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(callback=output(suffix=".json"), help="Write the comparison here (JSON).")
+    ] = None,
     draws: Annotated[int, typer.Option(min=100, help="Of bootstrap and permutations.")] = 10_000,
     seed_spread: Annotated[
         float,
@@ -54,15 +59,19 @@ def compare_command(
 
 @app.command("report")
 def report_command(
-    models: Annotated[list[str], typer.Argument(help="A run, or several models: the first one is the mark.")],
+    models: Annotated[
+        list[str], typer.Argument(callback=at_home, help="A run, or several models: the first one is the mark.")
+    ],
     out: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="The page; default: report.html in the folder of the last run named."),
+        Path | None,
+        typer.Option(
+            callback=output(suffix=".html"), help="The page; default: report.html in the folder of the last run named."
+        ),
     ] = None,
-    tasks: Annotated[Optional[list[str]], typer.Option(help="Task names, several behind one --tasks.")] = None,  # noqa: UP045
+    tasks: Annotated[list[str] | None, typer.Option(help="Task names, several behind one --tasks.")] = None,
     data: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option(help="Folder of <TASK>.tsv.gz files; default: the development set of the run."),
+        Path | None,
+        typer.Option(callback=at_home, help="Folder of <TASK>.tsv.gz files; default: the development set of the run."),
     ] = None,
     training_data: Annotated[
         bool, typer.Option("--training-data/--no-training-data", help="Look into the run's training data too.")
@@ -85,8 +94,8 @@ def report_command(
 
 @app.command("card")
 def card_command(
-    run: Annotated[Path, typer.Argument(help="The folder of a finished run.")],
-    results: Annotated[Path, typer.Option(help="What `embedsmith evaluate RUN --out FILE` wrote.")],
+    run: Annotated[Path, typer.Argument(callback=at_home, help="The folder of a finished run.")],
+    results: Annotated[Path, typer.Option(callback=at_home, help="What `embedsmith evaluate RUN --out FILE` wrote.")],
 ) -> None:
     """Write the model card of a run anew, with the scores of an evaluation."""
     from embedsmith.verbs.card import write_card

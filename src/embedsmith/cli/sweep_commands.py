@@ -1,30 +1,30 @@
 """sweep."""
 
 from pathlib import Path
-from typing import Annotated, Any, Optional
+from typing import Annotated, Any
 
 import typer
 
-from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, app, make_console, read_overrides
+from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, app, at_home, make_console, read_overrides
 from embedsmith.support.errors import ConfigError, RunError
 
 
 @app.command("sweep", context_settings=TAKES_SETTINGS, epilog=SETTINGS_EPILOG)
 def sweep_command(
     context: typer.Context,
-    config: Annotated[Path, typer.Option(help="Sweep file, or a recipe to vary (YAML).")],
+    config: Annotated[Path, typer.Option(callback=at_home, help="Sweep file, or a recipe to vary (YAML).")],
     grid: Annotated[
-        Optional[list[str]],  # noqa: UP045
+        list[str] | None,
         typer.Option(help="KEY=VALUE,VALUE,... ; several behind one --grid, or repeat it."),
     ] = None,
     design: Annotated[
-        Optional[str],  # noqa: UP045
+        str | None,
         typer.Option(help="one_at_a_time (each axis alone) or grid (every combination)."),
     ] = None,
-    seeds: Annotated[Optional[str], typer.Option(help="As in 7,8,9.")] = None,  # noqa: UP045
+    seeds: Annotated[str | None, typer.Option(help="As in 7,8,9.")] = None,
     output_dir: Annotated[
-        Optional[Path],  # noqa: UP045
-        typer.Option("--output-dir", "--output_dir", help="Folder of the runs and the pages."),
+        Path | None,
+        typer.Option("--output-dir", "--output_dir", callback=at_home, help="Folder of the runs and the pages."),
     ] = None,
     report_only: Annotated[bool, typer.Option("--report-only", help="Write table and page of what there is.")] = False,
 ) -> None:

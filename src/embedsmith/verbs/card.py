@@ -41,6 +41,7 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         DataError: `results` is no such file, or holds the scores of another model or of other settings.
     """
     outcome = read_outcome(folder)
+    files.check_output(folder / CARD_FILE, option="the card")
     config = load_config(folder / CONFIG_FILE)
     weights = weights_folder(str(folder))
     settings = EmbeddingSettings.read(weights)

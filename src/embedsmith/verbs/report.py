@@ -25,6 +25,7 @@ from embedsmith.reporting.published import beside, published_for
 from embedsmith.reporting.report import ReportContent, write_report
 from embedsmith.settings.config import Pooling, RunConfig, Side
 from embedsmith.settings.recipe import load_config
+from embedsmith.support import files
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import DataError, MissingExtraError
 from embedsmith.verbs.evaluate import base_of
@@ -64,6 +65,7 @@ def report_models(
     """
     from embedsmith.reporting import plots  # noqa: F401 (a missing extra must show at once)
 
+    files.check_output(out, option="the page")
     console = console or Console(quiet=True)
     runs = [model for model in models if is_run(model)]
     labels = _labels(models)

@@ -166,6 +166,9 @@ def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, console: Console) ->
         DataError, ModelError, MissingExtraError: from a run's preparation; they concern all runs alike.
     """
     folder = sweep.runs_folder
+    for name in ("sweep.json", "sweep.md", "sweep.html"):
+        files.check_output(Path(sweep.output_dir) / name, option="output_dir")
+    files.check_output_folder(folder, option="runs_dir")
     with _only_one(folder):
         distinct = {_identity(config): config for cell in cells for config in cell.configs}
         _check_unchanged(folder, distinct)

@@ -124,9 +124,10 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
 
 
 def check_run_folder(folder: Path) -> None:
-    """Raise RunError when a run folder is taken; an empty folder is not."""
+    """Raise RunError when a run folder is taken, or cannot be made; an empty folder is not taken."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise RunError(f"The run folder {folder} exists already.\nChoose another output_dir, or remove it.")
+    files.check_output_folder(folder, option="output_dir")
 
 
 def resume_run(folder: Path | str, *, console: Console | None = None) -> Run:
@@ -134,6 +135,7 @@ def resume_run(folder: Path | str, *, console: Console | None = None) -> Run:
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
         raise RunError(f"{folder} is no run folder: it has no {CONFIG_FILE}.")
+    files.check_output_folder(folder, option="--resume")
     config = load_config(path)
     if Path(config.output_dir).resolve() != Path(folder).resolve():  # it has been moved
         config = config.model_copy(update={"output_dir": str(folder)})
