@@ -67,6 +67,12 @@ def save_small_smollm2(folder: Path) -> Path:
         pad_token_id=2,
     )
     AutoModelForCausalLM.from_config(config).model.save_pretrained(folder)
+    _make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def _make_tokenizer() -> PreTrainedTokenizerFast:
+    """Pieces of bytes, learned from the sample; the control tokens of SmolLM2-Instruct."""
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
@@ -77,14 +83,13 @@ def save_small_smollm2(folder: Path) -> Path:
         show_progress=False,
     )
     tokenizer.train_from_iterator([sample_triplets_path().read_text(encoding="utf-8")], trainer)
-    PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         unk_token="<|endoftext|>",
         bos_token="<|im_start|>",
         eos_token="<|im_end|>",
         pad_token="<|im_end|>",
-    ).save_pretrained(folder)
-    return folder
+    )
 
 
 def _write_data(folder: Path) -> None:
