@@ -114,8 +114,9 @@ def test_rows_of_numbered_columns_may_have_more_or_fewer_of_them(tmp_path: Path,
         base | {"negative_1": "n1", "negative_2": "n2"},
         base | {"negative_1": "n1"},
         base | {"negative_1": "n1", "negative_2": None, "negative_3": "n3"},
+        base | {"negative_3": "n3"},
     )
-    assert [texts[2:] for texts in _texts(load_triplets([source]))] == [("n1", "n2"), ("n1",), ("n1", "n3")]
+    assert [texts[2:] for texts in _texts(load_triplets([source]))] == [("n1", "n2"), ("n1",), ("n1", "n3"), ("n3",)]
 
 
 def test_faults_name_the_negative(tmp_path: Path, cache: Path) -> None:
@@ -226,7 +227,9 @@ def test_a_role_that_is_not_named_is_found_under_its_usual_names(tmp_path: Path,
         (ROW | {"prompt": "q", "instruction": "i"}, {}, "say in data.columns which of them is the instruction"),
         (ROW, {"negative": ["negative", "bad"]}, "no usable columns: .* looked for negative, bad"),
         (ROW, {"instruction": "task"}, "no usable columns: .* looked for task"),
-        (ROW, {"anchor": ["anchor", "query"]}, "names several columns for anchor, which takes one"),
+        (ROW, {"anchor": ["anchor", "query"]}, "names a list of columns for anchor, which takes one"),
+        (ROW, {"negative": []}, "names no column for negative"),
+        (ROW, {"anchor": ""}, "names no column for anchor"),
         (ROW, {"anchor": "x", "sentence1": "y"}, "names both a triplet's columns and a scored pair's"),
     ],
 )

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from embedsmith.data.faults import Faults
 from embedsmith.data.readers import read_rows
 from embedsmith.data.triplets import load_triplets
-from embedsmith.data.writers import write_rows, write_table
+from embedsmith.data.writers import write_rows, write_triplets
 from embedsmith.settings.config import TrainSource
 from embedsmith.support.errors import DataError
 from tests.tiny import write_ragged_triplets
@@ -61,7 +61,7 @@ def test_a_table_is_read_again_as_it_was(
     source = TrainSource(files=str(write_ragged_triplets(tmp_path / "t.jsonl", counts=counts)), instruction=instruction)
     table = load_triplets([source])
     written = tmp_path / f"written{suffix}"
-    write_table(written, table, indices=np.array([2, 0, 1]))
+    write_triplets(written, table, indices=np.array([2, 0, 1]))
     again = load_triplets([str(written)])
     rows, expected = again.rows(np.arange(3)), table.rows(np.array([2, 0, 1]))
     assert rows == expected

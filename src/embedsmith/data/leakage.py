@@ -18,7 +18,7 @@ from embedsmith.data.normalise import normalise
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import jaccard
 from embedsmith.data.table import TripletTable
-from embedsmith.data.writers import write_table
+from embedsmith.data.writers import write_triplets
 from embedsmith.records.data_facts import LeakageReport, Match, Overlap, SharedText
 from embedsmith.support.errors import MissingExtraError
 
@@ -145,7 +145,7 @@ def write_clean(path: Path, table: TripletTable, *, is_shared: np.ndarray) -> in
         DataError: the file exists, its format is unknown, or cannot hold a text.
     """
     kept = np.flatnonzero(~is_shared)
-    write_table(path, table, indices=kept)
+    write_triplets(path, table, indices=kept)
     return len(kept)
 
 

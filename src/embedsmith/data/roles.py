@@ -20,7 +20,7 @@ ColumnNames = Mapping[str, str | list[str]]
 ANCHOR, POSITIVE, NEGATIVE, INSTRUCTION, SCORE = "anchor", "positive", "negative", "instruction", "score"
 CONTRAST_ROLES = (ANCHOR, POSITIVE, NEGATIVE, INSTRUCTION)
 PAIR_ROLES = ("sentence1", "sentence2", SCORE)
-# Of sentence-transformers and this project, SimCSE, FlagEmbedding, Tevatron; each also numbered, as in negative_1.
+# Of this project and sentence-transformers, SimCSE, FlagEmbedding, Tevatron.
 _USUAL = {
     ANCHOR: re.compile("anchor|sent0|query"),
     POSITIVE: re.compile(r"sent1|pos(itive)?s?(_?\d+)?|positive_passages"),
@@ -95,8 +95,11 @@ def named_faults(columns: ColumnNames) -> list[str]:
         )
     elif named & set(PAIR_ROLES) and named - set(PAIR_ROLES):
         faults.append(f"names both a triplet's columns and a scored pair's: {', '.join(sorted(named))}")
-    several = [role for role, names in columns.items() if not isinstance(names, str) and role not in _SEVERAL]
-    faults += [f"names several columns for {role}, which takes one" for role in several]
+    for role, names in columns.items():
+        if not isinstance(names, str) and role not in _SEVERAL:
+            faults.append(f"names a list of columns for {role}, which takes one")
+        elif not names:
+            faults.append(f"names no column for {role}")
     return faults
 
 
@@ -157,18 +160,20 @@ def _kinds(columns: ColumnNames) -> Sequence[Sequence[str]]:
 
 def _columns_of(role: str, names: Sequence[str], *, columns: ColumnNames) -> tuple[str, ...]:
     if role in columns:
-        named = columns[role]
-        wanted = [named] if isinstance(named, str) else named
-        return tuple(wanted) if all(name in names for name in wanted) else ()
-    others = {name for named in columns.values() for name in ([named] if isinstance(named, str) else named)}
+        wanted = _as_list(columns[role])
+        return tuple(dict.fromkeys(wanted)) if all(name in names for name in wanted) else ()
+    others = {name for named in columns.values() for name in _as_list(named)}
     return tuple(name for name in names if _USUAL[role].fullmatch(name) and name not in others)
+
+
+def _as_list(names: str | list[str]) -> list[str]:
+    return [names] if isinstance(names, str) else names
 
 
 def _missing(names: Sequence[str], missing: Sequence[str], *, columns: ColumnNames) -> str:
     looked_for = _LOOKED_FOR
     if columns:
-        named = [columns.get(role, role) for role in missing]
-        looked_for = ", ".join(name if isinstance(name, str) else ", ".join(name) for name in named)
+        looked_for = ", ".join(name for role in missing for name in _as_list(columns.get(role, role)))
     return (
         f"no usable columns: it has {', '.join(names) or 'none'}; looked for {looked_for} "
         f"(name them with data.columns, or --columns, for example {{anchor: {names[0] if names else '...'}, ...}})"

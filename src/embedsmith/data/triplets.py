@@ -207,10 +207,10 @@ def _check_roles(roles: Roles | str, *, names: Sequence[str], first: Roles | Non
     """The roles of a later row, or how they differ from the first one's."""
     if first is None:
         return roles
+    if isinstance(roles, Roles):
+        return roles.why_not_like(first) or roles
     missing = [columns[0] for columns in first.columns.values() if not set(columns) & set(names)]
-    if missing:
-        return f"has no '{missing[0]}'"
-    return roles if isinstance(roles, str) else roles.why_not_like(first) or roles
+    return f"has no '{missing[0]}'" if missing else roles
 
 
 def _convert(origins: Sequence[_Origin], target: Path, *, columns: ColumnNames, faults: Faults) -> None:

@@ -63,7 +63,7 @@ def write_rows(path: Path, *, header: Sequence[str], rows: Iterable[Sequence[Val
     files.write_bytes(path, gzip.compress(data, mtime=0) if path.name.endswith(".gz") else data)
 
 
-def write_table(path: Path, table: TripletTable, *, indices: np.ndarray) -> None:
+def write_triplets(path: Path, table: TripletTable, *, indices: np.ndarray) -> None:
     """Write some rows of a table so that `load_triplets` reads them again; errors as `write_rows`.
 
     Where rows have other numbers of negatives than one, they stand in a list, `negatives`, in a .jsonl, and in
@@ -74,10 +74,10 @@ def write_table(path: Path, table: TripletTable, *, indices: np.ndarray) -> None
     numbered = [f"negative_{number}" for number in range(1, most + 1)]
     names = ["negative"] if few == most == 1 else [] if not most else ["negatives"] if as_list else numbered
     header = [*table.text_columns[:2], *names, *["score"] * table.has_scores, *["instruction"] * table.has_instructions]
-    write_rows(path, header=header, rows=_table_rows(table, indices, negative_columns=names))
+    write_rows(path, header=header, rows=_triplet_rows(table, indices, negative_columns=names))
 
 
-def _table_rows(table: TripletTable, indices: np.ndarray, *, negative_columns: list[str]) -> Iterator[list[Value]]:
+def _triplet_rows(table: TripletTable, indices: np.ndarray, *, negative_columns: list[str]) -> Iterator[list[Value]]:
     for rows in table.chunks(indices):
         for row, (anchor, positive, *negatives) in enumerate(rows.texts):
             filled = [*negatives, *[None] * (len(negative_columns) - len(negatives))]
