@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from embedsmith.model.layers.fused.kernels import AttentionShape, Kernels, Norm, NormState
+from embedsmith.model.layers.fused.branches import Stream, normed_rows
+from embedsmith.model.layers.fused.kernels import AttentionShape, Kernels, NormState
 from embedsmith.model.layers.fused.layout import Layer, Layout
 from embedsmith.model.layers.fused.linear import Gradients, LinearGroup, Update
 from embedsmith.model.layers.fused.torch_kernels import norm_gradient, normalize
@@ -53,6 +54,7 @@ class Forward:
         ends_only: bool,
     ) -> None:
         self.kernels = kernels
+        self.stream = Stream(kernels, alpha=layout.residual_multiplier)
         self.layout = layout
         self.packed = packed
         self.rotary = rotary
@@ -77,19 +79,15 @@ class Forward:
             rows = self.ends if index == last else None
             dtype = torch.float32 if index < num_exact else self.layout.dtype
             if any(update.dtype != dtype for update in pending):
-                self._add(pending, to=x)
+                self.stream.add(x, pending)
                 pending = ()
             x, pending, saved = self._layer(layer, x, pending, dtype=dtype, rows=rows, keep=index >= first_saved)
             self.saved.append(saved)
-        self._add(pending, to=x)
+        self.stream.add(x, pending)
         hidden, state = normalize(x, norm=self.layout.final_norm, dtype=torch.float32)
         if first_saved <= last:
             self.final = state
         return hidden
-
-    def _add(self, updates: tuple[torch.Tensor, ...], *, to: torch.Tensor) -> None:
-        for update in updates:
-            to.add_(update, alpha=self.layout.residual_multiplier)
 
     def _layer(
         self,
@@ -102,24 +100,27 @@ class Forward:
         keep: bool,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], Saved | None]:
         updates: dict[str, list[Update]] = {}
-        h, norm_state = self._enter(x, pending, norm=layer.norm, dtype=dtype, keep=keep)
+        h, norm_state = self.stream.enter(x, pending, norm=layer.norm, dtype=dtype, keep=keep)
         buffers = self._project_heads(layer, h, rows, updates)
         q, k, v = self._split_heads(buffers, rows)
         head_states = None
         if layer.head_norms:
-            head_states = (self._norm_heads(q, layer.head_norms[0]), self._norm_heads(k, layer.head_norms[1]))
+            head_states = (
+                self.stream.norm_heads(q, layer.head_norms[0]),
+                self.stream.norm_heads(k, layer.head_norms[1]),
+            )
         attended = self.kernels.attention(q, k, v, shape=self._shape(layer, rows))
         if rows is not None:
             x, h = x[rows], h[rows]
-        pending, updates["out"], out_state = self._leave(
+        pending, updates["out"], out_state = self.stream.leave(
             x, attended, group=layer.out, norm=layer.out_norm, rows=rows, keep=keep
         )
         mlp_state = None
         if not layer.is_parallel:
-            h, mlp_state = self._enter(x, pending, norm=layer.mlp_norm, dtype=dtype, keep=keep)
+            h, mlp_state = self.stream.enter(x, pending, norm=layer.mlp_norm, dtype=dtype, keep=keep)
             pending = ()
         inner, activated, updates["up"] = layer.up.activate(h, activation=self.layout.activation, rows=rows, keep=keep)
-        mlp_pending, updates["down"], down_state = self._leave(
+        mlp_pending, updates["down"], down_state = self.stream.leave(
             x, activated, group=layer.down, norm=layer.down_norm, rows=rows, keep=keep
         )
         pending = (*pending, *mlp_pending)
@@ -143,42 +144,6 @@ class Forward:
                 updates=updates,
             ),
         )
-
-    def _enter(
-        self,
-        x: torch.Tensor,
-        pending: tuple[torch.Tensor, ...],
-        *,
-        norm: Norm | None,
-        dtype: torch.dtype,
-        keep: bool,
-    ) -> tuple[torch.Tensor, NormState | None]:
-        """What a branch reads: x with what was pending added, in place, then normed."""
-        alpha = self.layout.residual_multiplier
-        if norm:
-            return self.kernels.add_norm(x, pending, alpha=alpha, norm=norm, dtype=dtype, keep=keep)
-        self._add(pending, to=x)
-        h = x.to(dtype, copy=True)
-        return h, NormState(h, h.new_empty(0)) if keep else None
-
-    def _leave(
-        self,
-        x: torch.Tensor,
-        branch: torch.Tensor,
-        *,
-        group: LinearGroup,
-        norm: Norm | None,
-        rows: torch.Tensor | None,
-        keep: bool,
-    ) -> tuple[tuple[torch.Tensor, ...], list[Update], NormState | None]:
-        """A branch's last product, normed if it is; what remains to be added to x."""
-        if norm is None:
-            pending, updates = group.onto(x, branch, alpha=self.layout.residual_multiplier, rows=rows)
-            return pending, updates, None
-        y = torch.zeros_like(x)
-        pending, updates = group.onto(y, branch, alpha=1.0, rows=rows)
-        normed, state = self.kernels.add_norm(y, pending, alpha=1.0, norm=norm, dtype=branch.dtype, keep=keep)
-        return (normed,), updates, state
 
     def _project_heads(
         self, layer: Layer, h: torch.Tensor, rows: torch.Tensor | None, updates: dict[str, list[Update]]
@@ -219,14 +184,6 @@ class Forward:
             sin=sin,
         )
 
-    def _norm_heads(self, x: torch.Tensor, norm: Norm) -> NormState:
-        """Normalise x (n, heads * width) in place: each head, or all together, as wide as the norm's weight is."""
-        heads = x.unflatten(1, (-1, len(norm.weight))).float().flatten(0, 1).contiguous()
-        normed, state = self.kernels.add_norm(heads, (), alpha=1.0, norm=norm, dtype=x.dtype, keep=True)
-        x.copy_(normed.view(x.shape))
-        assert state is not None
-        return state
-
     # ---- backward -------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
@@ -260,7 +217,7 @@ class Forward:
         updates = saved.updates
         inner = saved.inner
         layer.down.backward_activation(
-            self._leave_backward(dy, saved.down_norm, layer.down_norm),
+            self.stream.leave_backward(dy, saved.down_norm, layer.down_norm),
             x=inner,
             activation=self.layout.activation,
             updates=updates["down"],
@@ -268,18 +225,18 @@ class Forward:
         )
         norm, state = (layer.norm, saved.norm) if layer.is_parallel else (layer.mlp_norm, saved.mlp_norm)
         assert state is not None
-        mlp_input = _scaled(state, norm) if updates["up"] else None
+        mlp_input = normed_rows(state, norm) if updates["up"] else None
         if mlp_input is not None and layer.is_parallel and saved.rows is not None:
             mlp_input = mlp_input[saved.rows]
         dh_mlp = layer.up.backward(inner, x=mlp_input, updates=updates["up"], gradients=gradients)
         assert dh_mlp is not None
         if not layer.is_parallel:
-            dy = self._enter_backward((dh_mlp,), state, norm, dx=dx)
+            dy = self.stream.enter_backward((dh_mlp,), state, norm, dx=dx)
         if is_lowest and not any(updates[name] for name in updates if name not in ("up", "down")):
             return dx, dy
 
         dattended = layer.out.backward(
-            self._leave_backward(dy, saved.out_norm, layer.out_norm),
+            self.stream.leave_backward(dy, saved.out_norm, layer.out_norm),
             x=saved.attended,
             updates=updates["out"],
             gradients=gradients,
@@ -293,26 +250,7 @@ class Forward:
             dx = torch.zeros(dh.shape, device=dx.device).index_copy_(0, saved.rows, dx)
             dh_mlp = torch.zeros_like(dh).index_copy_(0, saved.rows, dh_mlp) if layer.is_parallel else dh_mlp
         branches = (dh, dh_mlp) if layer.is_parallel else (dh,)
-        return dx, self._enter_backward(branches, saved.norm, layer.norm, dx=dx)
-
-    def _enter_backward(
-        self, gradients: tuple[torch.Tensor, ...], state: NormState, norm: Norm | None, *, dx: torch.Tensor
-    ) -> torch.Tensor:
-        """dx += the gradient at what branches read, in place; returns it times the stream's multiplier, as rows."""
-        alpha = self.layout.residual_multiplier
-        if norm:
-            return self.kernels.norm_backward(gradients, state=state, norm=norm, dx=dx, alpha=alpha)
-        for gradient in gradients:
-            dx += gradient
-        return (alpha * dx).to(state.normed.dtype)
-
-    def _leave_backward(self, dy: torch.Tensor, state: NormState | None, norm: Norm | None) -> torch.Tensor:
-        """The gradient at a branch's last product."""
-        if norm is None:
-            return dy
-        assert state is not None
-        into = torch.zeros(dy.shape, device=dy.device)
-        return self.kernels.norm_backward((dy,), state=state, norm=norm, dx=into, alpha=1.0)
+        return dx, self.stream.enter_backward(branches, saved.norm, layer.norm, dx=dx)
 
     def _attention_backward(self, layer: Layer, saved: Saved, dattended: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Gradients of the buffers that hold queries, keys and values before their norms."""
@@ -322,7 +260,7 @@ class Forward:
         self.kernels.attention_backward(*saved.heads, dattended, shape=shape, into=dheads)
         if saved.head_norms and layer.head_norms:
             for dhead, state, norm in zip(dheads, saved.head_norms, layer.head_norms, strict=False):
-                self._norm_heads_backward(dhead, state, norm)
+                self.stream.norm_heads_backward(dhead, state, norm)
         if saved.rows is not None and len(dbuffers) == 1:  # the few queries' gradients go where they came from
             dqueries = dbuffers[0][:, : dheads[0].shape[1]]
             dqueries.zero_()
@@ -340,7 +278,7 @@ class Forward:
     ) -> torch.Tensor | None:
         updates = saved.updates
         is_adapted = any(updates.get(name) for name in ("qkv", "q", "kv"))
-        h = _scaled(saved.norm, layer.norm) if is_adapted else None
+        h = normed_rows(saved.norm, layer.norm) if is_adapted else None
         if layer.qkv:
             return layer.qkv.backward(dbuffers[0], x=h, updates=updates["qkv"], gradients=gradients, needs_dx=needs_dx)
         assert layer.q and layer.kv
@@ -352,12 +290,6 @@ class Forward:
             return None
         return dh.add_(dh_rows) if rows is None else dh.index_add_(0, rows, dh_rows)
 
-    def _norm_heads_backward(self, dx: torch.Tensor, state: NormState, norm: Norm) -> None:
-        heads = dx.unflatten(1, (-1, len(norm.weight))).flatten(0, 1).contiguous()
-        into = torch.zeros(heads.shape, device=dx.device)
-        self.kernels.norm_backward((heads,), state=state, norm=norm, dx=into, alpha=1.0)
-        dx.copy_(into.view(dx.shape))
-
 
 def groups_of(layer: Layer) -> list[LinearGroup]:
     """The products of a layer."""
@@ -368,11 +300,3 @@ def lowest_adapted(layers: Sequence[Layer]) -> int:
     """The first layer with an adapter, or the number of layers."""
     adapted = (i for i, layer in enumerate(layers) if any(group.is_adapted for group in groups_of(layer)))
     return next(adapted, len(layers))
-
-
-def _scaled(state: NormState, norm: Norm | None) -> torch.Tensor:
-    """The norm's value, from what was kept of it."""
-    if norm is None:
-        return state.normed
-    value = state.normed * norm.weight.to(state.normed.dtype)
-    return value if norm.bias is None else value + norm.bias.to(value.dtype)
