@@ -80,7 +80,7 @@ def test_its_own_base_is_taken_and_what_is_assumed_is_said(
 ) -> None:
     with caplog.at_level(logging.INFO, logger="embedsmith"):
         vectors = Embedder.load(str(adapter), precision="fp32").encode(TEXTS)
-    assert "Assumed: pooling last, no prompt, at most 150 tokens or what its base takes." in caplog.text
+    assert "Assumed: pooling last, no prompt, at most 150 tokens or what its base takes, the tokenizer" in caplog.text
     named = Embedder.load(str(adapter), base_model=str(bases["minicpm-2b"]), precision="fp32")
     assert (named.encode(TEXTS) == vectors).all()
 

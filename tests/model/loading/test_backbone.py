@@ -9,6 +9,7 @@ from transformers import BertConfig, BertModel, MambaConfig, MambaModel, T5Confi
 
 from embedsmith.model.loading.backbone import find_adapter, find_model, load_backbone
 from embedsmith.support.errors import ModelError
+from tests.hub import Trap
 from tests.tiny import save_model
 
 CPU = torch.device("cpu")
@@ -87,6 +88,15 @@ def test_a_name_that_is_empty_is_not_the_folder_at_work() -> None:
     for name in ("", " "):
         with pytest.raises(ModelError, match="No model is named"):
             find_model(name)
+
+
+def test_a_file_is_no_model(tmp_path: Path) -> None:
+    folder = save_model("llama", tmp_path / "m")
+    torch.save(Trap(tmp_path / "sprung"), tmp_path / "pickle.bin")
+    for file in (folder / "model.safetensors", folder / "config.json", tmp_path / "pickle.bin"):
+        with pytest.raises(ModelError, match=r"is a file\.\nName the folder that holds it"):
+            find_model(str(file))
+    assert not (tmp_path / "sprung").exists()
 
 
 @pytest.mark.parametrize(

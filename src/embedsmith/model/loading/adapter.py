@@ -128,7 +128,7 @@ def assumed_settings(folder: Path) -> dict[str, Any]:
     pooling = ModelSection().pooling
     logger.info(
         "The adapter %s was written by another tool and does not say how texts are embedded. Assumed: pooling %s, no "
-        "prompt, at most %d tokens or what its base takes.",
+        "prompt, at most %d tokens or what its base takes, the tokenizer of its base.",
         folder,
         pooling,
         DEFAULT_MAX_LENGTH,

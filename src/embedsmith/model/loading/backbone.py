@@ -53,10 +53,13 @@ def find_model(model: str) -> str:
     """The model folder inside a run that trained all weights; anything else as it is.
 
     Raises:
-        ModelError: MODEL is empty, which as a path would be the folder at work.
+        ModelError: MODEL is empty, which as a path would be the folder at work, or a file that is no GGUF,
+            which transformers would open whatever it holds.
     """
     if not model.strip():
         raise ModelError("No model is named: the name is empty.\nName a built-in model, a hub id or a folder.")
+    if Path(model).is_file() and not is_converted(model):
+        raise ModelError(f"'{model}' is a file.\nName the folder that holds it, with config.json and the tokenizer.")
     inner = Path(model) / "model"
     return str(inner) if (inner / SETTINGS_FILE).exists() else model
 

@@ -7,6 +7,7 @@ from transformers import AutoModelForCausalLM
 
 from embedsmith.model.loading.backbone import Backbone
 from embedsmith.model.loading.sources import source_of
+from embedsmith.model.loading.weights import check_finite, name_some
 from embedsmith.support.errors import ModelError
 
 
@@ -41,12 +42,16 @@ def load_head(backbone: Backbone) -> Head:
     if config.tie_word_embeddings:
         return Head(backbone.model.get_input_embeddings().weight.detach(), scaling=scaling)
     name = source_of(backbone.name)
+    advice = "Choose a model whose folder holds it."
     try:
-        model = AutoModelForCausalLM.from_pretrained(name, dtype=backbone.model.dtype, use_safetensors=True)
-    except (OSError, ValueError) as error:
-        raise ModelError(
-            f"The output matrix of '{backbone.name}' cannot be read: {error}\nChoose a model whose folder holds it."
-        ) from error
+        model, report = AutoModelForCausalLM.from_pretrained(
+            name, dtype=backbone.model.dtype, use_safetensors=True, output_loading_info=True
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise ModelError(f"The output matrix of '{backbone.name}' cannot be read: {error}\n{advice}") from error
+    if missing := sorted(report["missing_keys"]):  # transformers would start it at random
+        raise ModelError(f"The weights of '{backbone.name}' hold no output matrix ({name_some(missing)}).\n{advice}")
     layer = model.get_output_embeddings()
+    check_finite(dict(layer.named_parameters()), owner=f"The output matrix of '{backbone.name}'", advice=advice)
     bias = None if layer.bias is None else layer.bias.detach().to(backbone.model.device)
     return Head(layer.weight.detach().to(backbone.model.device), bias, scaling)
