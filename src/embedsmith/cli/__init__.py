@@ -77,7 +77,8 @@ def _quiet_libraries() -> None:
 
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)  # tells of kernels it has not, whoever asks for it
+    # Of its own settings' new names: an exported folder has the old ones too, for older versions.
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
 def _fail(message: str) -> int:

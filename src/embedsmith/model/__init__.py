@@ -2,3 +2,7 @@
 
 Shape letters: B triplets in a batch, N tokens in a packed row, K texts, H hidden width, D embedding width.
 """
+
+from embedsmith.support.libraries import import_bitsandbytes_quietly
+
+import_bitsandbytes_quietly()
