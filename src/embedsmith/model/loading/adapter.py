@@ -21,7 +21,8 @@ from transformers.pytorch_utils import Conv1D
 from embedsmith.model.layers.dropout import AdapterDropout
 from embedsmith.model.loading.backbone import Backbone
 from embedsmith.model.loading.checkpoint_files import conversion_advice
-from embedsmith.model.loading.peft_config import read_adapter_config, read_plain_lora
+from embedsmith.model.loading.peft_config import read_adapter_config
+from embedsmith.model.loading.plain_lora import read_plain_lora
 from embedsmith.model.loading.weights import check_finite, name_some
 from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, ModelSection
 from embedsmith.settings.families import lora_targets

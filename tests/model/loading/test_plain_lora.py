@@ -194,7 +194,10 @@ def test_what_is_more_than_a_plain_lora(
         ({"target_modules": "(q_proj"}, "pattern that cannot be read"),
         ({"alpha_pattern": {"(q_proj": 3}}, "pattern that cannot be read"),
         ({"exclude_modules": "(q_proj"}, "pattern that cannot be read"),
-        ({"use_something": True, "peft_version": "9.9"}, r"does not know: use_something: True \(peft 9\.9 wrote it\)"),
+        (
+            {"use_something": True, "peft_version": "9.9"},
+            r"does not know \(peft 9\.9 wrote them\): use_something: True",
+        ),
         ({"lora_alpha": float("nan")}, "lora_alpha is nan, not a finite number"),
         ({"lora_alpha": "16"}, "lora_alpha is '16', not a finite number"),
         ({"alpha_pattern": {"v_proj": None}}, "alpha_pattern of v_proj is None, not a finite number"),
@@ -227,13 +230,18 @@ def test_a_config_that_does_not_mean_these_weights(
         Embedder.load(str(adapter))
 
 
-def test_settings_that_are_off_or_of_the_start_alone(model_folders: dict[str, str], tmp_path: Path) -> None:
+def test_settings_that_are_off_or_of_the_start_alone(
+    model_folders: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     adapter = write_adapter(tmp_path / "adapter", base=model_folders["llama"], target_modules=QV)
     expected = Embedder.load(str(adapter), precision="fp32").encode(TEXTS)
     edit(
         adapter, use_something=None, new_list=[], loftq_config={"bits": 4}, init_lora_weights="eva", task_type="SEQ_CLS"
     )
-    np.testing.assert_array_equal(Embedder.load(str(adapter), precision="fp32").encode(TEXTS), expected)
+    with caplog.at_level(logging.INFO, logger="embedsmith"):
+        found = Embedder.load(str(adapter), precision="fp32").encode(TEXTS)
+    np.testing.assert_array_equal(found, expected)
+    assert "all of them off: new_list, use_something" in caplog.text
 
 
 def test_weights_that_peft_would_not_name_so(model_folders: dict[str, str], tmp_path: Path) -> None:
