@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -64,14 +65,15 @@ def table_faults(text: str) -> list[str]:
     return faults
 
 
-def first_column(text: str) -> list[str]:
-    """What stands in the first cell of every row under a header, of all tables of a page."""
-    tokens = parse(text)
-    return [
-        _plain(tokens[index + 2])
-        for index, token in enumerate(tokens)
-        if token.type == "tr_open" and tokens[index + 1].type == "td_open"
-    ]
+def rows(text: str) -> list[list[str]]:
+    """The cells of every row under a header, of all tables of a page."""
+    tokens, found = parse(text), list[list[str]]()
+    for token, content in pairwise(tokens):
+        if token.type == "tr_open":
+            found.append([])
+        elif token.type == "td_open":
+            found[-1].append(_plain(content))
+    return [row for row in found if row]
 
 
 def _cells(line: str) -> list[str]:

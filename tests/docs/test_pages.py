@@ -13,7 +13,7 @@ from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import known_keys
-from tests.docs.pages import PAGES, ROOT, anchors, code, first_column, links, table_faults
+from tests.docs.pages import PAGES, ROOT, anchors, code, links, rows, table_faults
 
 SOURCE = ROOT / "src" / "embedsmith"
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
@@ -160,11 +160,11 @@ def test_docstrings_that_list_files_list_all_of_them() -> None:
 
 def test_every_extra_is_explained() -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
-    assert sorted(first_column(TEXTS["docs/installation.md"])) == sorted(extras)
+    assert sorted(row[0] for row in rows(TEXTS["docs/installation.md"])) == sorted(extras)
 
 
 def test_every_check_of_the_doctor_is_explained(llama: Embedder) -> None:
-    assert {finding.check for finding in examine(llama).findings} == set(first_column(TEXTS["docs/doctor.md"]))
+    assert {finding.check for finding in examine(llama).findings} == {row[0] for row in rows(TEXTS["docs/doctor.md"])}
 
 
 def test_sections_of_the_settings_are_explained() -> None:
