@@ -29,6 +29,7 @@ def test_the_nth_entailment_goes_with_the_nth_contradiction(tmp_path: Path, cach
     source.write_text(PAIRS)
     counts = make_triplets([str(source)], out=out)
     assert (counts.num_pairs, counts.num_unlabelled, counts.num_triplets) == (7, 1, 2)
+    assert counts.num_unpaired == 2  # the dog's second entailment, and the rain's
     rows = load_triplets([str(out)]).rows(np.arange(2))
     assert rows.anchors == ["A man eats.", "A dog runs."]
     assert rows.positives == ["Someone eats.", "An animal runs."]

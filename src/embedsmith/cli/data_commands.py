@@ -28,6 +28,9 @@ def triplets_command(
     console.print(f"{counts.num_triplets} triplets from {counts.num_pairs} labelled pairs: {out}")
     console.print(f"  {counts.num_unlabelled} pairs skipped: without a label")
     console.print(f"  {counts.num_placeholders} pairs skipped: a text such as n/a, which says nothing")
+    console.print(
+        f"  {counts.num_unpaired} pairs left over: their premise has no partner for them; neutral ones are not used"
+    )
     for doubt, count in counts.num_doubtful.most_common():
         console.print(f"  {count} triplets skipped: {doubt}")
 

@@ -39,6 +39,7 @@ class NliCounts:
         num_pairs: with a label and both texts.
         num_unlabelled: pairs without a gold label, left out.
         num_placeholders: pairs left out as one of their texts only stands for a missing one, such as "n/a".
+        num_unpaired: entailments and contradictions left out as their premise has no partner for them.
         num_doubtful: triplets left out as they would teach the wrong thing, by what is wrong with them.
         num_triplets: written.
     """
@@ -46,6 +47,7 @@ class NliCounts:
     num_pairs: int
     num_unlabelled: int
     num_placeholders: int
+    num_unpaired: int
     num_doubtful: Counter[str]
     num_triplets: int
 
@@ -59,7 +61,7 @@ def make_triplets(sources: Sequence[str], *, out: Path, columns: Mapping[str, st
     check_output(out)
     faults = Faults()
     triplets: list[Triplet] = []
-    num_pairs = num_unlabelled = num_placeholders = 0
+    num_pairs = num_unlabelled = num_placeholders = num_unpaired = 0
     doubtful: Counter[str] = Counter()
     for path in expand_sources(sources, faults=faults):
         by_premise: dict[str, tuple[list[str], list[str]]] = {}
@@ -81,12 +83,13 @@ def make_triplets(sources: Sequence[str], *, out: Path, columns: Mapping[str, st
             if _LABELS[label] != "neutral":
                 (entailments if _LABELS[label] == "entailment" else contradictions).append(hypothesis)
         triplets += _sound_triplets(by_premise, doubtful=doubtful)
+        num_unpaired += sum(abs(len(one) - len(other)) for one, other in by_premise.values())
     faults.raise_if_any(what="labelled pairs")
     if not triplets:
         why = "".join(f"\n  {count} left out: {doubt}" for doubt, count in doubtful.most_common())
         raise DataError(f"No premise has an entailment and a contradiction that fit: no triplet to write.{why}")
     write_rows(out, header=_HEADER, rows=triplets)
-    return NliCounts(num_pairs, num_unlabelled, num_placeholders, doubtful, len(triplets))
+    return NliCounts(num_pairs, num_unlabelled, num_placeholders, num_unpaired, doubtful, len(triplets))
 
 
 def _faults_of(row: Row, *, label: str) -> list[str]:
