@@ -5,7 +5,6 @@ that package. Its embeddings are computed anew for every batch and are kept nowh
 alone, so a resumed run sees the same bytes, which a memory filled in another order would not give.
 """
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -17,6 +16,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.sources import is_converted
 from embedsmith.settings.config import Side
 from embedsmith.support.errors import MissingExtraError, ModelError
+from embedsmith.support.json_text import parse_json
 
 MODULES_FILE = "modules.json"
 # Modules that need no program code of their own; Dense has weights besides the transformer's.
@@ -80,7 +80,7 @@ def _find(model: str, name: str) -> str | None:
 
 def _check_modules(model: str, path: Path) -> None:
     try:
-        modules = [(str(module["type"]), str(module["path"])) for module in json.loads(path.read_text("utf-8"))]
+        modules = [(str(module["type"]), str(module["path"])) for module in parse_json(path.read_text("utf-8"))]
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise ModelError(f"{path} is damaged: {error!r}") from error
     for kind, folder in modules:

@@ -20,7 +20,7 @@ from embedsmith.support.errors import ConfigError, ModelError
 from tests.hub import Trap, put_in_hub_cache
 from tests.model.loading.minicpm_reference import minicpm_states
 from tests.published import MINICPM, SAVERS, minicpm_weights
-from tests.published_adapter import save_adapter_folder
+from tests.published_adapter import ADAPTER, save_adapter_folder
 from tests.tiny import TEXTS, save_model
 
 
@@ -257,9 +257,17 @@ def test_rank_stabilised_and_ranks_by_pattern(adapter: Path, bases: dict[str, Pa
     np.testing.assert_allclose(embedder.encode(TEXTS), normalize(torch.stack(ends), dim=-1).numpy(), atol=1e-5)
 
 
-def test_damaged_files(adapter: Path, tmp_path: Path) -> None:
+def test_damaged_files(adapter: Path) -> None:
+    base = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
     (adapter / "adapter_config.json").write_text("{")
     with pytest.raises(ModelError, match=r"adapter_config\.json is damaged"):
+        Embedder.load(str(adapter))
+    (adapter / "adapter_config.json").write_text('{"peft_type": "LORA", "lora_alpha": 8, "lora_alpha": 64}')
+    with pytest.raises(ModelError, match=r"adapter_config\.json is damaged: the name 'lora_alpha' stands there twice"):
+        Embedder.load(str(adapter))
+    (adapter / "adapter_model.safetensors").write_bytes(b"")
+    (adapter / "adapter_config.json").write_text(json.dumps({**ADAPTER, "base_model_name_or_path": base}))
+    with pytest.raises(ModelError, match=r"adapter_model\.safetensors is damaged: "):
         Embedder.load(str(adapter))
     (adapter / "adapter_config.json").write_text("{}")
     with pytest.raises(ModelError, match=r"adapter_config\.json is damaged"):

@@ -3,7 +3,6 @@
 What is refused is named, with what it means. Which layers the names and patterns mean is read in `plain_lora.py`.
 """
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Mapping
@@ -16,6 +15,7 @@ from peft import LoraConfig
 from embedsmith.model.loading.backbone import ADAPTER_FILE
 from embedsmith.model.loading.weights import name_some
 from embedsmith.support.errors import ModelError, list_faults
+from embedsmith.support.json_text import parse_json
 
 # Starts that leave the base as it is; others move a part of it into the adapter.
 _PLAIN_STARTS = (True, False, None, "gaussian", "eva", "orthogonal")
@@ -62,7 +62,7 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / ADAPTER_FILE
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise ModelError(f"{path} is damaged: {error}") from error
     if not isinstance(values, dict) or "peft_type" not in values:

@@ -1,6 +1,5 @@
 """EmbeddingSettings: what besides the weights defines an embedding, as `embedding.json` keeps it beside them."""
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -11,6 +10,7 @@ from embedsmith.model.loading.backbone import SETTINGS_FILE
 from embedsmith.settings.config import Pooling, Quantization
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, resolve_template
 from embedsmith.support.errors import ConfigError, ModelError
+from embedsmith.support.json_text import parse_json
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class EmbeddingSettings:
         """
         path = folder / SETTINGS_FILE
         try:
-            values = json.loads(path.read_text(encoding="utf-8")) if path.exists() else assumed_settings(folder)
+            values = parse_json(path.read_text(encoding="utf-8")) if path.exists() else assumed_settings(folder)
             known = {field.name for field in fields(cls)}
             unknown = sorted(set(values) - known)
             if unknown:
