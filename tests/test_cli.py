@@ -514,3 +514,14 @@ def test_what_is_odd_in_the_data_is_said_before_training(
     assert "on 9 triplets with 0 to 2 negatives each in 6 steps" in Path("runs/r/README.md").read_text()
     assert run_command(["data", "stats", "t.jsonl", "--model", model]) == 2
     assert "no usable columns: it has q, pos, bad, id" in capsys.readouterr().err
+
+
+def test_paths_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "loop.tsv").symlink_to(tmp_path / "loop.tsv")
+    for path in ("a" * 5000 + ".tsv", str(tmp_path / "file" / "x.tsv"), str(tmp_path / "loop.tsv")):
+        for command in (["data", "stats", path], ["data", "check", "sample", "--no-near", "--against", path]):
+            assert run_command(command) == 2
+            message = capsys.readouterr().err
+            assert any(why in message for why in ("too long", "no such file", "cannot be read", "symbolic links"))
+            assert len(message) < 600

@@ -185,3 +185,23 @@ def test_any_text_survives(tmp_path: Path, texts: list[tuple[str, str]], suffix:
     if suffix == "tsv":
         rows = [{name: text.translate(forbidden_in_tsv) for name, text in row.items()} for row in rows]
     assert _read(_write(tmp_path / f"data.{suffix}", rows)) == (rows, [])
+
+
+@settings(max_examples=150, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    st.sampled_from(["csv", "tsv", "jsonl", "csv.gz", "tsv.gz", "jsonl.gz", "parquet"]),
+    st.lists(st.tuples(st.floats(0, 1), st.integers(0, 20), st.binary(max_size=8)), min_size=1, max_size=4),
+)
+def test_a_damaged_file_is_read_or_refused(tmp_path: Path, suffix: str, edits: list[tuple[float, int, bytes]]) -> None:
+    path = _write(tmp_path / f"data.{suffix}", ROWS)
+    data = bytearray(path.read_bytes())
+    for place, num_removed, added in edits:
+        start = int(place * len(data))
+        data[start : start + num_removed] = added
+    path.write_bytes(data)
+    faults = Faults()
+    try:
+        rows = [dict(row) for _, row in read_rows(path, faults=faults)]
+    except DataError:
+        return
+    assert rows or faults.count

@@ -49,6 +49,9 @@ def run_command(arguments: list[str]) -> int:
             return _fail(f"The disk is full: {error.filename or error}.\nFree some space and start again.")
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             return _fail(f"Not allowed to write {error.filename or error}.\nChoose another place.")
+        if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP):
+            name = str(error.filename or error)
+            return _fail(f"{name if len(name) < 200 else name[:200] + '...'}: {error.strerror}.\nCheck the path.")
         raise
     except Exception as error:
         # click's own errors (a missing argument, an unknown option) know how to show themselves.

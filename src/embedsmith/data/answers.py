@@ -15,7 +15,6 @@ from embedsmith.data.normalise import normalise
 from embedsmith.data.synthesis_prompts import ANSWER_KEYS
 from embedsmith.support.json_text import DoubledNameError, unique_object
 
-NO_OBJECT = "no JSON object"
 EMPTY = "empty answer"
 CUT_SHORT = "JSON cut short"
 UNFINISHED_THINKING = "thinking that never ends"
@@ -32,13 +31,14 @@ def read_triplet(answer: str) -> tuple[dict[str, str], str]:
     """The texts of the last sound triplet in an answer, and what is wrong where there is none ("" if nothing)."""
     values, why_none = _values_of(answer)
     objects = [one for value in reversed(values) for one in _inside(value) if isinstance(one, dict)]
-    fault = why_none or (f"JSON without {', '.join(ANSWER_KEYS)}" if objects else NO_OBJECT)
-    for one in reversed([one for one in objects if one.keys() & set(ANSWER_KEYS)]):
-        fault = _fault_of(one)
+    faults = []
     for one in objects:
-        if not _fault_of(one):
-            return {key: one[key].strip() for key in ANSWER_KEYS}, ""
-    return {}, fault
+        if one.keys() & set(ANSWER_KEYS):
+            faults.append(_fault_of(one))
+            if not faults[-1]:
+                return {key: one[key].strip() for key in ANSWER_KEYS}, ""
+    why_none = why_none or (f"JSON without {', '.join(ANSWER_KEYS)}" if objects else "no JSON object")
+    return {}, faults[0] if faults else why_none
 
 
 def read_tasks(answer: str) -> tuple[list[str], str]:

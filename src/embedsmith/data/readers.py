@@ -9,6 +9,7 @@ import csv
 import glob
 import gzip
 import io
+import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -57,7 +58,7 @@ def expand_sources(sources: Sequence[str], *, faults: Faults) -> list[Path]:
 
 def unpacked(path: Path) -> Path:
     """What makes a file the same as another: where it really lies, whether packed or not."""
-    return path.resolve().with_name(path.resolve().name.removesuffix(".gz"))
+    return Path(os.path.realpath(path).removesuffix(".gz"))  # not `resolve`, which raises where links go in a circle
 
 
 def read_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, FileRow]]:
