@@ -1,5 +1,6 @@
 """Texts that are one to a reader have one key; texts that mean something else have another."""
 
+import re
 import unicodedata
 from itertools import combinations
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from embedsmith.data.normalise import normalise
+from embedsmith.data.normalise import normalise, words
 
 
 @pytest.mark.parametrize(
@@ -74,3 +75,13 @@ def test_spaces_form_and_end_never_count(words: list[str], form: str) -> None:
 @given(st.text())
 def test_every_text_has_a_key(text: str) -> None:
     assert normalise(text) or not text.strip()
+
+
+def test_words_keep_their_marks() -> None:
+    assert words("किताब, कुताब!") == ["किताब", "कुताब"]
+    assert words("It's 3.5 cafe\u0301s_x — A") == ["it", "s", "3", "5", "cafe\u0301s_x", "a"]
+
+
+@given(st.text(st.characters(max_codepoint=0x24F, exclude_characters="İ")))  # its lower case has a mark
+def test_words_of_latin_are_those_of_the_library(text: str) -> None:
+    assert words(text) == re.findall(r"\w+", text.lower())

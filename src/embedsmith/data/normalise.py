@@ -45,6 +45,23 @@ _PLAIN = _Plain(
 )
 
 
+class _InWords(dict[int, str]):
+    """Character -> itself where it belongs to a word, else a space."""
+
+    def __missing__(self, code: int) -> str:
+        belongs = unicodedata.category(chr(code))[0] in "LMN" or chr(code) == "_"
+        self[code] = chr(code) if belongs else " "
+        return self[code]
+
+
+_IN_WORDS = _InWords()
+
+
+def words(text: str) -> list[str]:
+    """Runs of letters, marks and digits, in lower case; `\\w` of `re` has no marks, and parts words of many scripts."""
+    return text.lower().translate(_IN_WORDS).split()
+
+
 def normalise(text: str) -> str:
     """What two texts that are one to a reader have in common; a text of punctuation alone stays as it is.
 

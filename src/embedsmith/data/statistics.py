@@ -3,7 +3,6 @@
 One pass over the rows; memory: one number per text and measure, and a hash per distinct text.
 """
 
-import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from collections.abc import Set as AbstractSet
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from embedsmith.data.doubts import text_key
+from embedsmith.data.normalise import words
 from embedsmith.data.table import TripletTable
 from embedsmith.records.data_facts import DataFacts, Distribution, TextColumn
 
@@ -19,7 +19,6 @@ CountLengths = Callable[[Sequence[str]], Sequence[int]]
 """Texts -> how long each is."""
 _NUM_BINS = 10
 _NUM_EXAMPLES = 3
-_WORD = re.compile(r"\w+")
 
 
 def describe_data(table: TripletTable, *, count_lengths: CountLengths, seed: int = 0) -> DataFacts:
@@ -49,7 +48,7 @@ def describe_data(table: TripletTable, *, count_lengths: CountLengths, seed: int
             num_same += len(set(keys)) < len(keys)
             positives.add(hash(keys[:2]))
             negatives.update(hash((keys[0], key)) for key in keys[2:])
-            anchor, *others = (set(_WORD.findall(text.lower())) for text in texts)
+            anchor, *others = (set(words(text)) for text in texts)
             positive, *of_negatives = [jaccard(anchor, other) for other in others]
             overlaps[names[1]].append(positive)
             if of_negatives:
