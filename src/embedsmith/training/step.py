@@ -9,6 +9,7 @@ from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.settings.config import Side
+from embedsmith.settings.prompts import Prompt
 from embedsmith.support.errors import ConfigError, DataError, list_faults
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import contrastive_step
@@ -58,11 +59,12 @@ def check_instructions(embedder: Embedder, *, data: TripletTable) -> None:
         DataError: some leave no room for a text; all are named, each by the first row that has it.
     """
     faults = []
+    tried: set[Prompt] = set()
     for instruction, row in data.instructions().items():
+        prompts = {embedder.prompt_of(side, instruction=instruction) for side in Side} - tried
+        tried |= prompts
         try:
-            embedder.tokenizer.tokenize(
-                [""] * len(Side), prompts=[embedder.prompt_of(side, instruction=instruction) for side in Side]
-            )
+            embedder.tokenizer.tokenize([""] * len(prompts), prompts=list(prompts))
         except ConfigError as error:
             why, *_ = str(error).split("\n")
             faults.append(f"{data.place(row)}: instruction {instruction!r:.60}: {why}")
