@@ -263,6 +263,16 @@ def test_pairs_and_retrieval_side_by_side_are_told_apart(
     assert "ndcg_at_10" not in capsys.readouterr().out
 
 
+def test_a_set_and_a_file_of_one_name_are_refused_naming_both(
+    model_folders: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _write_beir(tmp_path / "own", judged="q0\td0\t1\n")
+    write_pairs(tmp_path / "own.tsv")
+    for tasks in ([], ["--tasks", "own"]):
+        assert run_command(["evaluate", model_folders["llama"], "--data", str(tmp_path), *tasks]) == 2
+        assert "holds own twice: as a retrieval set and as a file" in capsys.readouterr().err
+
+
 def test_the_folder_itself_may_be_the_set(
     model_folders: dict[str, str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
