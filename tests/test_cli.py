@@ -394,6 +394,44 @@ def test_other_places_that_cannot_be_written(
     assert Path("t.tsv").read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "MODEL", "--data", "sts"],
+        ["compare", "MODEL", "MODEL", "--data", "sts"],
+        ["report", "MODEL", "--data", "sts", "--out", "p.html"],
+        ["baseline", "MODEL", "--dev", "sts/dev.tsv", "--prompts", "none"],
+    ],
+    ids=lambda command: command[0],
+)
+def test_what_a_command_advises_it_takes(
+    command: list[str], work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    _replace("sts/dev.tsv", "sentence1\tsentence2", "a\tb")
+    command = [model_folders["llama"] if part == "MODEL" else part for part in command]
+    assert run_command(command) == 2
+    assert "name them with --columns" in capsys.readouterr().err
+    assert run_command([*command, "--columns", "{sentence1: a, sentence2: b}"]) == 0
+    assert run_command([*command, "--columns", "a"]) == 2
+    assert "--columns must be a mapping such as" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("behind", [[], ["--data", "sts"]])
+def test_a_list_without_a_value_is_refused(
+    behind: list[str], work: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["evaluate", "MODEL", "--tasks", *behind]) == 2
+    assert "--tasks has no value" in capsys.readouterr().err
+
+
+def test_names_behind_a_double_dash(
+    work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(model_folders["llama"], "--tasks")
+    assert run_command(["evaluate", "--data", "sts", "--", "--tasks"]) == 0
+    assert "--tasks" in capsys.readouterr().out
+
+
 def test_the_home_folder_in_every_path(
     work: list[str], model_folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

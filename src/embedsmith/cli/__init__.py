@@ -17,7 +17,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
 )
 from embedsmith.cli.app import app
 from embedsmith.support.allocator import keep_freed_memory
-from embedsmith.support.errors import EmbedsmithError
+from embedsmith.support.errors import ConfigError, EmbedsmithError
 
 _INTERRUPTED = 130
 _LISTS = ("--tasks", "--prompts", "--dims", "--grid", "--task-types", "--languages", "--against")
@@ -62,12 +62,21 @@ def run_command(arguments: list[str]) -> int:
 
 
 def _spread_lists(arguments: list[str]) -> list[str]:
-    """`--tasks A B` -> `--tasks A --tasks B`: several values may stand behind one of `_LISTS`."""
+    """`--tasks A B` -> `--tasks A --tasks B`: several values may stand behind one of `_LISTS`.
+
+    Raises:
+        ConfigError: none stands there.
+    """
     spread: list[str] = []
     option: str | None = None
-    for argument in arguments:
+    for place, argument in enumerate(arguments):
+        if argument == "--":  # from here on all are names
+            return spread + arguments[place:]
         if argument.startswith("-"):
             option = argument if argument in _LISTS else None
+            following = arguments[place + 1] if place + 1 < len(arguments) else "--"
+            if option and following.startswith("--"):
+                raise ConfigError(f"{option} has no value. Write one behind it, or leave it away.")
             spread += [] if option else [argument]
         else:
             spread += [option, argument] if option else [argument]

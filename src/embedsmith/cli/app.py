@@ -67,6 +67,10 @@ BaseModel = Annotated[
     str | None,
     typer.Option(callback=at_home, help="The base of a run or adapter, if it does not lie where it lay in training."),
 ]
+PairColumns = Annotated[
+    str | None,
+    typer.Option(help="Column names, as in '{sentence1: text_a, sentence2: text_b, score: gold}'."),
+]
 PROMPT_HELP = "Template with {text}, or a known name such as prompteol; default: as trained."
 TAKES_SETTINGS = {"allow_extra_args": True, "ignore_unknown_options": True}
 """Context settings of a command that takes any setting of a recipe as an option."""

@@ -6,7 +6,18 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from embedsmith.cli.app import PROMPT_HELP, BaseModel, Model, app, at_home, make_console, output, raise_failures
+from embedsmith.cli.app import (
+    PROMPT_HELP,
+    BaseModel,
+    Model,
+    PairColumns,
+    app,
+    at_home,
+    make_console,
+    output,
+    raise_failures,
+    read_columns,
+)
 from embedsmith.records.results import BenchmarkResult, EvaluationResult
 from embedsmith.support.errors import ConfigError
 
@@ -25,6 +36,7 @@ def evaluate_command(
             help="Folder of <TASK>.tsv.gz files with scored pairs, or of retrieval sets in BEIR's layout.",
         ),
     ] = None,
+    columns: PairColumns = None,
     out: Annotated[
         Path | None,
         typer.Option(callback=output(suffix=".json"), help="Write the results here (JSON), for compare too."),
@@ -94,7 +106,15 @@ def evaluate_command(
         _give_benchmark(scored, folder=folder, out=out, console=console)
     else:
         poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
-        results = evaluate(model, tasks=tasks, data=data, poolings=poolings, dims=dims or [], **embedding)
+        results = evaluate(
+            model,
+            tasks=tasks,
+            data=data,
+            columns=read_columns(columns),
+            poolings=poolings,
+            dims=dims or [],
+            **embedding,
+        )
         _give_results(results, base=base_model or base_of(model), out=out, console=console)
 
 

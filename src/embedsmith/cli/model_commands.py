@@ -1,5 +1,6 @@
 """train, plan, baseline, doctor, demo."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated
 
@@ -14,10 +15,12 @@ from embedsmith.cli.app import (
     TAKES_SETTINGS,
     BaseModel,
     Model,
+    PairColumns,
     app,
     at_home,
     make_console,
     output,
+    read_columns,
     read_overrides,
 )
 from embedsmith.support.errors import ConfigError
@@ -78,6 +81,7 @@ def plan_command(
 def baseline_command(
     model: Model = "smollm2-135m",
     dev: Annotated[str, typer.Option(callback=at_home, help="Pairs that decide: a file, or `sample`.")] = "sample",
+    columns: PairColumns = None,
     prompts: Annotated[
         list[str] | None,
         typer.Option(
@@ -95,7 +99,12 @@ def baseline_command(
     from embedsmith.verbs.baseline import rank_untrained
 
     console = make_console()
-    ranking = rank_untrained(model, pairs=load_pairs(dev), prompts=prompts, console=console)
+    ranking = rank_untrained(
+        model,
+        pairs=load_pairs(dev, columns=read_columns(columns), columns_option="--columns"),
+        prompts=prompts,
+        console=console,
+    )
     table = Table("prompt", "end token", "pooling", "Spearman")
     for candidate in ranking:
         end = "yes" if candidate.end_token else "no"
@@ -103,7 +112,7 @@ def baseline_command(
     console.print(table)
     console.print(
         f"The best of {len(ranking)} was chosen on these pairs, so its score here is a little high. Score it on others "
-        f"with:\n  embedsmith evaluate {model} {ranking[0].flags} --data DIR",
+        f"with:\n  embedsmith evaluate {shlex.quote(model)} {ranking[0].flags} --data DIR",
         highlight=False,
         soft_wrap=True,
     )

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import app, at_home, make_console, output, raise_failures
+from embedsmith.cli.app import PairColumns, app, at_home, make_console, output, raise_failures, read_columns
 from embedsmith.support.errors import ConfigError
 
 
@@ -20,6 +20,7 @@ def compare_command(
     ],
     tasks: Annotated[list[str] | None, typer.Option(help="Task names, several behind one --tasks.")] = None,
     data: Annotated[Path | None, typer.Option(callback=at_home, help="Folder of <TASK>.tsv.gz files.")] = None,
+    columns: PairColumns = None,
     out: Annotated[
         Path | None, typer.Option(callback=output(suffix=".json"), help="Write the comparison here (JSON).")
     ] = None,
@@ -40,7 +41,13 @@ def compare_command(
 
     console = make_console()
     found = compare_models(
-        models, tasks=tasks, data=data, num_draws=draws, seed_spread=seed_spread / 100, console=console
+        models,
+        tasks=tasks,
+        data=data,
+        columns=read_columns(columns),
+        num_draws=draws,
+        seed_spread=seed_spread / 100,
+        console=console,
     )
     for one in found:
         console.print(comparison_table(one))
@@ -73,6 +80,7 @@ def report_command(
         Path | None,
         typer.Option(callback=at_home, help="Folder of <TASK>.tsv.gz files; default: the development set of the run."),
     ] = None,
+    columns: PairColumns = None,
     training_data: Annotated[
         bool, typer.Option("--training-data/--no-training-data", help="Look into the run's training data too.")
     ] = True,
@@ -86,7 +94,15 @@ def report_command(
         raise ConfigError("None of these models is a run, whose folder could take the page: name a file with --out.")
     console = make_console()
     path = out or Path(runs[-1]) / "report.html"
-    content = report_models(models, out=path, tasks=tasks, data=data, with_data=training_data, console=console)
+    content = report_models(
+        models,
+        out=path,
+        tasks=tasks,
+        data=data,
+        columns=read_columns(columns),
+        with_data=training_data,
+        console=console,
+    )
     console.print(content.headline, soft_wrap=True)
     console.print(f"Report: {path}", soft_wrap=True)
     raise_failures({title: why for title, one in content.analysis.rows for why in one.failures.values()})

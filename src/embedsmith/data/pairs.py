@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -32,17 +32,25 @@ class ScoredPairs:
         return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
-def load_pairs(source: str, *, columns: Mapping[str, str] | None = None) -> ScoredPairs:
+def load_pairs(
+    source: str, *, columns: Mapping[str, str] | None = None, columns_option: str = PAIR_FIELDS.config_key
+) -> ScoredPairs:
     """Load pairs from a file (any format of `readers`), or `sample`.
+
+    Args:
+        source: the file.
+        columns: {sentence1: ..., sentence2: ..., score: ...} where they are named otherwise.
+        columns_option: where a user says so, for messages.
 
     Raises:
         DataError: the file is missing or has faulty rows (all are named), or its scores do not differ.
     """
     faults = Faults()
+    fields = replace(PAIR_FIELDS, config_key=columns_option)
     name = str(sample_pairs_path()) if source == SAMPLE else source
     sentence1, sentence2, scores = [], [], []
     for path in expand_sources([name], faults=faults):
-        for line, row in read_fields(path, fields=PAIR_FIELDS, columns=columns, faults=faults):
+        for line, row in read_fields(path, fields=fields, columns=columns, faults=faults):
             bad = row_faults(row)
             for fault in bad:
                 faults.add(path, line, fault)

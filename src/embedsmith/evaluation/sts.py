@@ -98,7 +98,9 @@ def evaluate_tasks(
     return {label: EvaluationResult(label, scored[label], kept[label], failures=failures[label]) for label in scored}
 
 
-def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[str, ScoredPairs]:
+def load_local_tasks(
+    folder: Path, names: Sequence[str] | None = None, *, columns: Mapping[str, str] | None = None
+) -> dict[str, ScoredPairs]:
     """Tasks of a folder that holds `<TASK>.tsv.gz` (or another known format); None: all of them.
 
     Raises:
@@ -123,7 +125,7 @@ def load_local_tasks(folder: Path, names: Sequence[str] | None = None) -> dict[s
     if doubled := [f"{name}: {' and '.join(path.name for path in available[name])}"
                    for name in asked if len(available[name]) > 1]:  # fmt: skip
         raise DataError(f"{folder} has more than one file of a task ({'; '.join(doubled)}).\nKeep one of each.")
-    return {name: load_pairs(str(available[name][0])) for name in asked}
+    return {name: load_pairs(str(available[name][0]), columns=columns, columns_option="--columns") for name in asked}
 
 
 def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:

@@ -26,6 +26,7 @@ def compare_models(
     *,
     tasks: Sequence[str] | None = None,
     data: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
     num_draws: int = NUM_DRAWS,
     seed_spread: float = SEED_SPREAD,
     console: Console | None = None,
@@ -37,6 +38,7 @@ def compare_models(
             them with commas between: seeds of one recipe.
         tasks: names, as `evaluate` takes them; None: for files alone, all that they hold.
         data: folder of the tasks' files.
+        columns: {sentence1: ..., sentence2: ..., score: ...} where they name them otherwise.
         num_draws: of bootstrap and permutations.
         seed_spread: see `significance.compare`.
         console: where progress goes; None: nowhere.
@@ -58,7 +60,9 @@ def compare_models(
             fingerprint_model(name)  # a model or base that is not there shows before hours are spent on another
     for name in names:
         if name not in evaluated:
-            evaluated[name] = next(iter(evaluate(name, tasks=tasks, data=data, console=console).values()))
+            evaluated[name] = next(
+                iter(evaluate(name, tasks=tasks, data=data, columns=columns, console=console).values())
+            )
     left_out = {task: f"{name}: {reason}" for name, one in evaluated.items() for task, reason in one.failures.items()}
     groups: dict[str, list[EvaluationResult]] = {}
     for model in models:

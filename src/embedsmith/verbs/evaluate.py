@@ -1,6 +1,6 @@
 """evaluate: MODEL -> scores on similarity tasks, one result for each pooling and width asked for."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,6 +27,7 @@ def evaluate(
     *,
     tasks: Sequence[str] | None = None,
     data: Path | str | None = None,
+    columns: Mapping[str, str] | None = None,
     poolings: Sequence[Pooling] = (),
     dims: Sequence[int] = (),
     prompt: str | None = None,
@@ -42,6 +43,7 @@ def evaluate(
         model: built-in name, hub id, folder or run.
         tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
         data: folder of `<TASK>.tsv.gz` files; None: tasks are mteb's, from the hub.
+        columns: {sentence1: ..., sentence2: ..., score: ...} where the files name them otherwise.
         poolings: score these instead of the model's own; one forward serves all.
         dims: score the first dimensions, as many as each of these says, instead of all; one forward serves all.
         prompt: template or known name, in the place of the model's own for either side.
@@ -60,7 +62,7 @@ def evaluate(
         DataError, ModelError, MissingExtraError: by their names.
     """
     if data is not None:
-        loaded = load_local_tasks(Path(data), tasks)
+        loaded = load_local_tasks(Path(data), tasks, columns=columns)
     else:
         loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
     embedder = Embedder.load(

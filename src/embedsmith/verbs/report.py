@@ -46,6 +46,7 @@ def report_models(
     out: Path,
     tasks: Sequence[str] | None = None,
     data: Path | None = None,
+    columns: Mapping[str, str] | None = None,
     with_data: bool = True,
     console: Console | None = None,
 ) -> ReportContent:
@@ -56,6 +57,7 @@ def report_models(
         out: the page's file.
         tasks: names; None: every file in `data`.
         data: folder of the tasks' files; None: the last run's development set, or the built-in one.
+        columns: {sentence1: ..., sentence2: ..., score: ...} where those files name them otherwise.
         with_data: look into the training data of the last run too, and for these tasks' texts in it.
         console: where progress goes; None: nowhere.
 
@@ -71,7 +73,7 @@ def report_models(
     labels = _labels(models)
     records = [read_run(Path(model), title=labels[model]) for model in runs]
     config = load_config(Path(runs[-1]) / CONFIG_FILE) if runs else None
-    loaded = load_local_tasks(data, tasks) if data is not None else _development_set(config)
+    loaded = load_local_tasks(data, tasks, columns=columns) if data is not None else _development_set(config)
     texts = distinct_texts(loaded)
     vectors: dict[str, np.ndarray] = {}
     with encoding_progress(console) as (start, advance):

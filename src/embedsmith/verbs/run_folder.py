@@ -74,6 +74,8 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
         return {name: outcome[name] for name in ("family", "trained_on", "facts", "cost", "environment")}
     except (OSError, ValueError, KeyError, TypeError) as error:
+        if not is_run(folder):
+            raise RunError(f"{folder} is not the folder of a finished run: it has no {CONFIG_FILE}.") from error
         raise RunError(
             f"{folder} is not the folder of a finished run ({OUTCOME_FILE}: {error!r}).\n"
             f"Finish it with: embedsmith train --resume {folder}"
