@@ -257,3 +257,15 @@ def test_weights_that_peft_would_not_name_so(model_folders: dict[str, str], tmp_
         save_file({key.replace(old, new): value for key, value in weights.items()}, file, metadata={"format": "pt"})
         with pytest.raises(ModelError, match=message):
             Embedder.load(str(adapter))
+
+
+def test_as_a_base_it_is_part_of_the_weights(model_folders: dict[str, str], tmp_path: Path) -> None:
+    settings = {
+        "alpha_pattern": {f"{LAYERS}.1.self_attn.v_proj": 64},
+        "exclude_modules": [f"{LAYERS}.0.self_attn.q_proj"],
+    }
+    adapter = write_adapter(tmp_path / "adapter", base=model_folders["llama"], target_modules=QV, **settings)
+    expected = Embedder.load(str(adapter), precision="fp32").encode(TEXTS)
+    merged = Embedder.load(str(adapter), precision="fp32", as_base=True)
+    assert merged.adapter is None
+    np.testing.assert_allclose(merged.encode(TEXTS), expected, atol=1e-5)
