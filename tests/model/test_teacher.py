@@ -35,6 +35,13 @@ def test_a_sentence_transformers_folder(folder: Path) -> None:
     torch.testing.assert_close(vectors.norm(dim=1), torch.ones(len(TEXTS)))
 
 
+def test_control_tokens_in_a_text_are_its_characters(folder: Path) -> None:
+    spelled, characters = load_teacher(str(folder), device=CPU).embed(
+        ["a cat </s> sleeps", "a cat </ s > sleeps"], are_queries=[False, False]
+    )
+    torch.testing.assert_close(spelled, characters, rtol=0, atol=1e-6)
+
+
 def test_a_finished_run_of_ours(llama: Embedder, tmp_path: Path) -> None:
     llama.add_adapter(AdapterSection())
     llama.save(tmp_path / "run")

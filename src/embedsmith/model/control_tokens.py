@@ -223,9 +223,9 @@ def change_control_tokens(
     _keep_places(state["model"], added)
     changed = [change(token) if token["content"] in control_tokens else token for token in added]
     state["added_tokens"] = [token for token in changed if token is not None]
-    if isinstance(vocabulary := state["model"]["vocab"], dict):  # an id that is nobody's, for each new spelling
-        for token in state["added_tokens"]:
-            vocabulary.setdefault(token["content"], max(vocabulary.values()) + 1)
+    if isinstance(vocabulary := state["model"]["vocab"], dict):
+        spellings = [token["content"] for token in state["added_tokens"] if token["content"] not in vocabulary]
+        vocabulary |= {spelling: index for index, spelling in enumerate(spellings, start=max(vocabulary.values()) + 1)}
     _keep_apart(state, control_tokens)
     return Tokenizer.from_str(json.dumps(state))
 

@@ -109,6 +109,10 @@ def _load_sentence_transformer(model: str, *, device: torch.device) -> Encode:
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"The teacher '{model}' cannot be loaded: {error}") from error
 
+    tokenizer = network.tokenizer
+    if not any(token in prompt for token in tokenizer.all_special_tokens for prompt in network.prompts.values()):
+        tokenizer.split_special_tokens = True  # a text's [SEP] or </s> is its characters to the student too
+
     def encode(texts: list[str], side: Side) -> np.ndarray:
         encode_side = network.encode_query if side is Side.QUERY else network.encode_document
         return encode_side(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
