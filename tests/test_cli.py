@@ -4,6 +4,8 @@ import errno
 import json
 import os
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -430,6 +432,16 @@ def test_names_behind_a_double_dash(
     shutil.copytree(model_folders["llama"], "--tasks")
     assert run_command(["evaluate", "--data", "sts", "--", "--tasks"]) == 0
     assert "--tasks" in capsys.readouterr().out
+
+
+def test_a_terminal_that_cannot_show_a_name(work: list[str], model_folders: dict[str, str]) -> None:
+    shutil.copytree(model_folders["llama"], "mü")
+    command = [sys.executable, "-m", "embedsmith", "evaluate", "mü", "--data", "sts", "--out", "r.json"]
+    plain = {**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "1"}
+    done = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "m\\xfc" in done.stdout
+    assert json.loads(Path("r.json").read_text(encoding="utf-8"))["model"] == "mü"
 
 
 def test_the_home_folder_in_every_path(

@@ -4,6 +4,7 @@ import errno
 import logging
 import os
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -27,6 +28,9 @@ def main() -> None:
     """Entry point of the `embedsmith` command."""
     logging.basicConfig(format="%(message)s")
     logging.getLogger("embedsmith").setLevel(logging.INFO)
+    for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to stop
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     keep_freed_memory()
     sys.exit(run_command(sys.argv[1:]))
