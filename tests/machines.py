@@ -150,7 +150,10 @@ def _environment(version: str) -> str:
 def _version_of(python: str | Path) -> str | None:
     """3.x, or None if it is no interpreter that can make environments."""
     code = "import ensurepip, sys; print('%d.%d' % sys.version_info[:2])"
-    done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    try:
+        done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=False)
+    except OSError:
+        return None
     return done.stdout.strip() or None
 
 

@@ -79,7 +79,7 @@ def test_a_killed_run_of_each_model_resumes_to_the_same_bytes(model: str, here: 
     )
     killed = subprocess.run([sys.executable, "-c", program, *start(name, "runs/killed"), *SHORT], check=False)
     assert killed.returncode == 9
-    assert [path.name for path in (here / "runs/killed/checkpoints").iterdir()] == ["step-000002"]
+    assert [path.name for path in (here / "runs/killed/checkpoints").glob("step-*")] == ["step-000002"]
     assert not (here / "runs/killed/adapter").exists()
     assert run_command(["train", "--resume", "runs/killed"]) == 0
     ours, theirs = (here / f"runs/{run}/adapter/adapter_model.safetensors" for run in ("whole", "killed"))

@@ -225,7 +225,7 @@ def test_a_filled_folder_stays_empty_when_nothing_is_kept(
     model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run(model_folders["llama"], tmp_path / "run")
-    monkeypatch.setattr(folders, "_merged", lambda live, model, base_model: Embedder.load(model_folders["llama"]))
+    monkeypatch.setattr(folders, "_merged", lambda *_, **__: Embedder.load(model_folders["llama"], fused=False))
     (tmp_path / "out").mkdir()
     with pytest.raises(RunError, match="does not embed as the model does"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.MERGED)

@@ -80,7 +80,8 @@ def test_several_poolings_of_one_forward(llama: Embedder, model_folders: dict[st
     several = llama.encode_poolings(TEXTS, poolings=list(Pooling))
     for pooling, vectors in several.items():
         one = Embedder.load(model_folders["llama"], pooling=pooling, precision="fp32", max_length=64)
-        np.testing.assert_array_equal(one.encode(TEXTS), vectors)
+        # Not the same products: with the end token as embedding the last layer computes one row a text.
+        np.testing.assert_allclose(one.encode(TEXTS), vectors, atol=1e-6)
 
 
 def test_encode_reports_progress_and_takes_no_text(llama: Embedder) -> None:
