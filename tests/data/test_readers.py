@@ -107,10 +107,10 @@ def test_faults_name_file_and_line(tmp_path: Path, name: str, content: bytes, fa
     assert fault in faults[0]
 
 
-def test_a_column_without_a_name_is_left_out(tmp_path: Path) -> None:
+def test_a_column_without_a_name_is_kept_for_whoever_says_that_it_is_not_used(tmp_path: Path) -> None:
     path = tmp_path / "a.csv"
     path.write_text("a,,\nx,1,2\n")
-    assert _read(path) == ([{"a": "x"}], [])
+    assert _read(path) == ([{"a": "x", "": "2"}], [])
 
 
 def test_a_csv_row_is_named_by_its_first_line(tmp_path: Path) -> None:

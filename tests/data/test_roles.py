@@ -188,6 +188,12 @@ def test_places_in_parquet_are_rows(tmp_path: Path, cache: Path) -> None:
     assert table.place(1) == f"{path}, row 2"
 
 
+def test_a_column_without_a_name_is_said(tmp_path: Path, cache: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(",anchor,positive,\n0,a,p,n\n1,b,q,m\n")
+    assert load_triplets([str(path)]).facts.remarks == (f"{path}: columns that are not used: one without a name",)
+
+
 def test_files_with_the_same_unused_columns_share_a_line(tmp_path: Path, cache: Path) -> None:
     sources = [_jsonl(tmp_path / f"{k}.jsonl", ROW | {"anchor": f"a{k}", "id": k}) for k in range(3)]
     [remark] = load_triplets(sources).facts.remarks

@@ -186,7 +186,7 @@ def _csv_records(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -
 def _table_rows(
     path: Path, records: Iterable[tuple[int, list[str]]], faults: Faults
 ) -> Iterator[tuple[int, dict[str, str]]]:
-    """The first record names the columns of the others; a column without a name is left out."""
+    """The first record names the columns of the others; of columns without a name the last one stays."""
     header: list[str] | None = None
     for line, fields in records:
         if header is None:
@@ -198,6 +198,6 @@ def _table_rows(
                 faults.add(path, line, wrong)
                 return
         elif len(fields) == len(header):
-            yield line, {name: field for name, field in zip(header, fields, strict=True) if name}
+            yield line, dict(zip(header, fields, strict=True))
         else:
             faults.add(path, line, f"has {len(fields)} fields where the header has {len(header)}")

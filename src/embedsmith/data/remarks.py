@@ -40,7 +40,7 @@ class Remarks:
                 places.setdefault(tuple(names), []).append(place)
         unused = [
             f"{found[0]}{f' and {len(found) - 1} more files' if len(found) > 1 else ''}: "
-            f"columns that are not used: {', '.join(names)}"
+            f"columns that are not used: {', '.join(name or 'one without a name' for name in names)}"
             for names, found in places.items()
         ]
         doubts = [
