@@ -147,3 +147,8 @@ def test_granite_may_be_minicpm() -> None:
     card = model_card(_content(family="granite"))
     assert "--to merged" in card
     assert "AutoModel" not in card
+
+
+@pytest.mark.parametrize(("prompt", "is_on"), [(None, True), ("query: {text}", True), ("<|im_start|>{text}", False)])
+def test_a_text_s_control_tokens_are_characters_unless_the_prompt_has_some(prompt: str | None, is_on: bool) -> None:
+    assert ("split_special_tokens=True" in model_card(_content(prompt=prompt))) == is_on

@@ -1,5 +1,6 @@
 """A run -> its model card: `README.md` in the form model hubs read (YAML front matter, then Markdown)."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -196,6 +197,8 @@ def _transformers_usage(card: CardContent) -> list[str]:
         load = f'model = AutoModel.from_pretrained("{card.name}/model")\n'
     room = card.max_length - 1 if card.end_token else card.max_length
     texts = f"[{before!r} + text for text in texts]" if before else "texts"
+    # Control tokens that a text spells are characters; those of a prompt would be, too.
+    switch = "" if re.search(r"<\S+>|\[\S+\]", before) else ", split_special_tokens=True"
     ends = (
         "ids = [one if one[-1:] == [tokenizer.eos_token_id] else [*one, tokenizer.eos_token_id] for one in ids]\n"
         if card.end_token
@@ -211,7 +214,7 @@ def _transformers_usage(card: CardContent) -> list[str]:
         "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token\n"
         f"{load}"
         'texts = ["A cat sleeps.", "An animal is asleep."]\n'
-        f'ids = tokenizer({texts}, truncation=True, max_length={room})["input_ids"]\n'
+        f'ids = tokenizer({texts}, truncation=True, max_length={room}{switch})["input_ids"]\n'
         f"{ends}"
         'batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")\n'
         "with torch.inference_mode():\n"
