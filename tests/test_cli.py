@@ -493,6 +493,7 @@ def test_a_task_that_cannot_be_ranked_takes_no_other_with_it(
     assert "verdict: cannot tell" in told.out
     assert unrankable in told.err
     assert list(json.loads(Path("c.json").read_text())[0]["tasks"]) == ["dev"]
+    assert run_command(["compare", "r.json", "r.json", "--tasks", "dev"]) == 0  # what failed was not asked for
     assert run_command(["report", model, "--data", "sts", "--out", "p.html"]) == 2
     assert unrankable in capsys.readouterr().err
     assert unrankable in " ".join(Path("p.html").read_text().replace("&#39;", "'").split())

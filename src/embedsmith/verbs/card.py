@@ -116,7 +116,7 @@ def _check_is_of(folder: Path, found: EvaluationResult, *, settings: EmbeddingSe
             f"{advice}"
         )
     changed = [
-        f"{name} was {value!r}, of the run it is {own[name]!r}"
+        f"{name} was {value!r}, of the run it is {own.get(name)!r}"
         for name, value in kept.items()
         # A benchmark has an instruction of its own for each task.
         if value != own.get(name) and not (name == "instruction" and value is None)

@@ -63,7 +63,12 @@ def compare_models(
             evaluated[name] = next(
                 iter(evaluate(name, tasks=tasks, data=data, columns=columns, console=console).values())
             )
-    left_out = {task: f"{name}: {reason}" for name, one in evaluated.items() for task, reason in one.failures.items()}
+    left_out = {
+        task: f"{name}: {reason}"
+        for name, one in evaluated.items()
+        for task, reason in one.failures.items()
+        if not tasks or task in tasks
+    }
     groups: dict[str, list[EvaluationResult]] = {}
     for model in models:
         label = model
