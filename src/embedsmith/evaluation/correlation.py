@@ -62,7 +62,7 @@ def bootstrap_interval(
 
 
 def percentile_interval(draws: np.ndarray, *, level: float = 0.95) -> tuple[float, float]:
-    """The middle `level` of the draws (N,); draws that are not defined (NaN) are left out."""
+    """The middle `level` of the draws; draws that are not defined (NaN) are left out."""
     lower, upper = np.nanquantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return float(lower), float(upper)
 
@@ -71,13 +71,13 @@ def bootstrap_spearman(xs: Sequence[np.ndarray], y: np.ndarray, *, num_draws: in
     """Spearman correlation of each x with y over the same resamples of the pairs.
 
     Args:
-        xs: M arrays (n,).
+        xs: arrays, (n,) each.
         y: (n,).
-        num_draws: resamples, N.
+        num_draws: resamples.
         seed: fixes the resamples.
 
     Returns:
-        (M, N) float64; NaN where an array came out constant in a draw.
+        (len(xs), num_draws) float64; NaN where an array came out constant in a draw.
 
     Raises:
         ValueError: as `spearman`.

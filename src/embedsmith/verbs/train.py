@@ -4,6 +4,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -20,7 +21,7 @@ from embedsmith.support.errors import ModelError, RunError
 from embedsmith.training.loop import Outcome, train_adapter
 from embedsmith.verbs.card import write_card
 from embedsmith.verbs.inputs import check_unchanged, describe_inputs, describe_machine, write_inputs
-from embedsmith.verbs.prepare import is_first_process, prepare_run
+from embedsmith.verbs.prepare import PreparedRun, is_first_process, prepare_run
 from embedsmith.verbs.run_folder import CONFIG_FILE, write_outcome
 
 DEV_TASK = "dev"
@@ -67,25 +68,10 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
         check_run_folder(folder)
     run = prepare_run(config)
     embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
-    console.print(
-        f"{triplets.size}, {run.schedule.max_steps} steps of {config.training.batch_size}; "
-        f"model {config.model.model} ({str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.device}, "
-        f"{embedder.path})",
-        markup=False,
-        highlight=False,
-    )
-
+    _announce(run, console)
     inputs, machine = describe_inputs(config, triplets=triplets, dev=dev), describe_machine(embedder)
     if resume:
         check_unchanged(folder, inputs, machine=machine)
-
-    def evaluate_dev() -> TaskResult:
-        assert dev is not None
-        try:
-            return score_dev(embedder, dev)
-        except ModelError as error:
-            raise RunError(f"The model has collapsed in training. {error}\nLower training.learning_rate.") from error
-
     accelerator.wait_for_everyone()  # nobody may find the folder made by another process before looking for it
     with _run_folder(folder):
         if accelerator.is_main_process:
@@ -100,7 +86,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
                 config=config,
                 triplets=triplets,
                 objective=run.objective,
-                evaluate=evaluate_dev if dev else None,
+                evaluate=partial(_score_in_training, embedder, dev) if dev else None,
                 accelerator=accelerator,
                 display=display,
                 resume=resume,
@@ -142,6 +128,17 @@ def resume_run(folder: Path | str, *, console: Console | None = None) -> Run:
     return train(config, resume=True, console=console)
 
 
+def _announce(run: PreparedRun, console: Console) -> None:
+    embedder, config = run.embedder, run.config
+    dtype = str(embedder.backbone.model.dtype).removeprefix("torch.")
+    console.print(
+        f"{run.triplets.size}, {run.schedule.max_steps} steps of {config.training.batch_size}; "
+        f"model {config.model.model} ({dtype}, {embedder.device}, {embedder.path})",
+        markup=False,
+        highlight=False,
+    )
+
+
 @contextmanager
 def _run_folder(folder: Path) -> Iterator[None]:
     """Make the run folder; if the block fails before anything worth keeping is in it, take it away again."""
@@ -153,6 +150,13 @@ def _run_folder(folder: Path) -> Iterator[None]:
         if not kept and not any((folder / "checkpoints").glob("step-*")):
             shutil.rmtree(folder, ignore_errors=True)
         raise
+
+
+def _score_in_training(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
+    try:
+        return score_dev(embedder, dev)
+    except ModelError as error:
+        raise RunError(f"The model has collapsed in training. {error}\nLower training.learning_rate.") from error
 
 
 def score_dev(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
