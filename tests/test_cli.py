@@ -355,7 +355,7 @@ OUTPUTS = [
     ("name", "told"),
     [
         ("sts", "which is a folder"),
-        ("", "which is a folder"),
+        ("", "is empty"),
         ("t.tsv/r.json", "cannot be written: Not a directory"),
         ("kept.json", "is there and read-only"),
         ("/dev/null", "is no regular file"),
@@ -576,3 +576,18 @@ def test_paths_that_cannot_be(tmp_path: Path, capsys: pytest.CaptureFixture[str]
             message = capsys.readouterr().err
             assert any(why in message for why in ("too long", "no such file", "cannot be read", "symbolic links"))
             assert len(message) < 600
+
+
+@pytest.mark.parametrize("arguments", [["--data", ""], ["--data="], ["--data", " ", "--tasks", "A"], ["--out", ""]])
+def test_an_empty_path_is_not_the_folder_at_work(
+    arguments: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["evaluate", model_folders["llama"], *arguments]) == 2
+    assert f"{arguments[0].rstrip('=')} is empty.\nIs a variable of your shell not set?" in capsys.readouterr().err
+
+
+def test_an_instruction_without_a_place_is_refused(
+    model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_command(["evaluate", model_folders["llama"], "--instruction", "x"]) == 2
+    assert "An instruction is given, but no prompt holds {instruction}" in capsys.readouterr().err

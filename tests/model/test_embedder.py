@@ -98,6 +98,8 @@ def test_faulty_settings(model_folders: dict[str, str]) -> None:
         Embedder.load(folder, pooling="cls")
     with pytest.raises(ConfigError, match=r"max_length is 500, but .* takes 128"):
         Embedder.load(folder, max_length=500)
+    with pytest.raises(ConfigError, match="max_length is 0, but start token, prompt and end token alone take 2"):
+        Embedder.load(folder, max_length=0)
     with pytest.raises(ConfigError, match=r"w_pack: the model has no such layer[\s\S]*q_proj"):
         Embedder.load(folder, max_length=64).add_adapter(AdapterSection(target_modules=["w_pack"]))
 
@@ -146,6 +148,8 @@ def test_queries_and_documents_get_their_prompts(model_folders: dict[str, str]) 
     np.testing.assert_array_equal(load("the {text}").encode(TEXTS, side="query"), load("the {text}").encode(TEXTS))
     with pytest.raises(ConfigError, match="needs an instruction"):
         load(query_prompt="{instruction} runs {text}")
+    with pytest.raises(ConfigError, match="An instruction is given, but no prompt holds"):
+        load("the {text}").encode(TEXTS, instruction="a cat")
 
 
 @pytest.mark.parametrize("pooling", ["mean", "weighted_mean", "concat"])

@@ -5,6 +5,9 @@ import logging
 import os
 import sys
 from io import TextIOWrapper
+from itertools import pairwise
+from pathlib import Path
+from typing import get_args, get_type_hints
 
 import typer
 
@@ -16,7 +19,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     result_commands,
     sweep_commands,
 )
-from embedsmith.cli.app import app
+from embedsmith.cli.app import app, data_app
 from embedsmith.support.allocator import keep_freed_memory
 from embedsmith.support.errors import ConfigError, EmbedsmithError
 
@@ -41,6 +44,7 @@ def run_command(arguments: list[str]) -> int:
     _quiet_libraries()
     try:
         # typer answers Ctrl-C with this exit code, and with None when all went well
+        _check_paths(arguments)
         if app(_spread_lists(arguments), standalone_mode=False) == _INTERRUPTED:
             raise KeyboardInterrupt
     except EmbedsmithError as error:
@@ -85,6 +89,28 @@ def _spread_lists(arguments: list[str]) -> list[str]:
         else:
             spread += [option, argument] if option else [argument]
     return spread
+
+
+def _check_paths(arguments: list[str]) -> None:
+    """Raise ConfigError for an empty path behind an option: to Path it would be the folder at work."""
+    options = _path_options()
+    for option, following in pairwise([*arguments, "--"]):
+        name, has_value, value = option.partition("=")
+        if name in options and not (value if has_value else following).strip():
+            raise ConfigError(f"{name} is empty.\nIs a variable of your shell not set?")
+
+
+def _path_options() -> set[str]:
+    """The options, of any command, that name a file or folder."""
+    hints = (
+        hint
+        for commands in (app, data_app)
+        for command in commands.registered_commands
+        if command.callback
+        for hint in get_type_hints(command.callback, include_extras=True).items()
+    )
+    kinds = {name: get_args(hint)[0] for name, hint in hints if get_args(hint)}
+    return {f"--{name.replace('_', '-')}" for name, kind in kinds.items() if Path in (kind, *get_args(kind))}
 
 
 def _quiet_libraries() -> None:

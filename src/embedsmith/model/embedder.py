@@ -72,7 +72,7 @@ class Embedder:
         config = backbone.model.config
         # A text beyond the second would change how all texts of its packed row are embedded.
         limit = min(getattr(config, "max_position_embeddings", None) or sys.maxsize, longest_static(config))
-        max_length = settings.max_length or min(DEFAULT_MAX_LENGTH, limit)
+        max_length = min(DEFAULT_MAX_LENGTH, limit) if settings.max_length is None else settings.max_length
         if max_length > limit:
             raise ConfigError(
                 f"model.max_length is {max_length}, but '{backbone.name}' takes {limit}.\nGive that, or none."
@@ -173,7 +173,7 @@ class Embedder:
 
     def _make_tokenizer(self) -> TextTokenizer:
         settings = self.settings
-        assert settings.max_length
+        assert settings.max_length is not None
         tokenizer = TextTokenizer(self.backbone.tokenizer, max_length=settings.max_length, end_token=settings.end_token)
         for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
             check_prompt_ids(
@@ -297,7 +297,8 @@ class Embedder:
         Raises:
             TypeError: `texts` is one string, or holds something else than strings; the message has its place.
             DataError: a text holds half a surrogate pair.
-            ConfigError: the prompt needs an instruction, or leaves no room for a text; `dim` is not in 1 ... D.
+            ConfigError: the prompt needs an instruction, or has no place for one, or leaves no room for a text; or
+                `dim` is not in 1 ... D.
         """
         if dim is not None:
             check_dim(dim, width=self.dim)
@@ -324,6 +325,7 @@ class Embedder:
     ) -> Mapping[Pooling, np.ndarray]:
         """As `encode`, with several poolings of the same forward."""
         texts = read_texts(texts)
+        self.settings.check_instruction(instruction)
         hidden_size = self.backbone.model.config.hidden_size
         num_exact = _EXACT_LAYERS[self.device.type]
         with torch.no_grad(), self.dropout(is_on=False):

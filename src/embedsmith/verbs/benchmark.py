@@ -91,6 +91,7 @@ def run_benchmark(
     scores: dict[str, MtebScore] = {}
     sts: list[EvaluationResult] = []
     failures: dict[str, Exception] = {}
+    embedder.settings.check_instruction(instruction)
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
         encoder = MtebEncoder(
             embedder, model=model, base_model=base_model, instruction=instruction, dim=dim, on_progress=advance
