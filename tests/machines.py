@@ -27,7 +27,13 @@ import torch
 
 from embedsmith.model.layers.fused.build import find_compiler
 
-QUICK = ("tests/model/layers", "tests/verbs/test_benchmark.py")
+_FUSED = "tests/model/layers/fused"
+# What chooses by instructions, what rounds to bfloat16, and scores of a whole model.
+QUICK = (
+    *(f"{_FUSED}/test_{name}.py" for name in ("products", "kernels", "attention_kernels", "linear", "switching")),
+    f"{_FUSED}/test_decoder.py::test_bfloat16_is_as_exact_as_the_plain_path",
+    "tests/verbs/test_benchmark.py",
+)
 NUMERIC = ("tests/model", "tests/training", "tests/export", "tests/evaluation", "tests/verbs")
 EVERYTHING = ("tests",)
 PYTHONS = ("3.11", "3.12", "3.13")
