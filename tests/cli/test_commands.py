@@ -6,40 +6,17 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from rich.console import Console
-from safetensors.torch import load_file, save_file
 
 from embedsmith.cli import run_command
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.recipe import describe_settings
 from embedsmith.support.display import TrainingDisplay, encoding_progress
-from tests.tiny import TEXTS, write_pairs, write_triplets
-
-
-@pytest.fixture
-def work(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, model_folders: dict[str, str]) -> list[str]:
-    """A folder with data, and the arguments of a small run in it."""
-    monkeypatch.chdir(tmp_path)
-    write_triplets(tmp_path / "t.tsv", num_rows=40)
-    (tmp_path / "sts").mkdir()
-    write_pairs(tmp_path / "sts" / "dev.tsv")
-    settings = {
-        "output_dir": "runs/r",
-        "model.model": model_folders["llama"],
-        "precision": "fp32",
-        "max_length": "64",
-        "data.train": "t.tsv",
-        "dev": "sts/dev.tsv",
-        "batch_size": "6",
-        "max_steps": "6",
-        "warmup_steps": "1",
-        "learning_rate": "1e-2",
-    }
-    return ["train", *(part for key, value in settings.items() for part in (f"--{key}", value))]
+from tests.cli.edits import replace_text
+from tests.tiny import TEXTS
 
 
 def test_train_evaluate_and_load(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,90 +156,6 @@ def test_ctrl_c_later_keeps_the_best_adapter_and_resumes(work: list[str], monkey
     assert run_command(["train", "--resume", "runs"]) == 2
 
 
-@pytest.fixture
-def stopped(work: list[str], model_folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The arguments of a run that was stopped after its first checkpoint; its base is a copy, in `base`."""
-    shutil.copytree(model_folders["llama"], "base")
-    work += ["--save_steps", "2", "--eval_steps", "2", "--model.model", "base"]
-
-    def stop_at_3(self: object, record: dict[str, object]) -> None:
-        if record["step"] == 3:
-            raise KeyboardInterrupt
-
-    with monkeypatch.context() as patch:
-        patch.setattr(TrainingDisplay, "update", stop_at_3)
-        assert run_command(work) == 130
-    return work
-
-
-def _replace(path: str, old: str, new: str) -> None:
-    """Change a file's text, and nothing of its size and time where the texts are equally long."""
-    file, status = Path(path), Path(path).stat()
-    before = file.read_text(encoding="utf-8")
-    assert old in before
-    file.write_text(before.replace(old, new, 1), encoding="utf-8")
-    os.utime(file, ns=(status.st_atime_ns, status.st_mtime_ns))
-
-
-def _other_weights() -> None:
-    weights = load_file("base/model.safetensors")
-    weights["model.norm.weight"] = weights["model.norm.weight"] * 1.5
-    save_file(weights, "base/model.safetensors", {"format": "pt"})
-
-
-@pytest.mark.parametrize(
-    ("change", "told"),
-    [
-        (lambda: _replace("t.tsv", "w1 cat", "w9 cat"), "the training data"),
-        (lambda: _replace("sts/dev.tsv", "w3 cat", "w9 cat"), "the development set"),
-        (_other_weights, "the base model"),
-        (lambda: _replace("base/tokenizer_config.json", "{", "{ "), "the base model"),
-        (
-            lambda: _replace("runs/r/run.yaml", "learning_rate: 0.01", "learning_rate: 0.02"),
-            "training.learning_rate: it was 0.01, now it is 0.02",
-        ),
-        (lambda: _replace("runs/r/run.yaml", "seed: 7", "seed: 8"), "training.seed: it was 7, now it is 8"),
-        (lambda: _replace("runs/r/checkpoints/inputs.json", "{", "{ x"), "checkpoints/inputs.json is damaged"),
-    ],
-)
-def test_a_stopped_run_notices_what_has_changed(
-    change: Callable[[], None], told: str, stopped: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = {path: path.read_bytes() for path in Path("runs/r").rglob("*") if path.is_file()}
-    change()
-    capsys.readouterr()
-    assert run_command(["train", "--resume", "runs/r"]) == 2
-    error = capsys.readouterr().err
-    assert told in error
-    changed = {path.name for path, kept in before.items() if path.read_bytes() != kept}
-    assert changed <= {"run.yaml", "inputs.json"}  # what the change itself touched
-    assert "Traceback" not in error
-
-
-def test_what_changes_no_result_may_change(stopped: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    """Files may move, memory may be other; a run from before fingerprints were kept goes on, and says so."""
-    shutil.move("t.tsv", "moved.tsv")
-    shutil.move("base", "elsewhere")
-    shutil.copytree("runs/r", "old")
-    for run in ("runs/r", "old"):
-        _replace(f"{run}/run.yaml", "- t.tsv", "- moved.tsv")
-        _replace(f"{run}/run.yaml", "model: base", "model: elsewhere")
-        _replace(f"{run}/run.yaml", "max_tokens: null", "max_tokens: 4096")
-    Path("old/checkpoints/inputs.json").unlink()
-    assert run_command(["train", "--resume", "runs/r"]) == 0
-    assert "kept no fingerprints" not in caplog.text
-    assert run_command(["train", "--resume", "old"]) == 0
-    assert "old kept no fingerprints" in caplog.text
-    whole, other = (Path(f"{run}/adapter/adapter_model.safetensors").read_bytes() for run in ("runs/r", "old"))
-    assert whole == other
-
-
-def test_other_software_is_said(stopped: list[str], caplog: pytest.LogCaptureFixture) -> None:
-    _replace("runs/r/checkpoints/inputs.json", "torch 2", "torch 1")
-    assert run_command(["train", "--resume", "runs/r"]) == 0
-    assert "was begun with other software, so the last digits may differ: embedsmith" in caplog.text
-
-
 def test_a_full_disk(work: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     def full(*_: object, **__: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device", "runs/r/adapter")
@@ -337,65 +230,6 @@ def test_every_setting_has_a_meaning() -> None:
     assert all(meaning for _, _, meaning in describe_settings())
 
 
-OUTPUTS = [
-    ["evaluate", "MODEL", "--data", "sts", "--out"],
-    ["baseline", "MODEL", "--dev", "sts/dev.tsv", "--out"],
-    ["compare", "MODEL", "MODEL", "--data", "sts", "--out"],
-    ["report", "MODEL", "--data", "sts", "--out"],
-    ["data", "stats", "t.tsv", "--out"],
-    ["data", "check", "t.tsv", "--against", "sts", "--out"],
-    ["data", "check", "t.tsv", "--against", "sts", "--drop"],
-    ["data", "triplets", "t.tsv", "--out"],
-    ["data", "synthesize", "--endpoint", "http://127.0.0.1:1/v1", "--model", "m", "--out"],
-]
-
-
-@pytest.mark.parametrize("command", OUTPUTS, ids=lambda command: f"{' '.join(command[:2])} {command[-1]}")
-@pytest.mark.parametrize(
-    ("name", "told"),
-    [
-        ("sts", "which is a folder"),
-        ("", "is empty"),
-        ("t.tsv/r.json", "cannot be written: Not a directory"),
-        ("kept.json", "is there and read-only"),
-        ("/dev/null", "is no regular file"),
-    ],
-)
-def test_an_output_that_cannot_be_written_is_refused_before_the_work(
-    command: list[str], name: str, told: str, work: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    Path("kept.json").write_text("mine")
-    Path("kept.json").chmod(0o444)
-    assert run_command([*command, name]) == 2  # MODEL is no model, so nothing was begun
-    error = capsys.readouterr().err
-    assert told in error
-    assert command[-1] in error
-    assert Path("kept.json").read_text() == "mine"
-
-
-@pytest.mark.parametrize(
-    ("command", "told"),
-    [
-        (["evaluate", "MODEL", "--data", "sts", "--out", "t.tsv"], "t.tsv is there and is no .json file"),
-        (["report", "MODEL", "--data", "sts", "--out", "t.tsv"], "t.tsv is there and is no .html file"),
-        (["evaluate", "MODEL", "--tasks", "STS12", "--mteb-folder", "t.tsv"], "--mteb-folder: t.tsv is a file"),
-        (["export", "MODEL", "t.tsv/x", "--to", "merged"], "FOLDER: t.tsv/x cannot be written: Not a directory"),
-        (["demo", "--output-dir", "t.tsv/x"], "output_dir: t.tsv/x cannot be written: Not a directory"),
-        (["train", "--output_dir", "t.tsv/x", "--model.model", "MODEL"], "t.tsv/x cannot be written"),
-        (["train", "--output_dir", "/proc/x", "--model.model", "MODEL"], "/proc/x cannot be written"),
-        (["evaluate", ""], "The name of a model or file is empty"),
-        (["compare", "", "x"], "The name of a model or file is empty"),
-    ],
-)
-def test_other_places_that_cannot_be_written(
-    command: list[str], told: str, work: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    before = Path("t.tsv").read_bytes()
-    assert run_command(command) == 2
-    assert told in capsys.readouterr().err
-    assert Path("t.tsv").read_bytes() == before
-
-
 @pytest.mark.parametrize(
     "command",
     [
@@ -409,7 +243,7 @@ def test_other_places_that_cannot_be_written(
 def test_what_a_command_advises_it_takes(
     command: list[str], work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    _replace("sts/dev.tsv", "sentence1\tsentence2", "a\tb")
+    replace_text("sts/dev.tsv", "sentence1\tsentence2", "a\tb")
     command = [model_folders["llama"] if part == "MODEL" else part for part in command]
     assert run_command(command) == 2
     assert "name them with --columns" in capsys.readouterr().err
