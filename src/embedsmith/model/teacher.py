@@ -6,22 +6,14 @@ alone, so a resumed run sees the same bytes, which a memory filled in another or
 """
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
-from transformers.utils import cached_file
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.loading.sources import is_converted
+from embedsmith.model.loading.sentence_files import find_modules
 from embedsmith.settings.config import Side
 from embedsmith.support.errors import MissingExtraError, ModelError
-from embedsmith.support.json_text import parse_json
-
-MODULES_FILE = "modules.json"
-# Modules that need no program code of their own; Dense has weights besides the transformer's.
-_MODULES = ("Transformer", "Pooling", "Normalize", "Dense")
-
 
 Encode = Callable[[list[str], Side], np.ndarray]
 
@@ -56,45 +48,10 @@ def load_teacher(model: str, *, device: torch.device) -> Teacher:
         ModelError: there is no such model, or it needs program code or pickled weights.
         MissingExtraError: it is a sentence-transformers model, and that package is not installed.
     """
-    modules = None if is_converted(model) else _find(model, MODULES_FILE)
-    if modules is None:
+    if find_modules(model) is None:
         embedder = Embedder.load(model, device=str(device))
         return Teacher(lambda texts, side: embedder.encode(texts, side=side), device=device)
-    _check_modules(model, Path(modules))
     return Teacher(_load_sentence_transformer(model, device=device), device=device)
-
-
-def _find(model: str, name: str) -> str | None:
-    """A model's file, or None where it has none or nothing is known of it."""
-    try:
-        return cached_file(
-            model,
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_gated_repo=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-    except (OSError, ValueError):  # no folder and no hub id: loading it as MODEL will say so
-        return None
-
-
-def _check_modules(model: str, path: Path) -> None:
-    try:
-        modules = [(str(module["type"]), str(module["path"])) for module in parse_json(path.read_text("utf-8"))]
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged: {error!r}") from error
-    for kind, folder in modules:
-        leaf = kind.split(".")[-1]
-        if not kind.startswith("sentence_transformers.") or leaf not in _MODULES:
-            raise ModelError(
-                f"The teacher '{model}' has a module {kind}, which may need program code of its own; embedsmith runs "
-                f"none.\nChoose a model made of {', '.join(_MODULES)}."
-            )
-        if leaf == "Dense" and _find(model, f"{folder}/model.safetensors") is None:
-            raise ModelError(
-                f"The teacher '{model}' keeps the weights of {folder or kind} in a pickle, which embedsmith never "
-                "reads.\nSave the model anew with sentence-transformers, which writes safetensors."
-            )
 
 
 def _load_sentence_transformer(model: str, *, device: torch.device) -> Encode:

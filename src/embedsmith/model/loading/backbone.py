@@ -11,18 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from transformers import AutoConfig, AutoModel, PreTrainedConfig, PreTrainedModel
-from transformers.models.auto.modeling_auto import (
-    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
-    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
-)
+from transformers import AutoModel, PreTrainedModel
 
 from embedsmith.model.layers.attention import PACKED_ATTENTION
-from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
+from embedsmith.model.loading.configuration import is_decoder, load_config, reason_of
 from embedsmith.model.loading.devices import choose_dtype
-from embedsmith.model.loading.minicpm import OTHER_VARIANT, granite_config, is_minicpm
+from embedsmith.model.loading.minicpm import OTHER_VARIANT
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
 from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
@@ -135,13 +130,13 @@ def load_model_tokenizer(model: str) -> Any:
         ModelError: there is no such model, or it has no usable tokenizer.
         MissingExtraError: its tokenizer needs a package that is not installed.
     """
-    return with_source(model, lambda source: _load_tokenizer(model, source, _load_config(model, source)[0]))
+    return with_source(model, lambda source: _load_tokenizer(model, source, load_config(model, source)[0]))
 
 
 def _load(
     model: str, source: str, *, precision: Precision, device: torch.device, quantization: Quantization
 ) -> Backbone:
-    config, is_mapped = _load_config(model, source)
+    config, is_mapped = load_config(model, source)
     _check_decoder(model, config)
     dtype = choose_dtype(precision, device)
     options = loading_options(quantization, dtype=dtype, device=device)
@@ -175,7 +170,7 @@ def _load_network(model: str, source: str, config: Any, *, dtype: torch.dtype, *
         raise
     except Exception as error:  # damaged files make the libraries raise errors of every kind
         advice = f"\n{conversion_advice(source)}" if _has_only_pickles(source, error) else ""
-        raise ModelError(f"The model '{model}' cannot be loaded: {_reason(error)}{advice}") from error
+        raise ModelError(f"The model '{model}' cannot be loaded: {reason_of(error)}{advice}") from error
 
 
 def _load_tokenizer(model: str, source: str, config: Any) -> Any:
@@ -184,42 +179,12 @@ def _load_tokenizer(model: str, source: str, config: Any) -> Any:
     except EmbedsmithError:
         raise
     except Exception as error:  # of every kind: tokenizers raises the bare class
-        raise ModelError(f"The tokenizer of '{model}' cannot be loaded: {_reason(error)}") from error
-
-
-def _load_config(model: str, source: str) -> tuple[Any, bool]:
-    """The configuration, and whether it is another family's that stands for this one."""
-    try:
-        values, _ = PreTrainedConfig.get_config_dict(source)
-        if is_minicpm(values):
-            config = granite_config(values, name=model)
-            config._commit_hash = values.get("_commit_hash")
-            return config, True
-        config = AutoConfig.from_pretrained(source)
-    except ModelError:
-        raise
-    except Exception as error:  # a config.json may hold anything
-        if "trust_remote_code" in str(error):
-            raise ModelError(
-                f"'{model}' needs program code from its own folder, which embedsmith never runs.\n"
-                "Choose a model whose architecture transformers knows, or MiniCPM."
-            ) from error
-        is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-        reason = "there is no such folder." if is_path and not Path(source).exists() else _reason(error)
-        raise ModelError(
-            f"There is no model '{model}' that can be loaded: {reason}\n"
-            f"It may be a built-in name ({', '.join(BUILTIN)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
-            "a folder with config.json, a .gguf file, or a run folder."
-        ) from error
-    if (weights := str(getattr(config, "transformers_weights", None) or ".safetensors")).endswith(".bin"):
-        raise ModelError(f"'{model}' names {weights} as its weights.\n{conversion_advice(source)}")
-    return config, False
+        raise ModelError(f"The tokenizer of '{model}' cannot be loaded: {reason_of(error)}") from error
 
 
 def _check_decoder(model: str, config: Any) -> None:
     kind = config.model_type
-    is_encoder = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
-    if config.is_encoder_decoder or is_encoder or kind not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if not is_decoder(config):
         raise ModelError(
             f"'{model}' (model_type {kind}) is not a decoder language model.\n"
             "embedsmith fine-tunes decoders such as Llama, Qwen, Gemma, Phi, Mistral, SmolLM2, MiniCPM."
@@ -238,10 +203,3 @@ def _has_only_pickles(source: str, error: Exception) -> bool:
         has_safetensors = any(Path(source).glob("*.safetensors"))
         return not has_safetensors and any(Path(source).glob("pytorch_model*.bin"))
     return isinstance(error, OSError) and "model.safetensors" in str(error)
-
-
-def _reason(error: Exception) -> str:
-    """An error's first line, and what comes behind one that ends in a colon; the kind, where the words need it."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
-    return text if isinstance(error, OSError | ValueError | SafetensorError) else f"{type(error).__name__}: {text}"

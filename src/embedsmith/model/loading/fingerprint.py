@@ -11,6 +11,7 @@ from typing import Any
 
 from embedsmith.model.loading.backbone import find_adapter, find_model
 from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.model.loading.sentence_files import MODULES_FILE
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
 from embedsmith.settings.config import Pooling
@@ -21,7 +22,6 @@ _OWN_FILES = (
     *("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json"),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
 )
-_MODULES_FILE = "modules.json"  # a sentence-transformers model: its modules lie in folders
 _NOT_WEIGHTS = ".similarities.safetensors"  # an evaluation's, which a user may keep beside the model
 
 
@@ -62,11 +62,11 @@ def describe_embedding(
 def _model_files(model: str) -> list[Path]:
     folder = Path(source_of(model))
     if not folder.is_dir():
-        found = find_file(model, "config.json") or find_file(model, _MODULES_FILE)
+        found = find_file(model, "config.json") or find_file(model, MODULES_FILE)
         if found is None:
             raise ModelError(f"There is no model '{model}'.")
         folder = found.parent
-    if (folder / _MODULES_FILE).exists():
+    if (folder / MODULES_FILE).exists():
         return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
     return _matching(folder)
 

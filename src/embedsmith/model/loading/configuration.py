@@ -1,0 +1,67 @@
+"""config.json -> what a model is: its configuration, as transformers knows it, and whether it is a decoder."""
+
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from transformers import AutoConfig, PreTrainedConfig
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
+
+from embedsmith.model.loading.builtin import BUILTIN
+from embedsmith.model.loading.checkpoint_files import conversion_advice
+from embedsmith.model.loading.minicpm import granite_config, is_minicpm
+from embedsmith.support.errors import ModelError
+
+
+def load_config(model: str, source: str) -> tuple[Any, bool]:
+    """The configuration, and whether it is another family's that stands for this one.
+
+    Args:
+        model: what the user called it.
+        source: the folder or hub id of its files.
+
+    Raises:
+        ModelError: there is none, it needs program code of its own, or it names pickled weights.
+    """
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(source)
+        if is_minicpm(values):
+            config = granite_config(values, name=model)
+            config._commit_hash = values.get("_commit_hash")
+            return config, True
+        config = AutoConfig.from_pretrained(source)
+    except ModelError:
+        raise
+    except Exception as error:  # a config.json may hold anything
+        if "trust_remote_code" in str(error):
+            raise ModelError(
+                f"'{model}' needs program code from its own folder, which embedsmith never runs.\n"
+                "Choose a model whose architecture transformers knows, or MiniCPM."
+            ) from error
+        is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
+        reason = "there is no such folder." if is_path and not Path(source).exists() else reason_of(error)
+        raise ModelError(
+            f"There is no model '{model}' that can be loaded: {reason}\n"
+            f"It may be a built-in name ({', '.join(BUILTIN)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
+            "a folder with config.json, a .gguf file, or a run folder."
+        ) from error
+    if (weights := str(getattr(config, "transformers_weights", None) or ".safetensors")).endswith(".bin"):
+        raise ModelError(f"'{model}' names {weights} as its weights.\n{conversion_advice(source)}")
+    return config, False
+
+
+def is_decoder(config: Any) -> bool:
+    """Whether a configuration is a decoder language model's: by its family, unless it says otherwise itself."""
+    kind = config.model_type
+    is_masked = kind in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not getattr(config, "is_decoder", False)
+    return not config.is_encoder_decoder and not is_masked and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+
+def reason_of(error: Exception) -> str:
+    """An error's first line, and what comes behind one that ends in a colon; the kind, where the words need it."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+    text = " ".join(lines[:2]) if lines[0].endswith(":") else lines[0]
+    return text if isinstance(error, OSError | ValueError | SafetensorError) else f"{type(error).__name__}: {text}"
