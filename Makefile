@@ -3,11 +3,12 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines browser bench docs format clean
+.PHONY: help setup demo test test-machines browser bench paper docs format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
 	@echo "make bench   measure against other tools, write docs/performance.md (an hour or more)"
+	@echo "make paper MODEL=...  train and score the paper's arms with a model, beside what the paper found"
 	@echo "make test    style, types and tests, offline after the installation"
 	@echo "make test-machines  the tests as lower processors, other Pythons and a machine without a compiler run them"
 	@echo "make setup   the virtual environment alone ($(VENV))"
@@ -65,6 +66,13 @@ bench: $(VENV)/.bench-installed
 $(VENV)/.bench-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
 	touch $@
+
+# MODEL: any decoder. DATA: triplets, a file or glob; STS: a folder of sets, or mteb for all nine from the hub.
+# STEPS shortens every arm, ARMS names some: make paper MODEL=smollm2-135m DATA='nli/*_triplets.tsv.gz' STS=sts STEPS=200
+paper: setup
+	$(BIN)/python -m benchmarks.paper $(or $(MODEL),$(error name a model: make paper MODEL=...)) \
+		$(if $(DATA),--triplets '$(DATA)') $(if $(filter-out sample,$(STS)),--sts '$(STS)') \
+		$(if $(STEPS),--steps $(STEPS)) $(if $(ARMS),--arms $(ARMS)) $(if $(OUT),--out '$(OUT)')
 
 docs: setup
 	$(BIN)/python -m docs.generate

@@ -55,7 +55,7 @@ def measure_limits_apart() -> dict[str, float]:
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory and versions; nothing that names the machine."""
     return {
-        "processor": _processor(),
+        "processor": processor_name(),
         "cores": len(os.sched_getaffinity(0)),
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "instructions": torch.backends.cpu.get_cpu_capability(),
@@ -111,7 +111,8 @@ def _copy_rate() -> float:
     return 2 * COPY_BYTES / _median_seconds(lambda: target.copy_(source), repetitions=5)
 
 
-def _processor() -> str:
+def processor_name() -> str:
+    """As the system calls it."""
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()

@@ -181,7 +181,10 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "choices": _choices,
     "prompts": _prompts,
     "families": _families,
-    **{folder: partial(_recipes, folder) for folder in ("recipes", "recipes/methods", "recipes/sweeps")},
+    **{
+        folder: partial(_recipes, folder)
+        for folder in ("recipes", "recipes/paper", "recipes/methods", "recipes/sweeps")
+    },
 }
 
 

@@ -1,15 +1,23 @@
-"""What the benchmarks make of measured times; the measuring itself is tried by `python -m benchmarks --quick`."""
+"""What the benchmarks make of measured times; the measuring itself is tried by `python -m benchmarks --quick`.
 
+The paper's arms are trained and scored, in small.
+"""
+
+import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from benchmarks import paper
 from benchmarks.pool import Series, Work
 from benchmarks.render import render
 from benchmarks.rows import Row, cosines_to, read_results, summarize, with_fractions, write_results
 from benchmarks.tables import slope
 from benchmarks.variants import VARIANTS
+from embedsmith.training import loop
+from tests.tiny import save_model, write_pairs, write_triplets
 
 WORK = Work(name="4 triplets", requests=({"step": 0},) * 4, tokens=(90, 100, 110, 120), items=4)
 
@@ -85,3 +93,92 @@ def test_a_page_is_made_of_the_results_alone(tmp_path: Path) -> None:
     assert "it would need about 30 GB" in page
     (plot,) = (tmp_path / "images").glob("*.svg")
     assert plot.name in page
+
+
+# ---- the paper's arms -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    save_model("llama", tmp_path / "model")
+    write_triplets(tmp_path / "nli.tsv", num_rows=130)
+    (tmp_path / "sts").mkdir()
+    for name in ("STS12", "STSBenchmark-test", "STSBenchmark-dev", "STSBenchmark-train"):
+        write_pairs(tmp_path / "sts" / f"{name}.tsv")
+    return tmp_path
+
+
+WORDS = ["model", "--triplets", "nli.tsv", "--sts", "sts", "--steps", "4", "--warmup-steps", "1", "--eval-steps", "2"]
+
+
+ADAPTER = "runs/paper/model/runs/published/adapter/adapter_model.safetensors"
+
+
+def run_arms(*arms: str) -> int:
+    return paper.main([*WORDS, "--arms", *arms])
+
+
+def results_of(here: Path) -> dict:
+    return json.loads((here / "runs/paper/model/results.json").read_text())
+
+
+def test_the_papers_arms_are_trained_scored_and_put_beside_it(here: Path) -> None:
+    assert run_arms("published", "learning-rate-5e-5", "no-hard-negatives") == 0
+    results = results_of(here)
+    arms = results["arms"]
+    assert list(arms) == ["untrained", "published", "no-hard-negatives"]  # 5e-5 is the published rate: one run
+    assert all(list(scores) == ["STS12", "STSBenchmark-test"] for scores in arms["published"]["scores"].values())
+    assert list(arms["published"]["scores"]) == ["none", "paper-p1", "paper-p2", "paper-p3"]
+    assert [step for step, _ in arms["published"]["curve"]] == [0, 2, 4]
+    assert (arms["published"]["use_hard_negatives"], arms["no-hard-negatives"]["use_hard_negatives"]) == (True, False)
+    assert results["differences"]["no-hard-negatives"]["against"] == "published"
+    page = (here / "runs/paper/model/results.md").read_text()
+    assert f"`python -m benchmarks.paper {' '.join(WORDS)}`" in page
+    (row,) = (line for line in page.splitlines() if line.startswith("| hard negatives | without |"))
+    scores = arms["no-hard-negatives"]["scores"]["none"].values()
+    average = 100 * sum(score["cosine_spearman"] for score in scores) / 2
+    assert row.split(" | ")[2:5] == ["81.97 ± 5.37", "6", f"{average:.2f}"]
+
+
+def test_finished_arms_are_not_run_again(here: Path) -> None:
+    assert run_arms("published") == 0
+    adapter, before = here / ADAPTER, results_of(here)
+    written = adapter.stat().st_mtime_ns
+    assert run_arms("published") == 0
+    assert adapter.stat().st_mtime_ns == written
+    assert results_of(here) == before
+
+
+def test_an_arm_that_was_stopped_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def save_and_stop(*arguments: Any, save: Any = loop.save_checkpoint, **settings: Any) -> None:
+        save(*arguments, **settings)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(loop, "save_checkpoint", save_and_stop)
+        run_arms("no-hard-negatives")
+    assert run_arms("no-hard-negatives") == 0
+    stopped = results_of(here)["arms"]["no-hard-negatives"]
+    assert paper.main([*WORDS, "--arms", "no-hard-negatives", "--out", "whole"]) == 0
+    whole = json.loads((here / "whole/results.json").read_text())["arms"]["no-hard-negatives"]
+    assert (stopped["curve"], stopped["scores"]) == (whole["curve"], whole["scores"])
+
+
+def test_an_arm_that_fails_takes_no_other_with_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "runs/paper/model/runs").mkdir(parents=True)
+    (here / "runs/paper/model/runs/learning-rate-5e-3").write_text("no folder")
+    assert run_arms("learning-rate-5e-3", "learning-rate-5e-4") == 2
+    assert list(results_of(here)["failures"]) == ["learning-rate-5e-3"]
+    assert "learning-rate-5e-4" in results_of(here)["arms"]
+    (here / "runs/paper/model/runs/learning-rate-5e-3").unlink()
+    assert run_arms("learning-rate-5e-3") == 0
+    assert results_of(here)["failures"] == {}
+    assert results_of(here)["arms"].keys() == {"untrained", "learning-rate-5e-4", "learning-rate-5e-3"}
+
+
+def test_arms_from_other_data_do_not_come_together(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_arms("no-hard-negatives") == 0
+    write_triplets(here / "nli.tsv", num_rows=140)
+    assert run_arms("published") == 2
+    assert "runs/paper/model holds arms with other triplets" in capsys.readouterr().err

@@ -14,8 +14,9 @@ from tests.published import SAVERS
 from tests.published_adapter import save_adapter_folder
 from tests.tiny import save_model, write_pairs, write_triplets
 
-RECIPES = Path(__file__).parent.parent / "recipes"
-NAMES = [path.stem for path in sorted(RECIPES.glob("paper-*.yaml"))]
+RECIPES = Path(__file__).parent.parent / "recipes" / "paper"
+NAMES = [path.stem for path in sorted(RECIPES.glob("*.yaml"))]
+ARMS = {"no-hard-negatives", "no-hard-negatives-5e-4", *(f"learning-rate-{rate}" for rate in ("5e-3", "5e-4", "5e-5"))}
 # The recipes' 1,000 steps, 100 of warm-up, and a checkpoint every 500 are too many for a test; nothing else is changed.
 SHORT = ["--max_steps", "4", "--warmup_steps", "1", "--save_steps", "2"]
 
@@ -38,13 +39,13 @@ def start(name: str, run: str) -> list[str]:
 
 def toy(name: str, folder: Path) -> Path:
     """A toy checkpoint of the recipe's model, in its published layout."""
-    (model,) = (model for model in SAVERS if name.removeprefix("paper-").startswith(model))
+    model = next((model for model in SAVERS if name.startswith(model)), "minicpm-2b")
     return SAVERS[model](folder)
 
 
-def test_every_model_has_recipes_for_four_gpus_one_and_none() -> None:
-    wanted = {f"paper-{model}{hardware}" for model in SAVERS for hardware in ("", "-4gpu", "-cpu")}
-    assert wanted | {"paper-minicpm-2b-pos"} == set(NAMES)
+def test_every_model_has_recipes_for_four_gpus_one_and_none_and_every_arm_has_one() -> None:
+    wanted = {f"{model}{hardware}" for model in SAVERS for hardware in ("", "-4gpu", "-cpu")}
+    assert wanted | ARMS == set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -63,9 +64,8 @@ def test_a_recipe_trains_and_evaluates(name: str, here: Path, capsys: pytest.Cap
 
 @pytest.mark.parametrize("model", SAVERS)
 def test_a_killed_run_of_each_model_resumes_to_the_same_bytes(model: str, here: Path) -> None:
-    name = f"paper-{model}"
-    toy(name, here / "model")
-    assert run_command([*start(name, "runs/whole"), *SHORT]) == 0
+    toy(model, here / "model")
+    assert run_command([*start(model, "runs/whole"), *SHORT]) == 0
     # Killed after the second step: what is on the disk then, and a process of its own to go on from it.
     program = (
         "import os, sys\n"
@@ -77,7 +77,7 @@ def test_a_killed_run_of_each_model_resumes_to_the_same_bytes(model: str, here: 
         "loop.save_checkpoint = save_and_die\n"
         "run_command(sys.argv[1:])\n"
     )
-    killed = subprocess.run([sys.executable, "-c", program, *start(name, "runs/killed"), *SHORT], check=False)
+    killed = subprocess.run([sys.executable, "-c", program, *start(model, "runs/killed"), *SHORT], check=False)
     assert killed.returncode == 9
     assert [path.name for path in (here / "runs/killed/checkpoints").glob("step-*")] == ["step-000002"]
     assert not (here / "runs/killed/adapter").exists()

@@ -13,7 +13,9 @@ from embedsmith.settings.recipe import known_keys, load_config
 
 ROOT = Path(__file__).parent.parent
 SOURCE = ROOT / "src" / "embedsmith"
-RECIPES = sorted([*(ROOT / "recipes").glob("*.yaml"), *(ROOT / "recipes" / "methods").glob("*.yaml")])
+FOLDERS = {"": "runs", "methods": "runs", "paper": "runs/paper"}
+"""Of recipes -> where their runs go."""
+RECIPES = {path: runs for name, runs in FOLDERS.items() for path in sorted((ROOT / "recipes" / name).glob("*.yaml"))}
 BASE = {"support", "settings", "records"}
 PATH = {"model", "model.loading", "model.layers", "model.layers.fused"}
 MAY_IMPORT = {
@@ -79,7 +81,7 @@ def test_data_knows_no_torch() -> None:
 def test_every_recipe_parses(path: Path) -> None:
     config = load_config(path)
     assert load_config(overrides={"output_dir": "x"}) != config
-    assert config.output_dir == f"runs/{path.stem}"
+    assert config.output_dir == f"{RECIPES[path]}/{path.stem}"
 
 
 @pytest.mark.parametrize("key", known_keys())

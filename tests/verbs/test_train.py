@@ -64,6 +64,28 @@ def test_a_resumed_run_leaves_the_same_files(
     assert [name for name in whole if resumed[name] != whole[name]] == []
 
 
+def test_the_last_adapter_can_be_kept_while_pairs_watch(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("llama", tmp_path / "m")
+    write_triplets(tmp_path / "t.tsv", num_rows=32)
+    write_pairs(tmp_path / "d.tsv")
+    command = ["train", "--model.model", "m", "--data.train", "t.tsv", "--max_steps", "4", "--batch_size", "8"]
+    command += ["--learning_rate", "0.1", "--warmup_steps", "0", "--output_dir"]
+    watched = ["--dev", "d.tsv", "--eval_steps", "1"]
+    assert run_command([*command, "unwatched", "--dev", "none"]) == 0
+    assert run_command([*command, "last", *watched, "--keep", "last"]) == 0
+    assert run_command([*command, "best", *watched]) == 0
+    unwatched, last, best = ((tmp_path / name / "adapter/adapter_model.safetensors").read_bytes()
+                             for name in ("unwatched", "last", "best"))  # fmt: skip
+    assert last == unwatched
+    assert last != best  # at this rate the first steps are the best
+    kept = {
+        name: json.loads((tmp_path / name / "outcome.json").read_text())["facts"]["kept"] for name in ("last", "best")
+    }
+    assert kept == {"last": "step 4 of 4, the last", "best": kept["best"]}
+    assert kept["best"].endswith("best on the development pairs")
+
+
 def test_what_nobody_asks_for_fits_the_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The tiny model takes 128 tokens, less than the 150 of larger ones."""
     monkeypatch.chdir(tmp_path)

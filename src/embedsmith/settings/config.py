@@ -264,10 +264,12 @@ class TeacherSection(Section):
 
 
 class EvaluationSection(Section):
-    """The development set that picks the best adapter."""
+    """The development set, which picks the best adapter or only watches."""
 
     dev: Place | None = "sample"
     """Scored pairs: a file, or `sample`; none: keep the last adapter."""
+    keep: Literal["best", "last"] = "best"
+    """Which step's adapter the run ends with: the best on the development set, or the last, however it scores there."""
     dev_columns: dict[str, str] = {}
     """{sentence1: ..., sentence2: ..., score: ...} where they are named otherwise."""
     eval_steps: Int | None = Field(default=None, ge=1)

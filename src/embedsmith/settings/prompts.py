@@ -31,6 +31,7 @@ class NamedPrompt:
 
 _EOL = "PromptEOL, Jiang et al. 2023 (arXiv 2307.16645)"
 _ROTH = "Roth et al. 2025 (arXiv 2507.22729), published code"
+_PAPER = "arXiv 2408.00690, Table 5, at test only"
 
 PROMPTS: dict[str, NamedPrompt] = {
     "prompteol": NamedPrompt('This sentence : "{text}" means in one word:"', False, _EOL),
@@ -59,6 +60,10 @@ PROMPTS: dict[str, NamedPrompt] = {
         False,
         _ROTH,
     ),
+    # Printed with the space at the end, behind which the end token follows.
+    "paper-p1": NamedPrompt("This sentence: {text} means in one word: ", True, _PAPER),
+    "paper-p2": NamedPrompt("This sentence {text} means: ", True, _PAPER),
+    "paper-p3": NamedPrompt("{text} is: ", True, _PAPER),
     "echo": NamedPrompt("Document:{text}\nDocument again:{text}", True, "Springer et al. 2024 (arXiv 2402.15449)"),
     "instruct": NamedPrompt("Instruct: {instruction}\nQuery: {text}", True, "Wang et al. 2023 (arXiv 2401.00368)"),
 }

@@ -91,7 +91,14 @@ def train_adapter(
     optimizer = make_optimizer(parameters, settings=settings)
     folder = Path(config.output_dir)
     progress = load_checkpoint(folder, embedder=embedder, optimizer=optimizer) if resume else Progress()
-    keeper = _Keeper(folder, embedder=embedder, progress=progress, accelerator=accelerator, display=display)
+    keeper = _Keeper(
+        folder,
+        embedder=embedder,
+        progress=progress,
+        accelerator=accelerator,
+        display=display,
+        keeps_last=config.evaluation.keep == "last",
+    )
     evaluated_at = schedule.evaluated_at if evaluate else {schedule.max_steps}
     if not resume and 0 in evaluated_at:
         keeper.keep_if_better(evaluate)  # where the learning curve starts, and a dry pass of the evaluation
@@ -142,15 +149,24 @@ class _Keeper:
         progress: where the run stands; the loop moves its step, the rest is moved here.
         accelerator: of several processes the main one alone writes.
         display: shows every record.
+        keeps_last: whether the last adapter is kept, however it scores.
     """
 
     def __init__(
-        self, folder: Path, *, embedder: Embedder, progress: Progress, accelerator: Accelerator, display: Display
+        self,
+        folder: Path,
+        *,
+        embedder: Embedder,
+        progress: Progress,
+        accelerator: Accelerator,
+        display: Display,
+        keeps_last: bool,
     ) -> None:
         self.folder = folder
         self.embedder = embedder
         self.progress = progress
         self.display = display
+        self.keeps_last = keeps_last
         self.metrics = MetricsFile(folder / METRICS_FILE, from_step=progress.step, accelerator=accelerator)
         self.writes = accelerator.is_main_process
         self.started = time.perf_counter() - progress.elapsed_s
@@ -167,12 +183,13 @@ class _Keeper:
         self.display.update(record)
 
     def keep_if_better(self, evaluate: Callable[[], TaskResult] | None) -> None:
-        """Score the adapter, and keep it if no step before was as good; without an evaluation the last is the best."""
+        """Score the adapter, and keep it if no step before was as good, or if the last counts; so without a score."""
         progress = self.progress
         if evaluate is not None:
             result = evaluate()
             self.tell(dev_cosine_spearman=result.cosine_spearman, dev_ci95=list(result.ci95))
-            if progress.best and result.cosine_spearman <= progress.best["cosine_spearman"]:
+            is_better = not progress.best or result.cosine_spearman > progress.best["cosine_spearman"]
+            if not (is_better or self.keeps_last):
                 return
             progress.best = result.to_json()
         progress.best_step = progress.step

@@ -36,7 +36,7 @@ def write_outcome(
     num_all = sum(parameter.numel() for parameter in model.parameters())
     where = f"{str(model.dtype).removeprefix('torch.')} on {device.type}, {embedder.path}"
     kept = f"step {outcome.best_step} of {outcome.num_steps}" + (
-        ", best on the development pairs" if outcome.best else ", the last"
+        ", best on the development pairs" if outcome.best and config.evaluation.keep == "best" else ", the last"
     )
     trained_on = triplets.size
     facts = {

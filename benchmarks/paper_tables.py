@@ -1,0 +1,237 @@
+"""The paper's arms, its numbers beside ours: facts in tables, and what is written of them. No model here.
+
+Spearman x 100. The paper's scores of single sets are `published.json`'s; those of which it prints an average alone
+stand in `FOUND`.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from embedsmith.reporting.published import load_published
+
+NINE = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS17", "STSBenchmark", "BIOSSES", "SICK-R")
+"""The paper's sets, by mteb's names."""
+PAPER = "arXiv 2408.00690"
+UNTRAINED = "untrained"
+NO_PROMPT = "none"
+PROMPTS = ("paper-p1", "paper-p2", "paper-p3")
+ARMS = {
+    "published": "minicpm-2b",
+    "learning-rate-5e-5": "learning-rate-5e-5",
+    "learning-rate-5e-4": "learning-rate-5e-4",
+    "learning-rate-5e-3": "learning-rate-5e-3",
+    "no-hard-negatives": "no-hard-negatives",
+    "no-hard-negatives-5e-4": "no-hard-negatives-5e-4",
+}
+"""Arm -> its recipe in recipes/paper/."""
+PROMPTED = (UNTRAINED, "published")
+"""Those that the paper tries prompts on, at test only."""
+VARIES = {
+    "learning-rate-5e-4": ("learning-rate-5e-5", "published"),
+    "learning-rate-5e-3": ("learning-rate-5e-5", "published"),
+    "no-hard-negatives": ("published",),
+    "no-hard-negatives-5e-4": ("learning-rate-5e-4",),
+}
+"""Arm -> what it is compared with: the first of them that is there."""
+
+
+@dataclass(frozen=True)
+class Found:
+    """An average over the nine sets that the paper prints of MiniCPM-2B, and the arm here that stands beside it.
+
+    Attributes:
+        what, value: of the ablation.
+        average: as printed, its spread over the sets included; "" where the paper has no such arm.
+        table: of the paper.
+        arms: the arm here: the first of them that is there.
+        prompt: at test.
+    """
+
+    what: str
+    value: str
+    average: str
+    table: str
+    arms: tuple[str, ...]
+    prompt: str = NO_PROMPT
+
+
+_TUNED, _UNTUNED = "prompt at test, tuned model", "prompt, untrained model"
+_P1, _P2, _P3 = (
+    "P1, `This sentence: {text} means in one word: `",
+    "P2, `This sentence {text} means: `",
+    "P3, `{text} is: `",
+)
+FOUND = (
+    Found("learning rate", "5e-3", "36.19 ± 8.91", "4", ("learning-rate-5e-3",)),
+    Found("learning rate", "5e-4", "82.41 ± 5.01", "4", ("learning-rate-5e-4",)),
+    Found("learning rate", "5e-5", "82.31 ± 5.27", "4", ("learning-rate-5e-5", "published")),
+    Found(_TUNED, "none", "83.84", "5", ("published",)),
+    Found(_TUNED, _P1, "81.81", "5", ("published",), "paper-p1"),
+    Found(_TUNED, _P2, "83.03", "5", ("published",), "paper-p2"),
+    Found(_TUNED, _P3, "84.32", "5", ("published",), "paper-p3"),
+    Found(_UNTUNED, "none", "27.51", "5", (UNTRAINED,)),
+    Found(_UNTUNED, "P1", "34.76", "5", (UNTRAINED,), "paper-p1"),
+    Found(_UNTUNED, "P2", "26.92", "5", (UNTRAINED,), "paper-p2"),
+    Found(_UNTUNED, "P3", "28.79", "5", (UNTRAINED,), "paper-p3"),
+    Found("hard negatives", "with", "83.84 ± 4.27", "6", ("published",)),
+    Found("hard negatives", "without", "81.97 ± 5.37", "6", ("no-hard-negatives",)),
+    Found("hard negatives, 5e-4", "with", "", "", ("learning-rate-5e-4",)),
+    Found("hard negatives, 5e-4", "without", "", "", ("no-hard-negatives-5e-4",)),
+)
+Results = Mapping[str, Any]
+"""`results.json` of `python -m benchmarks.paper`."""
+
+
+def paper_name(name: str) -> str:
+    """mteb's name of a set: what a folder calls STSBenchmark-test is its STSBenchmark."""
+    return name.removesuffix("-test")
+
+
+def place_of(name: str) -> int:
+    """Where a set stands among the paper's; behind them if it is none."""
+    return NINE.index(paper_name(name)) if paper_name(name) in NINE else len(NINE)
+
+
+def results_page(results: Sequence[Results]) -> str:
+    """The whole of it in Markdown."""
+    parts = [("Scores", scores_table), ("Arms", ablations_table), ("Steps", steps_table), ("Runs", runs_table)]
+    written = [(title, table(results)) for title, table in parts]
+    failed = [
+        f"- {one['model']}, {arm}: {' '.join(why.split())}" for one in results for arm, why in one["failures"].items()
+    ]
+    if failed:
+        written.append(("Failed", "\n".join(failed)))
+    return "\n\n".join(f"## {title}\n\n{text}" for title, text in written if text) + "\n"
+
+
+def scores_table(results: Sequence[Results]) -> str:
+    """Set by set: the paper's models and the rerun of its code before and after, then ours."""
+    measured = {
+        paper_name(name)
+        for one in results
+        for arm in one["arms"].values()
+        for of_prompt in arm["scores"].values()
+        for name in of_prompt
+    }
+    sets = [name for name in NINE if name in measured or not measured] + sorted(measured - set(NINE))
+    rows = [
+        [one.model, one.method, *_cells(one.scores, sets, _plain), _average(one.scores, sets)]
+        for one in load_published()
+        if PAPER in one.method or "the paper's code" in one.method
+    ]
+    for one in results:
+        for name, arm in one["arms"].items():
+            scores = {paper_name(task): score for task, score in arm["scores"][NO_PROMPT].items()}
+            values = {task: 100 * score["cosine_spearman"] for task, score in scores.items()}
+            rows.append(
+                [one["model"], f"here: {_title(name, arm)}", *_cells(scores, sets, _interval), _average(values, sets)]
+            )
+    header = ["model", "what", *sets, f"average of these {len(sets)}"]
+    return _markdown(header, rows, num_left=2)
+
+
+def ablations_table(results: Sequence[Results]) -> str:
+    """What the paper varies: its average of nine sets, our averages and differences with their 95 % intervals."""
+    rows = []
+    for found in FOUND:
+        ours = [cell for one in results for cell in _ours(found, one)]
+        if found.average or any(ours):
+            rows.append([found.what, found.value, found.average, found.table, *ours])
+    header = ["what", "value", "paper, MiniCPM-2B, nine sets", "its table"]
+    header += [title for one in results for title in (f"{one['model']}, {_num_sets(one)} sets", "difference")]
+    return _markdown(header, rows, num_left=2)
+
+
+def _ours(found: Found, one: Results) -> tuple[str, str]:
+    arm = next((arm for arm in found.arms if arm in one["arms"]), None)
+    scores = one["arms"][arm]["scores"].get(found.prompt) if arm else None
+    if not scores:
+        return "", ""
+    average = 100 * fmean(score["cosine_spearman"] for score in scores.values())
+    name = str(arm) if found.prompt == NO_PROMPT else f"{arm}, {found.prompt}"
+    # An arm stands in several tables of the paper; its difference in the one where it is varied.
+    difference = one["differences"].get(name)
+    if difference is None or (found.prompt == NO_PROMPT and found.value == "with"):
+        return f"{average:.2f}", ""
+    lower, upper = (100 * bound for bound in difference["ci95"])
+    return f"{average:.2f}", f"{100 * difference['difference']:+.1f} [{lower:+.1f}, {upper:+.1f}]"
+
+
+def steps_table(results: Sequence[Results]) -> str:
+    """STSBenchmark-dev over the steps: a column for each run that was watched."""
+    curves = {
+        f"{one['model']}, {_title(name, arm)}": dict(arm["curve"])
+        for one in results
+        for name, arm in one["arms"].items()
+        if arm.get("curve")
+    }
+    steps = sorted({step for curve in curves.values() for step in curve})
+    rows = [
+        [str(step), *(f"{100 * curve[step]:.1f}" if step in curve else "" for curve in curves.values())]
+        for step in steps
+    ]
+    return _markdown(["step", *curves], rows, num_left=0) if rows else ""
+
+
+def runs_table(results: Sequence[Results]) -> str:
+    """Which runs these are, what they took, and the command that makes them."""
+    header = ["model", "arm", "recipe", "learning rate", "batch", "steps", "warm-up", "hard negatives", "minutes"]
+    rows = [
+        [
+            one["model"],
+            name,
+            f"`{arm['recipe']}`",
+            f"{arm['learning_rate']:g}",
+            str(arm["batch_size"]),
+            str(arm["max_steps"]),
+            str(arm["warmup_steps"]),
+            "yes" if arm["use_hard_negatives"] else "no",
+            f"{arm['seconds'] / 60:.1f}",
+        ]
+        for one in results
+        for name, arm in one["arms"].items()
+        if name != UNTRAINED
+    ]
+    made = [f"{one['model']}: {one['triplets']:,} triplets; {_machine(one)}. `{one['command']}`" for one in results]
+    return "\n\n".join([*([_markdown(header, rows, num_left=3)] if rows else []), *made])
+
+
+# ---- cells ----------------------------------------------------------------------------------------------------------
+
+
+def _title(name: str, arm: Mapping[str, Any]) -> str:
+    return name if name == UNTRAINED else f"{name}, {arm['max_steps']} steps"
+
+
+def _machine(one: Results) -> str:
+    machine = one["machine"]
+    return f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; {machine['software']}"
+
+
+def _num_sets(one: Results) -> int:
+    return max((len(scores) for arm in one["arms"].values() for scores in arm["scores"].values()), default=0)
+
+
+def _cells(scores: Mapping[str, Any], sets: Sequence[str], show: Callable[[Any], str]) -> list[str]:
+    return [show(scores[name]) if name in scores else "" for name in sets]
+
+
+def _plain(score: float) -> str:
+    return f"{score:.2f}"
+
+
+def _interval(score: Mapping[str, Any]) -> str:
+    lower, upper = (100 * bound for bound in score["ci95"])
+    return f"{100 * score['cosine_spearman']:.1f} [{lower:.1f}, {upper:.1f}]"
+
+
+def _average(scores: Mapping[str, float], sets: Sequence[str]) -> str:
+    """Over the sets shown, if all of them were scored."""
+    return f"{fmean(scores[name] for name in sets):.2f}" if all(name in scores for name in sets) else ""
+
+
+def _markdown(header: Sequence[str], rows: Sequence[Sequence[str]], *, num_left: int) -> str:
+    bounds = ["---" if column < num_left else "---:" for column in range(len(header))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (header, bounds, *rows))
