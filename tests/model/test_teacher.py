@@ -114,7 +114,7 @@ def test_other_faults(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         load_teacher("who/nobody", device=CPU)
     with monkeypatch.context() as patch:
         patch.setitem(sys.modules, "sentence_transformers", None)
-        with pytest.raises(MissingExtraError, match=r"embedsmith\[teacher\]"):
+        with pytest.raises(MissingExtraError, match=r"embedsmith\[encoders\]"):
             load_teacher(str(folder), device=CPU)
     (folder / "modules.json").write_text("{]")
     with pytest.raises(ModelError, match=r"modules\.json is damaged"):

@@ -24,7 +24,7 @@ from embedsmith.support.allocator import keep_freed_memory
 from embedsmith.support.errors import ConfigError, EmbedsmithError
 
 _INTERRUPTED = 130
-_LISTS = ("--tasks", "--prompts", "--dims", "--grid", "--task-types", "--languages", "--against")
+_LISTS = ("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against")
 
 
 def main() -> None:

@@ -88,6 +88,13 @@ def baseline_command(
             help="Known prompts to try, `none` for the bare text; default: all. Several behind one --prompts."
         ),
     ] = None,
+    marks: Annotated[
+        list[str] | None,
+        typer.Option(
+            callback=at_home,
+            help="Models to put beside it as they embed, such as the encoder in use. Several behind one --marks.",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(callback=output(suffix=".json"), help="Write the ranking here (JSON).")
     ] = None,
@@ -96,16 +103,16 @@ def baseline_command(
     from embedsmith.data.pairs import load_pairs
     from embedsmith.reporting.tables import format_score
     from embedsmith.support import files
-    from embedsmith.verbs.baseline import rank_untrained
+    from embedsmith.verbs.baseline import rank_untrained, score_marks
 
     console = make_console()
-    ranking = rank_untrained(
-        model,
-        pairs=load_pairs(dev, columns=read_columns(columns), columns_option="--columns"),
-        prompts=prompts,
-        console=console,
-    )
+    pairs = load_pairs(dev, columns=read_columns(columns), columns_option="--columns")
+    scored = score_marks(marks or [], pairs=pairs, console=console)
+    ranking = rank_untrained(model, pairs=pairs, prompts=prompts, console=console)
     table = Table("prompt", "end token", "pooling", "Spearman")
+    for name, result in scored.items():
+        table.add_row(f"the mark {name}", "", "as it embeds", format_score(result))
+    table.add_section()
     for candidate in ranking:
         end = "yes" if candidate.end_token else "no"
         table.add_row(candidate.prompt, end, candidate.pooling, format_score(candidate.result))
@@ -117,7 +124,11 @@ def baseline_command(
         soft_wrap=True,
     )
     if out is not None:
-        files.write_json(out, {"model": model, "dev": dev, "ranking": [c.to_json() for c in ranking]})
+        found = {
+            "ranking": [c.to_json() for c in ranking],
+            "marks": {name: one.to_json() for name, one in scored.items()},
+        }
+        files.write_json(out, {"model": model, "dev": dev, **found})
 
 
 @app.command("doctor")

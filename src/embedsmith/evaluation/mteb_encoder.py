@@ -1,4 +1,4 @@
-"""Embedder -> an encoder that mteb can run on any of its text tasks. Needs mteb (extra `mteb`).
+"""An embedding model -> an encoder that mteb can run on any of its text tasks. Needs mteb (extra `mteb`).
 
 Queries and documents get the prompt of their side; texts of tasks that have no sides (similarity, clustering,
 classification) are queries, as everywhere in embedsmith. Where a prompt has room for an instruction, the task's own
@@ -9,7 +9,6 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,8 @@ from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
 
-from embedsmith.model.embedder import Embedder
-from embedsmith.model.loading.fingerprint import describe_embedding, fingerprint_model
+from embedsmith.model.embedding_model import EmbeddingModel
+from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.settings.config import Side
 
 
@@ -28,7 +27,7 @@ class MtebEncoder(AbsEncoder):
     """An embedder under mteb's encoder protocol.
 
     Args:
-        embedder: encodes.
+        embedder: encodes; an `Embedder` or a `SentenceEncoder`.
         model: what the user called it.
         base_model: where its base lies, if the embedder was loaded so.
         instruction: for every task; None: each task's own.
@@ -38,7 +37,7 @@ class MtebEncoder(AbsEncoder):
 
     def __init__(
         self,
-        embedder: Embedder,
+        embedder: EmbeddingModel,
         *,
         model: str,
         base_model: str | None = None,
@@ -47,11 +46,8 @@ class MtebEncoder(AbsEncoder):
         on_progress: Callable[[int], None] | None = None,
     ) -> None:
         self.model = embedder
-        self.embedding = describe_embedding(
-            replace(embedder.settings, instruction=instruction),
-            weights=fingerprint_model(model, base_model=base_model),
-            dim=dim,
-        )
+        weights = fingerprint_model(model, base_model=base_model)
+        self.embedding = {**embedder.describe(weights=weights, dim=dim), "instruction": instruction}
         self.mteb_model_meta = model_meta(embedder, model=model, embedding=self.embedding, dim=dim)
         self._instruction = instruction
         self._dim = dim
@@ -72,7 +68,7 @@ class MtebEncoder(AbsEncoder):
         """Embeddings (K, D) of the texts in mteb's batches."""
         texts = [text for batch in inputs for text in batch["text"]]
         instruction = self._instruction
-        if instruction is None and self.model.settings.takes_instruction:
+        if instruction is None and self.model.takes_instruction:
             instruction = self.get_instruction(task_metadata, prompt_type)
         side = Side.DOCUMENT if prompt_type is PromptType.document else Side.QUERY
         if task_metadata.type != "STS":
@@ -91,24 +87,24 @@ class MtebEncoder(AbsEncoder):
         )
 
 
-def model_meta(embedder: Embedder, *, model: str, embedding: Mapping[str, Any], dim: int | None = None) -> ModelMeta:
+def model_meta(
+    embedder: EmbeddingModel, *, model: str, embedding: Mapping[str, Any], dim: int | None = None
+) -> ModelMeta:
     """What mteb writes beside its results. The revision is a hash of all that an embedding depends on, so that no
     result of one model is ever taken for one of another that later had its name."""
-    settings = embedder.settings
-    parameters = sum(parameter.numel() for parameter in embedder.backbone.model.parameters())
-    inner = embedder.backbone.model.get_input_embeddings().weight.numel()
+    network = embedder.transformer
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not Path(model).exists()
-    facts = {**embedding, "precision": str(embedder.backbone.model.dtype), "version": version("embedsmith")}
+    facts = {**embedding, "precision": str(network.dtype), "version": version("embedsmith")}
     return ModelMeta(
         loader=None,
         name=model if is_hub_id else f"embedsmith/{re.sub(r'[^0-9A-Za-z.-]+', '-', model).strip('-.') or 'model'}",
         revision=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40],
         release_date=None,
         languages=None,
-        n_parameters=parameters,
-        n_embedding_parameters=inner,
+        n_parameters=sum(parameter.numel() for parameter in network.parameters()),
+        n_embedding_parameters=network.get_input_embeddings().weight.numel(),
         memory_usage_mb=None,
-        max_tokens=settings.max_length,
+        max_tokens=embedder.max_length,
         embed_dim=dim or embedder.dim,
         license=None,
         open_weights=None,
@@ -116,6 +112,6 @@ def model_meta(embedder: Embedder, *, model: str, embedding: Mapping[str, Any], 
         public_training_data=None,
         framework=["PyTorch", "Transformers"],
         similarity_fn_name=ScoringFunction.COSINE,
-        use_instructions=settings.takes_instruction,
+        use_instructions=embedder.takes_instruction,
         training_datasets=None,
     )

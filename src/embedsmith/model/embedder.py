@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ from embedsmith.model.loading.backbone import (
     find_model,
 )
 from embedsmith.model.loading.devices import choose_device, choose_precision
+from embedsmith.model.loading.fingerprint import describe_embedding
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.stages import load_base
 from embedsmith.model.loading.tokenizer_files import check_prompt_ids
@@ -48,7 +49,7 @@ from embedsmith.model.tokens import TextTokenizer
 from embedsmith.model.trained import Trained, unfreeze
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, Pooling, Precision, Quantization, Side
-from embedsmith.settings.prompts import Prompt, read_prompt
+from embedsmith.settings.prompts import Prompt, check_instruction, read_prompt
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
 
@@ -194,6 +195,21 @@ class Embedder:
         return pooled_width(self.backbone.model.config.hidden_size, pooling=self.settings.pooling)
 
     @property
+    def max_length(self) -> int:
+        """Most tokens per text, prompt and end token included; longer texts are cut."""
+        return self.tokenizer.max_length
+
+    @property
+    def transformer(self) -> PreTrainedModel:
+        """The backbone's network."""
+        return self.backbone.model
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt has a place for an instruction."""
+        return self.settings.takes_instruction
+
+    @property
     def path(self) -> str:
         """What runs the layers, for people to read."""
         if self.decoder is not None:
@@ -325,7 +341,7 @@ class Embedder:
     ) -> Mapping[Pooling, np.ndarray]:
         """As `encode`, with several poolings of the same forward."""
         texts = read_texts(texts)
-        self.settings.check_instruction(instruction)
+        check_instruction(instruction, is_taken=self.takes_instruction)
         hidden_size = self.backbone.model.config.hidden_size
         num_exact = _EXACT_LAYERS[self.device.type]
         with torch.no_grad(), self.dropout(is_on=False):
@@ -339,6 +355,16 @@ class Embedder:
                 max_tokens=max_tokens,
                 on_progress=on_progress,
             )
+
+    def count_cut(self, texts: Sequence[str], *, side: Side = Side.DOCUMENT, instruction: str | None = None) -> int:
+        """How many of K texts are longer than the model takes, and are cut."""
+        return self.tokenizer.count_cut(texts, prompt=self.prompt_of(side, instruction=instruction))
+
+    def describe(
+        self, *, weights: Sequence[str], pooling: Pooling | None = None, dim: int | None = None
+    ) -> dict[str, Any]:
+        """All that its embeddings depend on, for files; see `describe_embedding`."""
+        return describe_embedding(self.settings, weights=weights, pooling=pooling, dim=dim)
 
     # ---- the adapter ----------------------------------------------------------------------------------------------
 

@@ -12,8 +12,8 @@ import torch
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.sentence_files import find_modules
+from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.settings.config import Side
-from embedsmith.support.errors import MissingExtraError, ModelError
 
 Encode = Callable[[list[str], Side], np.ndarray]
 
@@ -48,30 +48,9 @@ def load_teacher(model: str, *, device: torch.device) -> Teacher:
         ModelError: there is no such model, or it needs program code or pickled weights.
         MissingExtraError: it is a sentence-transformers model, and that package is not installed.
     """
+    loaded: Embedder | SentenceEncoder
     if find_modules(model) is None:
-        embedder = Embedder.load(model, device=str(device))
-        return Teacher(lambda texts, side: embedder.encode(texts, side=side), device=device)
-    return Teacher(_load_sentence_transformer(model, device=device), device=device)
-
-
-def _load_sentence_transformer(model: str, *, device: torch.device) -> Encode:
-    try:
-        from sentence_transformers import SentenceTransformer
-    except ImportError:
-        raise MissingExtraError("sentence-transformers", extra="teacher", needed_for=f"The teacher '{model}'") from None
-    try:
-        network = SentenceTransformer(
-            model, device=str(device), trust_remote_code=False, model_kwargs={"use_safetensors": True}
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise ModelError(f"The teacher '{model}' cannot be loaded: {error}") from error
-
-    tokenizer = network.tokenizer
-    if not any(token in prompt for token in tokenizer.all_special_tokens for prompt in network.prompts.values()):
-        tokenizer.split_special_tokens = True  # a text's [SEP] or </s> is its characters to the student too
-
-    def encode(texts: list[str], side: Side) -> np.ndarray:
-        encode_side = network.encode_query if side is Side.QUERY else network.encode_document
-        return encode_side(texts, normalize_embeddings=True, convert_to_numpy=True, show_progress_bar=False)
-
-    return encode
+        loaded = Embedder.load(model, device=str(device))
+    else:
+        loaded = SentenceEncoder.load(model, device=str(device))
+    return Teacher(lambda texts, side: loaded.encode(texts, side=side), device=device)

@@ -100,6 +100,11 @@ class TextTokenizer:
             pool_from.append(min(start, len(ids[-1]) - 1))
         return TokenizedTexts(ids, pool_from)
 
+    def count_cut(self, texts: Sequence[str], *, prompt: Prompt) -> int:
+        """How many of K texts are longer than the limit leaves room for, and are cut."""
+        encoded = self.encoder.encode(texts, [prompt] * len(texts), with_offsets=False)
+        return sum(len(self._without_end(one.ids)) + self.end_token > self.max_length for one in encoded)
+
     def _check_room(self, prompt: Prompt) -> None:
         """A prompt is looked at once."""
         num_fixed = len(self._encode(PROBE, prompt).ids) - 1 - prompt.is_echo + self.end_token

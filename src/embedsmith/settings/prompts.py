@@ -127,6 +127,15 @@ def instruction_fault(instruction: str) -> str | None:
     return f"holds {held[0]}, which only a prompt may: {instruction!r:.60}" if held else None
 
 
+def check_instruction(instruction: str | None, *, is_taken: bool) -> None:
+    """Raise ConfigError when an instruction is given and no prompt has a place for it (`is_taken`)."""
+    if instruction is not None and not is_taken:
+        raise ConfigError(
+            f"An instruction is given, but no prompt holds {INSTRUCTION_FIELD} to put it in.\n"
+            "Leave it away, or give a prompt with a place for it."
+        )
+
+
 def resolve_template(value: str) -> str:
     """A known name's template, or the template itself.
 

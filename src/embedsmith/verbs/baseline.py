@@ -15,6 +15,7 @@ from rich.console import Console
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import evaluate_tasks
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import Pooling, Side
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, PROMPTS
@@ -57,6 +58,25 @@ class Candidate:
             "cosine_spearman": self.result.cosine_spearman,
             "ci95": list(self.result.ci95),
         }
+
+
+def score_marks(models: Sequence[str], *, pairs: ScoredPairs, console: Console | None = None) -> dict[str, TaskResult]:
+    """Scores of models as they embed, encoders among them, on the pairs of a ranking: other marks to beat.
+
+    Raises:
+        ModelError: one cannot be loaded or ranked.
+    """
+    with encoding_progress(console or Console(quiet=True)) as (start, advance):
+
+        def score(model: str) -> TaskResult:
+            embedder = load_embedding_model(model)
+
+            def embed(texts: list[str]) -> dict[str, np.ndarray]:
+                return {model: embedder.encode(texts, side=Side.QUERY, on_progress=advance)}
+
+            return evaluate_tasks(embed, tasks={model: pairs}, on_task=start)[model].tasks[model]
+
+        return {model: score(model) for model in models}
 
 
 def rank_untrained(

@@ -24,9 +24,10 @@ from embedsmith.evaluation.mteb_tasks import (
     task_pairs,
 )
 from embedsmith.evaluation.sts import evaluate_tasks, set_name
-from embedsmith.model.embedder import Embedder
+from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore
 from embedsmith.settings.config import Pooling, Precision
+from embedsmith.settings.prompts import check_instruction
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import ConfigError, DataError, EmbedsmithError, ModelError
 
@@ -54,7 +55,7 @@ def run_benchmark(
     """Run mteb's tasks.
 
     Args:
-        model: built-in name, hub id, folder or run.
+        model: built-in name, hub id, folder or run; or a sentence-transformers encoder.
         folder: for mteb's result files.
         tasks: names; None: all of the benchmark, or of the folder.
         benchmark: name of one of mteb's.
@@ -78,20 +79,19 @@ def run_benchmark(
     disable_progress_bars()
 
     chosen = find_mteb_tasks(tasks, benchmark=benchmark) if data is None else _local_tasks(data, tasks)
-    embedder = Embedder.load(
+    embedder = load_embedding_model(
         model,
         pooling=pooling,
         base_model=base_model,
         precision=precision,
         prompt=prompt,
-        query_prompt=prompt,
         instruction=instruction or _STAND_IN,
         end_token=end_token,
     )
     scores: dict[str, MtebScore] = {}
     sts: list[EvaluationResult] = []
     failures: dict[str, Exception] = {}
-    embedder.settings.check_instruction(instruction)
+    check_instruction(instruction, is_taken=embedder.takes_instruction)
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
         encoder = MtebEncoder(
             embedder, model=model, base_model=base_model, instruction=instruction, dim=dim, on_progress=advance

@@ -1,8 +1,10 @@
 """evaluate: MODEL -> scores on similarity tasks, one result for each pooling and width asked for."""
 
-from collections.abc import Mapping, Sequence
+import logging
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,14 +14,18 @@ from embedsmith.data.pairs import load_pairs
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model
 from embedsmith.model.loading.backbone import SETTINGS_FILE, weights_folder
-from embedsmith.model.loading.fingerprint import describe_embedding, fingerprint_model
+from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.pooling import pooled_width
+from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.records.results import EvaluationResult
 from embedsmith.settings.config import Pooling, Precision, Side
 from embedsmith.support.display import encoding_progress
+
+log = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -40,7 +46,7 @@ def evaluate(
     """Score MODEL on STS tasks. Both sentences of a pair are queries, as the tasks are symmetric.
 
     Args:
-        model: built-in name, hub id, folder or run.
+        model: built-in name, hub id, folder or run; or a sentence-transformers encoder, as it ships.
         tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
         data: folder of `<TASK>.tsv.gz` files; None: tasks are mteb's, from the hub.
         columns: {sentence1: ..., sentence2: ..., score: ...} where the files name them otherwise.
@@ -58,51 +64,82 @@ def evaluate(
         not be ranked stand among its failures.
 
     Raises:
-        ConfigError: a width is not in 1 ... D.
+        ConfigError: a width is not in 1 ... D, or an encoder is asked for what only a decoder has.
         DataError, ModelError, MissingExtraError: by their names.
     """
     if data is not None:
         loaded = load_local_tasks(Path(data), tasks, columns=columns)
     else:
         loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
-    embedder = Embedder.load(
+    embedder = load_embedding_model(
         model,
+        pooling=poolings[0] if poolings else None,
         base_model=base_model,
         precision=precision,
         prompt=prompt,
-        query_prompt=prompt,
         instruction=instruction,
         end_token=end_token,
     )
-    asked = list(poolings) or [embedder.settings.pooling]
-    for pooling in asked:
-        for dim in dims:
-            check_dim(dim, width=pooled_width(embedder.backbone.model.config.hidden_size, pooling=pooling))
-    widths: Sequence[int | None] = dims or [None]
-    labels = {
-        model + (f" ({pooling})" if poolings else "") + (f" ({dim} dimensions)" if dim else ""): (pooling, dim)
-        for pooling in asked
-        for dim in widths
-    }
+    labels = _labels(model, embedder, poolings=poolings, dims=dims)
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 
         def embed(texts: list[str]) -> dict[str, np.ndarray]:
-            rows = embedder.encode_poolings(
-                texts, poolings=asked, side=Side.QUERY, instruction=instruction, on_progress=advance
-            )
+            rows = _encode(embedder, texts, poolings=poolings, instruction=instruction, on_progress=advance)
             return {
                 label: shorten(torch.from_numpy(rows[pooling]), dim=dim).numpy() if dim else rows[pooling]
                 for label, (pooling, dim) in labels.items()
             }
 
         results = evaluate_tasks(embed, tasks=loaded, on_task=start)
+    for name, pairs in loaded.items():
+        texts = {*pairs.sentence1, *pairs.sentence2}
+        say_cut(embedder, texts, where=f"{model}, {name}", instruction=instruction)
     weights = fingerprint_model(model, base_model=base_model)
     return {
         label: replace(
-            result, embedding=describe_embedding(embedder.settings, weights=weights, pooling=pooling, dim=dim)
+            result,
+            embedding=embedder.describe(weights=weights, dim=dim, **({"pooling": pooling} if pooling else {})),
         )
         for (label, (pooling, dim)), result in zip(labels.items(), results.values(), strict=True)
     }
+
+
+def _labels(
+    model: str, embedder: Embedder | SentenceEncoder, *, poolings: Sequence[Pooling], dims: Sequence[int]
+) -> dict[str, tuple[Pooling | None, int | None]]:
+    """Label -> pooling (None: the model's own) and width (None: all)."""
+    asked: Sequence[Pooling | None] = poolings or [None]
+    for pooling in asked:
+        for dim in dims:
+            check_dim(dim, width=_width(embedder, pooling))
+    widths: Sequence[int | None] = dims or [None]
+    return {
+        model + (f" ({pooling})" if pooling else "") + (f" ({dim} dimensions)" if dim else ""): (pooling, dim)
+        for pooling in asked
+        for dim in widths
+    }
+
+
+def _width(embedder: Embedder | SentenceEncoder, pooling: Pooling | None) -> int:
+    if pooling is None:
+        return embedder.dim
+    return pooled_width(embedder.transformer.config.hidden_size, pooling=pooling)
+
+
+def _encode(
+    embedder: Embedder | SentenceEncoder, texts: list[str], *, poolings: Sequence[Pooling], **options: Any
+) -> Mapping[Pooling | None, np.ndarray]:
+    """By pooling; None is the model's own."""
+    if not poolings:
+        return {None: embedder.encode(texts, side=Side.QUERY, **options)}
+    assert isinstance(embedder, Embedder), "an encoder was refused its pooling"
+    return dict(embedder.encode_poolings(texts, poolings=poolings, side=Side.QUERY, **options).items())
+
+
+def say_cut(embedder: EmbeddingModel, texts: Collection[str], *, where: str, instruction: str | None = None) -> None:
+    """Warn where texts, embedded as queries, were longer than the model takes."""
+    if num_cut := embedder.count_cut(list(texts), side=Side.QUERY, instruction=instruction):
+        log.warning("%s: %d of %d texts were cut to %d tokens.", where, num_cut, len(texts), embedder.max_length)
 
 
 def base_of(model: str) -> str:

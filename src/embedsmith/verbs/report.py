@@ -6,6 +6,7 @@ the honest mark to beat.
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from rich.console import Console
@@ -19,6 +20,7 @@ from embedsmith.evaluation.analysis import Analysis, analyse, distinct_texts
 from embedsmith.evaluation.correlation import spearman
 from embedsmith.evaluation.sts import load_local_tasks, pair_similarities, set_name
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.records.data_facts import DataFacts, LeakageReport
 from embedsmith.records.results import Verdict
 from embedsmith.reporting.published import beside, published_for
@@ -28,7 +30,7 @@ from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import DataError, MissingExtraError
-from embedsmith.verbs.evaluate import base_of
+from embedsmith.verbs.evaluate import base_of, say_cut
 from embedsmith.verbs.prepare import load_base
 from embedsmith.verbs.run_folder import CONFIG_FILE, is_run, read_run
 
@@ -53,7 +55,7 @@ def report_models(
     """Write the page.
 
     Args:
-        models: each a MODEL; one run alone is put beside the model it was trained from.
+        models: each a MODEL or a sentence-transformers encoder; one run alone is put beside what it was trained from.
         out: the page's file.
         tasks: names; None: every file in `data`.
         data: folder of the tasks' files; None: the last run's development set, or the built-in one.
@@ -82,13 +84,17 @@ def report_models(
             vectors |= _untrained(config, tasks=loaded, texts=texts, on_progress=advance)
         for model in models:
             start(model)
-            embedder = Embedder.load(model)
+            embedder = load_embedding_model(model)
             vectors[labels[model]] = embedder.encode(texts, side=Side.QUERY, on_progress=advance)
+            say_cut(embedder, texts, where=labels[model])
+            if runs and model == runs[-1]:
+                assert isinstance(embedder, Embedder), "a run is a decoder's"
+                tokenizer = embedder.backbone.tokenizer
     console.print("Comparing and looking into them ...", highlight=False)
     analysis = analyse(loaded, vectors)
     facts, leakage, remarks = None, None, list[str]()
     if with_data and config is not None:
-        facts, leakage, remarks = look_into_data(config, loaded, tokenizer_of=embedder)
+        facts, leakage, remarks = look_into_data(config, loaded, tokenizer=tokenizer)
     remarks += [f"{title}: {reason}" for title, one in analysis.rows for reason in one.failures.values()]
     base = base_of(models[-1])
     content = ReportContent(
@@ -123,9 +129,9 @@ def headline(analysis: Analysis) -> str:
 
 
 def look_into_data(
-    config: RunConfig, tasks: Mapping[str, ScoredPairs], *, tokenizer_of: Embedder
+    config: RunConfig, tasks: Mapping[str, ScoredPairs], *, tokenizer: Any
 ) -> tuple[DataFacts | None, LeakageReport | None, list[str]]:
-    """Facts of a run's training data, what of the tasks is in it, and what could not be found out."""
+    """Facts of a run's training data in its tokens, what of the tasks is in it, and what could not be found out."""
     try:
         table = load_triplets(config.data.train, columns=config.data.columns)
     except DataError as error:
@@ -139,7 +145,7 @@ def look_into_data(
         check = LeakageCheck(tasks, threshold=None)
         remarks.append(f"Near duplicates were not looked for. {error}")
     return (
-        describe_data(table, count_lengths=token_lengths(tokenizer_of.backbone.tokenizer)),
+        describe_data(table, count_lengths=token_lengths(tokenizer)),
         check.run(table)[0],
         remarks,
     )

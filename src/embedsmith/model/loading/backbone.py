@@ -5,6 +5,7 @@ MODEL is a built-in name, a hub id, a local folder, a GGUF file, a finished run'
 no pickle, no remote code; MiniCPM runs as Granite (`minicpm.py`).
 """
 
+import shlex
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -14,11 +15,13 @@ import torch
 from transformers import AutoModel, PreTrainedModel
 
 from embedsmith.model.layers.attention import PACKED_ATTENTION
+from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
 from embedsmith.model.loading.configuration import is_decoder, load_config, reason_of
 from embedsmith.model.loading.devices import choose_dtype
 from embedsmith.model.loading.minicpm import OTHER_VARIANT
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
+from embedsmith.model.loading.sentence_files import MODULES_FILE, is_encoder
 from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
 from embedsmith.model.loading.weights import check_weights
@@ -75,7 +78,7 @@ def find_adapter(model: str) -> Path | None:
                 "Move one of them to a folder of its own."
             )
         return folder
-    if (folder / "config.json").exists():
+    if (folder / "config.json").exists() or (folder / MODULES_FILE).exists():
         return None
     for candidate in (folder / "adapter", folder):
         if (candidate / SETTINGS_FILE).exists() or (candidate / ADAPTER_FILE).exists():
@@ -136,6 +139,12 @@ def load_model_tokenizer(model: str) -> Any:
 def _load(
     model: str, source: str, *, precision: Precision, device: torch.device, quantization: Quantization
 ) -> Backbone:
+    if is_encoder(source):
+        raise ModelError(
+            f"{_no_decoder(model, 'an encoder of sentence-transformers')}"
+            "Train an encoder with sentence-transformers' own trainer. Here it can be evaluated, be the mark to beat "
+            f"(embedsmith compare {shlex.quote(model)} RUN) and a teacher (--teacher.teacher)."
+        )
     config, is_mapped = load_config(model, source)
     _check_decoder(model, config)
     dtype = choose_dtype(precision, device)
@@ -186,8 +195,8 @@ def _check_decoder(model: str, config: Any) -> None:
     kind = config.model_type
     if not is_decoder(config):
         raise ModelError(
-            f"'{model}' (model_type {kind}) is not a decoder language model.\n"
-            "embedsmith fine-tunes decoders such as Llama, Qwen, Gemma, Phi, Mistral, SmolLM2, MiniCPM."
+            f"{_no_decoder(model, f'model_type {kind}')}"
+            "An encoder can be a mark to beat or a teacher where it is a sentence-transformers model (modules.json)."
         )
     network = AutoModel._model_mapping[type(config)]
     if not network.is_backend_compatible():
@@ -195,6 +204,14 @@ def _check_decoder(model: str, config: Any) -> None:
             f"'{model}' (model_type {kind}) does not take its attention from transformers' attention interface, so "
             "packed texts would see each other."
         )
+
+
+def _no_decoder(model: str, kind: str) -> str:
+    return (
+        f"'{model}' ({kind}) is not a decoder language model.\n"
+        f"Training, export, baseline and doctor are for decoders: {', '.join(BUILTIN)}, or any Llama, Qwen, Gemma, "
+        "Phi, Mistral, SmolLM2, MiniCPM ...\n"
+    )
 
 
 def _has_only_pickles(source: str, error: Exception) -> bool:

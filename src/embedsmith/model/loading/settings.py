@@ -39,14 +39,6 @@ class EmbeddingSettings:
         """Whether a prompt has a place for an instruction."""
         return any(INSTRUCTION_FIELD in (template or "") for template in (self.prompt, self.query_prompt))
 
-    def check_instruction(self, instruction: str | None) -> None:
-        """Raise ConfigError when an instruction is given and no prompt has a place for it."""
-        if instruction is not None and not self.takes_instruction:
-            raise ConfigError(
-                f"An instruction is given, but no prompt holds {INSTRUCTION_FIELD} to put it in.\n"
-                "Leave it away, or give a prompt with a place for it."
-            )
-
     @classmethod
     def read(cls, folder: Path) -> "EmbeddingSettings":
         """Read `embedding.json`, or assume the published method where another tool wrote the adapter.

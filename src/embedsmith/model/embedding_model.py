@@ -1,0 +1,92 @@
+"""MODEL -> what embeds texts: a decoder of ours, or a sentence-transformers encoder that stands beside it as the mark.
+
+What trains, merges or examines tokens asks for an `Embedder`; what only embeds and scores takes either of them.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading.sentence_files import is_encoder
+from embedsmith.model.sentence_encoder import SentenceEncoder
+from embedsmith.settings.config import Pooling, Precision, Side
+from embedsmith.support.errors import ConfigError
+
+
+class EmbeddingModel(Protocol):
+    """What scoring a model needs of it; `Embedder` and `SentenceEncoder` say more of each."""
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens per text."""
+
+    @property
+    def transformer(self) -> Any:
+        """Its network, as transformers knows it."""
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt has a place for an instruction."""
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        side: Side | str = Side.DOCUMENT,
+        instruction: str | None = None,
+        dim: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Embed K texts; (K, D) float32, unit length."""
+
+    def count_cut(self, texts: Sequence[str], *, side: Side = Side.DOCUMENT, instruction: str | None = None) -> int:
+        """How many texts are longer than it takes."""
+
+    def describe(self, *, weights: Sequence[str], dim: int | None = None) -> dict[str, Any]:
+        """All that its embeddings depend on, for files."""
+
+
+def load_embedding_model(
+    model: str,
+    *,
+    pooling: Pooling | None = None,
+    prompt: str | None = None,
+    instruction: str | None = None,
+    end_token: bool | None = None,
+    base_model: str | None = None,
+    precision: Precision = Precision.AUTO,
+) -> Embedder | SentenceEncoder:
+    """Load MODEL, whichever kind it is; `prompt` is that of queries and documents.
+
+    Raises:
+        ModelError, MissingExtraError: as `Embedder.load` and `SentenceEncoder.load`.
+        ConfigError: as there; or an encoder is asked for what only a decoder has.
+    """
+    if not is_encoder(model):
+        return Embedder.load(
+            model,
+            pooling=pooling,
+            prompt=prompt,
+            query_prompt=prompt,
+            instruction=instruction,
+            end_token=end_token,
+            base_model=base_model,
+            precision=precision,
+        )
+    asked = {
+        "a pooling": pooling,
+        "whether texts end with the end token": end_token,
+        "a base model": base_model,
+    }
+    if others := [what for what, value in asked.items() if value is not None]:
+        raise ConfigError(
+            f"'{model}' is an encoder, which embeds as it ships; it cannot be given {', '.join(others)}.\n"
+            "Leave that away. A prompt that ends in {text}, widths and the precision may be given."
+        )
+    return SentenceEncoder.load(model, prompt=prompt, instruction=instruction, precision=precision)

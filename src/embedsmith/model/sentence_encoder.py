@@ -1,0 +1,203 @@
+"""SentenceEncoder: a sentence-transformers model, run by that package as it ships: a mark to beat, or a teacher.
+
+Its pooling, length and prompts are its own. Vectors are those of the package's `encode_query` and `encode_document`, at
+unit length; only a control token spelled in a text is its characters, as everywhere here.
+
+Cost: a forward over the distinct texts, padded to the longest of a batch, the longest texts first.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from embedsmith.model.encoding import read_texts
+from embedsmith.model.loading.configuration import reason_of
+from embedsmith.model.loading.devices import choose_device, choose_dtype, choose_precision
+from embedsmith.model.loading.sentence_files import find_modules
+from embedsmith.model.widths import check_dim, shorten
+from embedsmith.settings.config import Precision, Side
+from embedsmith.settings.prompts import INSTRUCTION_FIELD, check_instruction, read_prompt, resolve_template
+from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
+
+_TEXTS_AT_ONCE = 1024  # of one call of the package, which sorts them into batches; progress shows after each
+# As `encode_query` and `encode_document` look for them.
+_PROMPT_NAMES = {Side.QUERY: ("query",), Side.DOCUMENT: ("document", "passage", "corpus")}
+
+
+class SentenceEncoder:
+    """A sentence-transformers model that embeds texts.
+
+    Use `SentenceEncoder.load`.
+
+    Args:
+        network: the package's own model.
+        name: what the user called it.
+        prompt: template that ends in `{text}`, for queries and documents in the place of its own; None: its own.
+        instruction: fills `{instruction}` in that prompt.
+
+    Raises:
+        ConfigError: the prompt has something behind the text, or lacks its instruction.
+    """
+
+    def __init__(self, network: Any, *, name: str, prompt: str | None = None, instruction: str | None = None) -> None:
+        self.network = network
+        self.name = name
+        self.prompt = prompt
+        self.instruction = instruction
+        for side in Side:  # what does not fit must show at once
+            self.prompt_of(side)
+        tokenizer = network.tokenizer
+        prompts = [*network.prompts.values(), prompt or ""]
+        if not any(token in text for token in tokenizer.all_special_tokens for text in prompts):
+            tokenizer.split_special_tokens = True  # a text's [SEP] or </s> is its characters
+
+    @classmethod
+    def load(
+        cls,
+        model: str,
+        *,
+        prompt: str | None = None,
+        instruction: str | None = None,
+        precision: Precision | str = Precision.AUTO,
+        device: str | None = None,
+    ) -> "SentenceEncoder":
+        """Load a sentence-transformers model: a folder or hub id with `modules.json`.
+
+        Args:
+            model: see above.
+            prompt: template that ends in `{text}`, or a known name; None: the model's own prompts.
+            instruction: fills `{instruction}` in the prompt.
+            precision: `fp32`, `bf16`, or `auto`, which is the number format that its weights are stored in.
+            device: a torch device; None: CUDA where there is one, else the CPU.
+
+        Raises:
+            ModelError: it is no such model, or it needs program code or pickled weights, or is damaged.
+            MissingExtraError: sentence-transformers is not installed.
+            ConfigError: an unusable prompt, instruction, precision or device.
+        """
+        if find_modules(model) is None:
+            raise ModelError(f"'{model}' is no sentence-transformers model: it has no modules.json.")
+        chosen, precision = choose_device(device), choose_precision(precision)
+        dtype = {} if precision is Precision.AUTO else {"dtype": choose_dtype(precision, chosen)}
+        try:
+            template = None if prompt is None else resolve_template(prompt)
+        except ValueError as error:
+            raise ConfigError(f"The prompt {prompt!r} {error}.") from None
+        return cls(_load_network(model, chosen, dtype), name=model, prompt=template, instruction=instruction)
+
+    @property
+    def dim(self) -> int:
+        """Embedding width D."""
+        return int(self.network.get_embedding_dimension())
+
+    @property
+    def max_length(self) -> int:
+        """Most tokens per text, prompt included; longer texts are cut."""
+        return int(self.network.max_seq_length or self.network.tokenizer.model_max_length)
+
+    @property
+    def transformer(self) -> Any:
+        """Its body, as transformers knows it."""
+        return self.network.transformers_model
+
+    @property
+    def takes_instruction(self) -> bool:
+        """Whether a prompt has a place for an instruction."""
+        return INSTRUCTION_FIELD in (self.prompt or "")
+
+    def prompt_of(self, side: Side = Side.DOCUMENT, *, instruction: str | None = None) -> str:
+        """What stands in front of queries or documents.
+
+        Raises:
+            ConfigError: as the constructor.
+        """
+        if self.prompt is None:
+            prompts = self.network.prompts
+            name = next((name for name in _PROMPT_NAMES[side] if name in prompts), self.network.default_prompt_name)
+            return str(prompts.get(name) or "")
+        parts = read_prompt(self.prompt, instruction=instruction or self.instruction).parts
+        if len(parts) != 2 or parts[1]:
+            raise ConfigError(
+                f"The prompt {self.prompt!r} does not end with its one {{text}}, but '{self.name}' is run by "
+                "sentence-transformers, which puts prompts in front of texts.\nLet the prompt end with {text}."
+            )
+        return parts[0]
+
+    def encode(
+        self,
+        texts: Iterable[str],
+        *,
+        side: Side | str = Side.DOCUMENT,
+        instruction: str | None = None,
+        dim: int | None = None,
+        on_progress: Callable[[int], None] | None = None,
+    ) -> np.ndarray:
+        """Embed K texts; returns (K, D) float32, unit length, in the order given.
+
+        Args:
+            texts: any number of strings, in anything that has an order; equal ones are computed once.
+            side: `query` or `document`, which matters where the model has prompts.
+            instruction: fills `{instruction}` in the prompt; None: as loaded.
+            dim: keep this many dimensions, the first ones, at unit length; None: all D.
+            on_progress: called with the number of texts finished, some hundreds at a time.
+
+        Raises:
+            TypeError, DataError, ConfigError: as `Embedder.encode`.
+        """
+        texts = read_texts(texts)
+        check_instruction(instruction, is_taken=self.takes_instruction)
+        if dim is not None:
+            check_dim(dim, width=self.dim)
+        side = Side(side)
+        prompt = self.prompt_of(side, instruction=instruction)
+        run = self.network.encode_query if side is Side.QUERY else self.network.encode_document
+        counts = Counter(texts)
+        ordered = sorted(counts, key=len, reverse=True)
+        rows = np.empty((len(ordered), self.dim), dtype=np.float32)
+        for start in range(0, len(ordered), _TEXTS_AT_ONCE):
+            group = ordered[start : start + _TEXTS_AT_ONCE]
+            found = run(group, prompt=prompt, normalize_embeddings=True, show_progress_bar=False)
+            rows[start : start + len(group)] = found
+            if on_progress:
+                on_progress(sum(counts[text] for text in group))
+        row_of = {text: row for row, text in enumerate(ordered)}
+        result = rows[[row_of[text] for text in texts]]
+        return result if dim is None else shorten(torch.from_numpy(result), dim=dim).numpy()
+
+    def count_cut(self, texts: Sequence[str], *, side: Side = Side.DOCUMENT, instruction: str | None = None) -> int:
+        """How many of K texts are longer than the model takes, and are cut."""
+        prompt = self.prompt_of(side, instruction=instruction)
+        found = self.network.tokenizer([prompt + text for text in texts], truncation=False, verbose=False)
+        return sum(len(ids) > self.max_length for ids in found["input_ids"])
+
+    def describe(self, *, weights: Sequence[str], dim: int | None = None) -> dict[str, Any]:
+        """All that its embeddings depend on, for files; `weights` as `fingerprint_model` gives them."""
+        return {
+            "weights": list(weights),
+            "run_by": "sentence-transformers",
+            "prompt": self.prompt,
+            "instruction": self.instruction,
+            "dim": dim,
+        }
+
+
+def _load_network(model: str, device: torch.device, dtype: dict[str, torch.dtype]) -> Any:
+    try:
+        from sentence_transformers import SentenceTransformer
+    except ImportError:
+        needed_for = f"The sentence-transformers model '{model}'"
+        raise MissingExtraError("sentence-transformers", extra="encoders", needed_for=needed_for) from None
+    try:
+        network = SentenceTransformer(
+            model, device=str(device), trust_remote_code=False, model_kwargs={"use_safetensors": True, **dtype}
+        )
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # damaged files make the libraries raise errors of every kind
+        raise ModelError(f"'{model}' cannot be loaded by sentence-transformers: {reason_of(error)}") from error
+    if network.get_embedding_dimension() is None:
+        raise ModelError(f"'{model}' has no pooling, so its texts have no vectors.")
+    return network

@@ -1,0 +1,151 @@
+"""Encoders: vectors are sentence-transformers' own, whatever the model is made of; what does not apply is refused."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.embedding_model import load_embedding_model
+from embedsmith.model.sentence_encoder import SentenceEncoder
+from embedsmith.settings.config import Pooling, Side
+from embedsmith.support.errors import ConfigError, DataError, MissingExtraError, ModelError
+from tests.tiny import TEXTS, save_encoder
+
+KINDS: dict[str, dict[str, Any]] = {
+    "bert, mean": {},
+    "bert, first token, not normalised": {"pooling": "cls", "normalizes": False},
+    "modernbert, dense": {"body": "modernbert", "dense_width": 12},
+    "prompts": {"prompts": {"query": "the cat ", "document": "rain falls "}},
+    "prompts by other names": {"prompts": {"query": "", "passage": "rain falls "}, "pooling": "max"},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> str:
+    return str(save_encoder(tmp_path / "encoder"))
+
+
+def _theirs(folder: str, texts: list[str], side: Side, **options: Any) -> np.ndarray:
+    network = SentenceTransformer(folder, device="cpu")
+    run = network.encode_query if side is Side.QUERY else network.encode_document
+    return run(texts, normalize_embeddings=True, show_progress_bar=False, **options)
+
+
+@pytest.mark.parametrize("side", list(Side))
+@pytest.mark.parametrize("kind", KINDS)
+def test_vectors_are_the_packages_own(tmp_path: Path, kind: str, side: Side) -> None:
+    folder = str(save_encoder(tmp_path / "encoder", **KINDS[kind]))
+    texts = [*TEXTS, *(f"w{number} " * (number % 9 + 1) for number in range(40))]
+    finished: list[int] = []
+    encoder = load_embedding_model(folder)
+    assert isinstance(encoder, SentenceEncoder)
+    found = encoder.encode(texts, side=side, on_progress=finished.append)
+    expected = _theirs(folder, texts, side)
+    assert found.dtype == np.float32
+    assert found.shape == (len(texts), encoder.dim) == expected.shape
+    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # other texts in a batch: other padding
+    assert sum(finished) == len(texts)
+
+
+def test_many_texts_in_any_form_keep_their_order(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("embedsmith.model.sentence_encoder._TEXTS_AT_ONCE", 3)
+    encoder = SentenceEncoder.load(folder)
+    finished: list[int] = []
+    rows = encoder.encode((text for text in TEXTS), on_progress=finished.append)
+    np.testing.assert_allclose(rows, _theirs(folder, TEXTS, Side.DOCUMENT), rtol=0, atol=1e-6)
+    assert len(finished) == 2
+    assert sum(finished) == len(TEXTS)
+    assert encoder.encode([]).shape == (0, 32)
+    with pytest.raises(TypeError, match="encode takes a list"):
+        encoder.encode("rain falls")
+    with pytest.raises(DataError, match="half a character"):
+        encoder.encode(["\ud83d"])
+
+
+def test_the_first_dimensions(folder: str) -> None:
+    rows = SentenceEncoder.load(folder).encode(TEXTS, dim=7)
+    np.testing.assert_allclose(rows, _theirs(folder, TEXTS, Side.DOCUMENT, truncate_dim=7), rtol=0, atol=1e-6)
+    with pytest.raises(ConfigError, match="have 32 dimensions"):
+        SentenceEncoder.load(folder).encode(TEXTS, dim=33)
+
+
+def test_a_prompt_that_is_given_stands_in_front(tmp_path: Path) -> None:
+    folder = str(save_encoder(tmp_path / "encoder", prompts={"query": "rain falls "}))
+    for template, instruction, prompt in (
+        ("the cat {text}", None, "the cat "),
+        ("{text}", None, ""),
+        ("{instruction} {text}", "an animal", "an animal "),
+    ):
+        encoder = SentenceEncoder.load(folder, prompt=template, instruction=instruction)
+        for side in Side:
+            expected = _theirs(folder, TEXTS, side, prompt=prompt)
+            np.testing.assert_allclose(encoder.encode(TEXTS, side=side), expected, rtol=0, atol=1e-6)
+    told = encoder.encode(TEXTS, instruction="the warm roof")
+    expected = _theirs(folder, TEXTS, Side.DOCUMENT, prompt="the warm roof ")
+    np.testing.assert_allclose(told, expected, rtol=0, atol=1e-6)
+
+
+def test_long_texts_are_cut_and_counted(folder: str) -> None:
+    encoder = SentenceEncoder.load(folder)
+    assert encoder.max_length == 128
+    fits, too_long = " ".join(["cat"] * 127), " ".join(["cat"] * 128)  # the start token counts
+    assert encoder.count_cut([*TEXTS, fits, too_long]) == 1
+    one, other = encoder.encode([too_long, too_long + " rain falls"])
+    np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)
+    prompted = SentenceEncoder.load(folder, prompt="the cat {text}")
+    assert prompted.count_cut([*TEXTS, fits, too_long]) == 2
+
+
+def test_a_decoder_counts_what_it_cuts_too(llama: Embedder) -> None:
+    assert llama.max_length == 64
+    fits = " ".join(["cat"] * 62)  # start and end token
+    assert llama.count_cut([*TEXTS, fits, fits + " rain"]) == 1
+
+
+def test_the_number_format_asked_for(folder: str) -> None:
+    dtypes = {precision: SentenceEncoder.load(folder, precision=precision) for precision in ("auto", "fp32", "bf16")}
+    assert [one.transformer.dtype for one in dtypes.values()] == [torch.float32, torch.float32, torch.bfloat16]
+    rounded, exact = dtypes["bf16"].encode(TEXTS), dtypes["fp32"].encode(TEXTS)
+    assert rounded.dtype == np.float32
+    assert 1e-6 < np.abs(rounded - exact).max() < 0.1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pooling": Pooling.MEAN}, "cannot be given a pooling"),
+        ({"end_token": False, "base_model": "x"}, "cannot be given whether texts end with the end token, a base model"),
+        ({"prompt": "prompteol"}, "does not end with its one {text}"),
+        ({"prompt": "echo"}, "does not end with its one {text}"),
+        ({"prompt": "nothing"}, "must hold {text} once"),
+        ({"prompt": "{instruction} {text}"}, "needs an instruction, and none is given"),
+    ],
+)
+def test_what_an_encoder_cannot_be_given(folder: str, options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_embedding_model(folder, **options)
+
+
+def test_an_instruction_without_a_place(folder: str) -> None:
+    with pytest.raises(ConfigError, match=r"no prompt holds \{instruction\}"):
+        SentenceEncoder.load(folder).encode(TEXTS, instruction="x")
+
+
+def test_other_faults(folder: str, model_folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"no sentence-transformers model: it has no modules\.json"):
+        SentenceEncoder.load(model_folders["llama"])
+    with pytest.raises(ModelError, match="is not a decoder language model"):
+        Embedder.load(folder)
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "sentence_transformers", None)
+        with pytest.raises(MissingExtraError, match=r"embedsmith\[encoders\]"):
+            load_embedding_model(folder)
+    weights = Path(folder) / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:999])
+    with pytest.raises(ModelError, match="cannot be loaded by sentence-transformers"):
+        load_embedding_model(folder)
