@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from embedsmith.model.embedder import Embedder
@@ -146,6 +147,16 @@ def test_other_faults(folder: str, model_folders: dict[str, str], monkeypatch: p
         with pytest.raises(MissingExtraError, match=r"embedsmith\[encoders\]"):
             load_embedding_model(folder)
     weights = Path(folder) / "model.safetensors"
-    weights.write_bytes(weights.read_bytes()[:999])
+    whole = weights.read_bytes()
+    tensors = load_file(weights)
+    name = "encoder.layer.1.attention.self.query.weight"
+    save_file({**tensors, name: tensors[name] / 0}, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match="are damaged: NaN or infinity"):
+        load_embedding_model(folder)
+    del tensors[name], tensors["pooler.dense.weight"]  # the latter is no loss
+    save_file(tensors, weights, {"format": "pt"})
+    with pytest.raises(ModelError, match=f"are incomplete: {name} are missing"):
+        load_embedding_model(folder)
+    weights.write_bytes(whole[:999])
     with pytest.raises(ModelError, match="cannot be loaded by sentence-transformers"):
         load_embedding_model(folder)

@@ -42,12 +42,15 @@ def _their_score(folder: str, pairs: ScoredPairs, **options: object) -> float:
     return float(spearmanr(np.einsum("kd,kd->k", first, second), pairs.scores).statistic)
 
 
-def test_the_score_is_that_of_the_packages_own_vectors(work: Path) -> None:
+def test_the_score_is_that_of_the_packages_own_vectors(work: Path, caplog: pytest.LogCaptureFixture) -> None:
     pairs = load_pairs("sts/one.tsv")
     save_encoder(work / "prompted", prompts={"query": "the cat ", "document": ""})
+    caplog.set_level("INFO")
     for folder in ("encoder", "prompted"):
         found = evaluate(folder, data="sts", tasks=["one"])[folder]
         assert found.tasks["one"].cosine_spearman == pytest.approx(_their_score(folder, pairs), abs=1e-6)
+    told = [record.getMessage() for record in caplog.records if record.name.startswith("embedsmith")]
+    assert told == ["prompted puts 'the cat ' in front of queries, and texts of tasks without sides are queries."]
     bare = evaluate("prompted", data="sts", tasks=["one"], prompt="{text}", dims=[8, 32])
     assert list(bare) == ["prompted (8 dimensions)", "prompted (32 dimensions)"]
     for dim, one in zip((8, 32), bare.values(), strict=True):
@@ -120,8 +123,10 @@ def test_a_report_with_all_its_parts(work: Path, capsys: pytest.CaptureFixture[s
         assert "effective rank" in page
         assert f"The pairs {order[1]} gets most wrong" in page
         assert "40 triplets" in page  # in the tokens of the run, not of the encoder
-    assert run_command(["report", "encoder", "--data", "sts", "--out", "alone.html"]) == 0
-    assert "encoder: Spearman" in capsys.readouterr().out
+    (work / "package").mkdir()
+    (work / "encoder").rename(work / "package" / "model")
+    assert run_command(["report", "package/model", "--data", "sts", "--out", "alone.html"]) == 0
+    assert "package/model: Spearman" in capsys.readouterr().out
 
 
 def test_a_mark_beside_the_untrained_baseline(work: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,7 +60,8 @@ Model = Annotated[
     str,
     typer.Argument(
         callback=at_home,
-        help="Built-in name (smollm2-135m, gemma3-270m), hub id, local folder, GGUF file, run or LoRA adapter.",
+        help="Built-in name (smollm2-135m, gemma3-270m), hub id, local folder, GGUF file, run or LoRA adapter; to be "
+        "scored, a sentence-transformers encoder too.",
     ),
 ]
 BaseModel = Annotated[

@@ -15,7 +15,7 @@ def compare_command(
         list[str],
         typer.Argument(
             callback=at_home,
-            help="Each a MODEL or results.json; seeds of one recipe with commas between. First: the mark.",
+            help="Each a MODEL, an encoder or results.json; seeds of one recipe with commas between. First: the mark.",
         ),
     ],
     tasks: Annotated[list[str] | None, typer.Option(help="Task names, several behind one --tasks.")] = None,
@@ -67,7 +67,8 @@ def compare_command(
 @app.command("report")
 def report_command(
     models: Annotated[
-        list[str], typer.Argument(callback=at_home, help="A run, or several models: the first one is the mark.")
+        list[str],
+        typer.Argument(callback=at_home, help="A run, or several models or encoders: the first one is the mark."),
     ],
     out: Annotated[
         Path | None,

@@ -3,6 +3,7 @@
 What trains, merges or examines tokens asks for an `Embedder`; what only embeds and scores takes either of them.
 """
 
+import logging
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Protocol
 
@@ -13,6 +14,8 @@ from embedsmith.model.loading.sentence_files import is_encoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.settings.config import Pooling, Precision, Side
 from embedsmith.support.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 class EmbeddingModel(Protocol):
@@ -89,4 +92,7 @@ def load_embedding_model(
             f"'{model}' is an encoder, which embeds as it ships; it cannot be given {', '.join(others)}.\n"
             "Leave that away. A prompt that ends in {text}, widths and the precision may be given."
         )
-    return SentenceEncoder.load(model, prompt=prompt, instruction=instruction, precision=precision)
+    encoder = SentenceEncoder.load(model, prompt=prompt, instruction=instruction, precision=precision)
+    if prompt is None and (own := encoder.prompt_of(Side.QUERY)) != encoder.prompt_of(Side.DOCUMENT):
+        log.info("%s puts %r in front of queries, and texts of tasks without sides are queries.", model, own)
+    return encoder

@@ -16,7 +16,8 @@ import torch
 from embedsmith.model.encoding import read_texts
 from embedsmith.model.loading.configuration import reason_of
 from embedsmith.model.loading.devices import choose_device, choose_dtype, choose_precision
-from embedsmith.model.loading.sentence_files import find_modules
+from embedsmith.model.loading.sentence_files import Modules, find_modules
+from embedsmith.model.loading.weights import check_finite, name_some
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.settings.config import Precision, Side
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, check_instruction, read_prompt, resolve_template
@@ -78,7 +79,8 @@ class SentenceEncoder:
             MissingExtraError: sentence-transformers is not installed.
             ConfigError: an unusable prompt, instruction, precision or device.
         """
-        if find_modules(model) is None:
+        modules = find_modules(model)
+        if modules is None:
             raise ModelError(f"'{model}' is no sentence-transformers model: it has no modules.json.")
         chosen, precision = choose_device(device), choose_precision(precision)
         dtype = {} if precision is Precision.AUTO else {"dtype": choose_dtype(precision, chosen)}
@@ -86,7 +88,9 @@ class SentenceEncoder:
             template = None if prompt is None else resolve_template(prompt)
         except ValueError as error:
             raise ConfigError(f"The prompt {prompt!r} {error}.") from None
-        return cls(_load_network(model, chosen, dtype), name=model, prompt=template, instruction=instruction)
+        network = _load_network(model, chosen, dtype)
+        _check_weights(network, modules)
+        return cls(network, name=model, prompt=template, instruction=instruction)
 
     @property
     def dim(self) -> int:
@@ -201,3 +205,21 @@ def _load_network(model: str, device: torch.device, dtype: dict[str, torch.dtype
     if network.get_embedding_dimension() is None:
         raise ModelError(f"'{model}' has no pooling, so its texts have no vectors.")
     return network
+
+
+def _check_weights(network: Any, modules: Modules) -> None:
+    """Raise ModelError where weights of the body are missing, which the package starts at random, or are no numbers."""
+    advice = "Download or save the model again."
+    path = modules.find_file(0, "config.json")
+    body = network.transformers_model
+    if path is not None and modules.find_file(0, "adapter_config.json") is None:
+        # Once more without memory, for what transformers says of it: the package keeps that to itself.
+        kind, where = type(body), str(path.parent)
+        _, report = kind.from_pretrained(where, device_map="meta", use_safetensors=True, output_loading_info=True)
+        # Some heads for the first token come without weights; mean and other poolings have no use for them.
+        missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
+        if missing:
+            raise ModelError(
+                f"The weights of '{modules.model}' are incomplete: {name_some(missing)} are missing.\n{advice}"
+            )
+    check_finite(dict(network.named_parameters()), owner=f"The weights of '{modules.model}'", advice=advice)

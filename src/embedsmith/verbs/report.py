@@ -161,8 +161,13 @@ def _development_set(config: RunConfig | None) -> dict[str, ScoredPairs]:
 
 def _labels(models: Sequence[str]) -> dict[str, str]:
     """MODEL -> what the page calls it: a folder by its name, where no other model has the same."""
-    names = [Path(model).name for model in models]
+    names = [_name(Path(model)) for model in models]
     return {model: name if names.count(name) == 1 else model for model, name in zip(models, names, strict=True)}
+
+
+def _name(path: Path) -> str:
+    """The last part, and the one before where it is no name of its own, as in packages that hold a model."""
+    return "/".join(path.parts[-2:]) if path.name == "model" else path.name
 
 
 def _untrained(
