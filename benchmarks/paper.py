@@ -37,7 +37,6 @@ from benchmarks.paper_tables import (
     PROMPTS,
     UNTRAINED,
     VARIES,
-    paper_name,
     place_of,
     results_page,
 )
@@ -50,6 +49,7 @@ from embedsmith.evaluation.saved import read_results, save_evaluation
 from embedsmith.evaluation.significance import SEED_SPREAD
 from embedsmith.evaluation.sts import load_local_tasks, set_name
 from embedsmith.model.loading.fingerprint import fingerprint_model
+from embedsmith.reporting.published import task_name
 from embedsmith.settings.config import Pooling, Precision, RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
@@ -166,7 +166,7 @@ def _load_material(options: argparse.Namespace) -> Material:
 def _choose_sets(folder: Path) -> tuple[dict[str, ScoredPairs], Path | None]:
     """The paper's sets that a folder holds (all its sets, if none) and its development set."""
     found = load_local_tasks(folder)
-    chosen = {name: found[name] for name in found if paper_name(name) in NINE} or {
+    chosen = {name: found[name] for name in found if task_name(name) in NINE} or {
         name: pairs for name, pairs in found.items() if name != DEV
     }
     chosen = dict(sorted(chosen.items(), key=lambda item: place_of(item[0])))

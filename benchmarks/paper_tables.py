@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from embedsmith.reporting.published import load_published
+from embedsmith.reporting.published import load_published, task_name
 
 NINE = ("STS12", "STS13", "STS14", "STS15", "STS16", "STS17", "STSBenchmark", "BIOSSES", "SICK-R")
 """The paper's sets, by mteb's names."""
@@ -84,14 +84,9 @@ Results = Mapping[str, Any]
 """`results.json` of `python -m benchmarks.paper`."""
 
 
-def paper_name(name: str) -> str:
-    """mteb's name of a set: what a folder calls STSBenchmark-test is its STSBenchmark."""
-    return name.removesuffix("-test")
-
-
 def place_of(name: str) -> int:
     """Where a set stands among the paper's; behind them if it is none."""
-    return NINE.index(paper_name(name)) if paper_name(name) in NINE else len(NINE)
+    return NINE.index(task_name(name)) if task_name(name) in NINE else len(NINE)
 
 
 def results_page(results: Sequence[Results]) -> str:
@@ -109,7 +104,7 @@ def results_page(results: Sequence[Results]) -> str:
 def scores_table(results: Sequence[Results]) -> str:
     """Set by set: the paper's models and the rerun of its code before and after, then ours."""
     measured = {
-        paper_name(name)
+        task_name(name)
         for one in results
         for arm in one["arms"].values()
         for of_prompt in arm["scores"].values()
@@ -123,7 +118,7 @@ def scores_table(results: Sequence[Results]) -> str:
     ]
     for one in results:
         for name, arm in one["arms"].items():
-            scores = {paper_name(task): score for task, score in arm["scores"][NO_PROMPT].items()}
+            scores = {task_name(task): score for task, score in arm["scores"][NO_PROMPT].items()}
             values = {task: 100 * score["cosine_spearman"] for task, score in scores.items()}
             rows.append(
                 [one["model"], f"here: {_title(name, arm)}", *_cells(scores, sets, _interval), _average(values, sets)]

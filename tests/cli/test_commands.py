@@ -371,7 +371,7 @@ def test_published_results_stand_under_measured_ones(
     shutil.copytree(model_folders["llama"], named)
     for model, is_known in ((str(named), True), (model_folders["llama"], False)):
         assert run_command(["evaluate", model, "--data", "sts"]) == 0
-        assert ("published: MiniCPM-2B" in capsys.readouterr().out) == is_known
+        assert ("Published results of MiniCPM-2B" in capsys.readouterr().out) == is_known
 
 
 def test_what_is_odd_in_the_data_is_said_before_training(

@@ -10,7 +10,7 @@ from embedsmith.data.statistics import describe_data
 from embedsmith.data.triplets import load_triplets
 from embedsmith.evaluation.analysis import analyse, distinct_texts
 from embedsmith.records.findings import Analysis, RunRecord
-from embedsmith.reporting.published import published_for
+from embedsmith.reporting.published import published_beside
 from embedsmith.reporting.report import ReportContent
 
 NUM_PAIRS = 60
@@ -58,8 +58,7 @@ def make_content(**changes: Any) -> ReportContent:
         "headline": "It got better.",
         "analysis": make_analysis(),
         "runs": [RunRecord("tuned", "model: '<x>'\n", tuple(metrics), {"data": "a & b"})],
-        "published": published_for("openbmb/MiniCPM-2B-dpo-bf16"),
-        "notes": ["the averages do not compare"],
+        "published": published_beside(make_analysis().rows, base_model="openbmb/MiniCPM-2B-dpo-bf16", family="MiniCPM"),
         "data": describe_data(table, count_lengths=lambda texts: [len(text.split()) for text in texts]),
         "leakage": LeakageCheck(make_tasks(), threshold=None).run(table)[0],
         "remarks": ["Near duplicates were not looked for."],

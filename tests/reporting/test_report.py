@@ -18,11 +18,14 @@ class _Tags(HTMLParser):
         super().__init__()
         self.tags: list[str] = []
         self.links: list[str] = []
+        self.followed: list[str] = []
         self.ids: list[str] = []
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.tags.append(tag)
-        self.links += [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data")]
+        found = [value or "" for name, value in attrs if name in ("src", "href", "xlink:href", "data")]
+        is_followed = tag == "a" and not found[0].startswith("#")  # by a reader alone
+        (self.followed if is_followed else self.links).extend(found)
         self.ids += [value or "" for name, value in attrs if name == "id"]
 
 
@@ -42,10 +45,15 @@ def test_the_page_stands_alone(tmp_path: Path, cache: Path) -> None:
     assert all(link.startswith("#") or link == "data:," for link in tags.links)
     targets = {link[1:] for link in tags.links if link.startswith("#")}
     assert targets <= set(tags.ids)
+    sources = [url for _, url, _ in content.published.sources]
+    assert tags.followed == sources
+    assert len(sources) == 2
+    for url in sources:
+        page = page.replace(f'<a href="{url}">', "<a>")
     assert not re.search(r"url\((?!#)|@import|https?://(?!www\.w3\.org)", page)
     assert len(page) < 3_000_000
     shown = ["It got better.", "a &amp; b", "&lt;script&gt;alert(1)", "1,202 triplets", "clean"]
-    shown += ["83.84 ± 4.27", "the averages do not compare"]
+    shown += ["83.84 of 9", "Published results of MiniCPM-2B"]
     shown += [format_score(result.tasks["large"]) for _, result in content.analysis.rows]
     shown += [one.name for one in content.analysis.slices]
     for text in shown:

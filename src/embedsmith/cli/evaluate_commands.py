@@ -68,7 +68,7 @@ def evaluate_command(
     from embedsmith.settings.config import Pooling
     from embedsmith.support import files
     from embedsmith.verbs.benchmark import holds_retrieval_sets, run_benchmark
-    from embedsmith.verbs.evaluate import base_of, evaluate
+    from embedsmith.verbs.evaluate import evaluate
 
     console = make_console()
     if out is not None:
@@ -104,6 +104,8 @@ def evaluate_command(
             **embedding,
         )
         _give_benchmark(scored, folder=folder, out=out, console=console)
+        _give_published(scored.sts, model=model, base_model=base_model, console=console)
+        raise_failures(scored.failures)
     else:
         poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
         results = evaluate(
@@ -115,7 +117,11 @@ def evaluate_command(
             dims=dims or [],
             **embedding,
         )
-        _give_results(results, base=base_model or base_of(model), out=out, console=console)
+        _give_results(results, out=out, console=console)
+        _give_published(next(iter(results.values())), model=model, base_model=base_model, console=console)
+        raise_failures(
+            {f"{label}, {task}": why for label, one in results.items() for task, why in one.failures.items()}
+        )
 
 
 def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, console: Console) -> None:
@@ -126,21 +132,26 @@ def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, 
     console.print(f"mteb's result files: {folder}", soft_wrap=True)
     if out is not None:
         save_evaluation(out, scored.sts, benchmark=scored)
-    raise_failures(scored.failures)
 
 
-def _give_results(results: dict[str, EvaluationResult], *, base: str, out: Path | None, console: Console) -> None:
+def _give_results(results: dict[str, EvaluationResult], *, out: Path | None, console: Console) -> None:
     from embedsmith.evaluation.saved import save_evaluation
-    from embedsmith.reporting.published import beside
     from embedsmith.reporting.tables import results_table
     from embedsmith.support import files
 
     first = next(iter(results.values()))
     console.print(results_table(list(results.items()), with_gain=False))
-    for line in beside(first, base_model=base):
-        console.print(line, soft_wrap=True)
     if out is not None and len(results) == 1:
         save_evaluation(out, first)
     elif out is not None:
         files.write_json(out, {label: result.to_json() for label, result in results.items()})
-    raise_failures({f"{label}, {task}": why for label, one in results.items() for task, why in one.failures.items()})
+
+
+def _give_published(result: EvaluationResult, *, model: str, base_model: str | None, console: Console) -> None:
+    from embedsmith.reporting.tables import published_table
+    from embedsmith.verbs.evaluate import find_published
+
+    if result.tasks and (beside := find_published([("measured here", result)], model=model, base_model=base_model)):
+        console.print(published_table(beside))
+        for title, url, places in beside.sources:
+            console.print(f"{title}, {places}: {url}", soft_wrap=True, highlight=False)

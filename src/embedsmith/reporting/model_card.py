@@ -8,7 +8,8 @@ from typing import Any
 import yaml
 
 from embedsmith.records.results import EvaluationResult, MtebScore
-from embedsmith.reporting.tables import results_markdown
+from embedsmith.reporting.published import Beside
+from embedsmith.reporting.tables import beside_markdown, results_markdown
 from embedsmith.settings.config import Pooling
 from embedsmith.settings.prompts import Prompt, read_prompt
 from embedsmith.support.errors import ConfigError
@@ -39,7 +40,7 @@ class CardContent:
         are_dev: whether they are those of the development set, which chose the step that was kept.
         mteb: scores of other tasks, by name.
         mteb_data: where mteb has a task's data: name -> path, revision, split.
-        notes: lines under the scores.
+        published: results of the base as published, to stand under the scores.
     """
 
     name: str
@@ -66,7 +67,7 @@ class CardContent:
     are_dev: bool = False
     mteb: Mapping[str, MtebScore] = field(default_factory=dict)
     mteb_data: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
-    notes: Sequence[str] = ()
+    published: Beside | None = None
 
 
 def model_card(card: CardContent) -> str:
@@ -93,7 +94,8 @@ def model_card(card: CardContent) -> str:
     if others:
         lines = [f"| {name} | {one.kind} | {one.metric} | {100 * one.score:.1f} |" for name, one in others.items()]
         parts += ["\n".join(["| task | type | metric | score x 100 |", "| --- | --- | --- | ---: |", *lines]) + "\n"]
-    parts += [f"{note}\n" for note in card.notes]
+    if card.published:
+        parts += [f"{beside_markdown(card.published)}\n"]
     parts += ["## Recipe\n", f"```yaml\n{card.config_yaml}```\n"]
     return "\n".join(parts)
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from embedsmith.records.data_facts import DataFacts, LeakageReport
 from embedsmith.records.findings import Analysis, RunRecord, Slice, WrongPair
-from embedsmith.reporting.published import Published
+from embedsmith.reporting.published import Beside
 from embedsmith.reporting.tables import comparison_lines, format_score, leakage_header, leakage_lines
 from embedsmith.support import files
 from embedsmith.support.errors import MissingExtraError
@@ -27,8 +27,7 @@ class ReportContent:
         headline: the result in one sentence.
         analysis: of the models.
         runs: those of the models that are runs.
-        published: scores of the base model, or of what others made of it, as published.
-        notes: lines under the scores.
+        published: results of the base model or its family, as published, beside those here.
         data: facts of the training data, if it was looked into.
         leakage: what it has in common with the tasks.
         remarks: what could not be found out, and why.
@@ -38,8 +37,7 @@ class ReportContent:
     headline: str
     analysis: Analysis
     runs: Sequence[RunRecord]
-    published: Sequence[Published] = ()
-    notes: Sequence[str] = ()
+    published: Beside | None = None
     data: DataFacts | None = None
     leakage: LeakageReport | None = None
     remarks: Sequence[str] = ()

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from embedsmith.records.data_facts import DataFacts, Distribution, LeakageReport, Match
 from embedsmith.records.results import BenchmarkResult, Comparison, EvaluationResult, Plan, TaskResult
+from embedsmith.reporting.published import Beside
 
 _BAR_WIDTH = 40
 Rows = Sequence[tuple[str, EvaluationResult]]
@@ -30,9 +31,30 @@ def results_table(rows: Rows, *, with_gain: bool = True) -> Table:
 
 def results_markdown(rows: Rows) -> str:
     """The same table in Markdown."""
-    header, *body = _cells(rows, with_gain=True)
+    return f"{_markdown(_cells(rows, with_gain=True))}\n"
+
+
+def published_table(beside: Beside) -> Table:
+    """For the terminal: what was published of a model or its family, set by set, beside what was measured."""
+    header, *lines = beside.cells()
+    table = Table(title=beside.title, title_justify="left", title_style="")
+    for index, name in enumerate(header):
+        table.add_column(name, justify="left" if index == 0 else "right", max_width=None if index == 0 else 13)
+    for number, line in enumerate(lines, start=1):
+        table.add_row(*line, end_section=number == len(beside.tasks))
+    return table
+
+
+def beside_markdown(beside: Beside) -> str:
+    """The same in Markdown, with its sources."""
+    sources = "; ".join(f"[{title}]({url}), {places}" for title, url, places in beside.sources)
+    return f"{beside.title} ({sources}):\n\n{_markdown(beside.cells())}"
+
+
+def _markdown(cells: Sequence[Sequence[str]]) -> str:
+    header, *body = cells
     lines = [header, ["---"] + ["---:"] * (len(header) - 1), *body]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines) + "\n"
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def benchmark_table(result: BenchmarkResult) -> Table:

@@ -13,12 +13,14 @@ class Family:
     """What differs between architectures.
 
     Attributes:
-        lora_targets: the query and value projections, the paper's choice of LoRA targets.
         title: name for messages and reports.
+        lora_targets: the query and value projections, the paper's choice of LoRA targets.
+        line: the family that it is a later generation of; "" for a first one.
     """
 
     title: str
     lora_targets: tuple[str, ...] = ("q_proj", "v_proj")
+    line: str = ""
 
 
 FAMILIES: dict[str, Family] = {
@@ -26,10 +28,10 @@ FAMILIES: dict[str, Family] = {
     "granite": Family("Granite"),
     "minicpm": Family("MiniCPM"),
     "phi": Family("Phi"),
-    "phi3": Family("Phi-3", lora_targets=("qkv_proj",)),
+    "phi3": Family("Phi-3", lora_targets=("qkv_proj",), line="Phi"),
     "gemma": Family("Gemma"),
-    "gemma2": Family("Gemma 2"),
-    "gemma3_text": Family("Gemma 3"),
+    "gemma2": Family("Gemma 2", line="Gemma"),
+    "gemma3_text": Family("Gemma 3", line="Gemma"),
     "qwen2": Family("Qwen2"),
     "qwen3": Family("Qwen3"),
     "mistral": Family("Mistral"),
@@ -39,6 +41,12 @@ FAMILIES: dict[str, Family] = {
     "gpt_neox": Family("GPT-NeoX", lora_targets=("query_key_value",)),
     "opt": Family("OPT"),
 }
+
+
+def line_of(model_type: str) -> str | None:
+    """What the generations of a family are called together, such as Gemma; None for a family not in the table."""
+    family = FAMILIES.get(model_type)
+    return (family.line or family.title) if family else None
 
 
 def lora_targets(model_type: str) -> tuple[str, ...]:

@@ -6,17 +6,18 @@ from pathlib import Path
 from embedsmith.data.triplets import is_hub_id
 from embedsmith.evaluation.mteb_tasks import find_task_data
 from embedsmith.evaluation.saved import read_results
-from embedsmith.model.loading.backbone import ADAPTER_FILE, SETTINGS_FILE, weights_folder
+from embedsmith.model.loading.backbone import ADAPTER_FILE, weights_folder
 from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.fingerprint import describe_embedding, fingerprint_model, fingerprint_own_files
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.records.results import EvaluationResult, MtebScore
 from embedsmith.reporting.model_card import CardContent, model_card
-from embedsmith.reporting.published import beside
+from embedsmith.reporting.published import published_beside
 from embedsmith.settings.config import Quantization
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.errors import DataError, MissingExtraError, ModelError
+from embedsmith.verbs.evaluate import root_of
 from embedsmith.verbs.run_folder import CONFIG_FILE, read_outcome
 
 log = logging.getLogger(__name__)
@@ -78,22 +79,12 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         are_dev=results is None and found is not None,
         mteb=mteb,
         mteb_data=_mteb_data(mteb),
-        notes=beside(found, base_model=hub_base) if found and found.tasks else (),
+        published=published_beside([("this model", found)], base_model=hub_base, family=None)
+        if found and found.tasks
+        else None,
     )
     files.write_text(folder / CARD_FILE, model_card(content))
     return folder / CARD_FILE
-
-
-def root_of(settings: EmbeddingSettings) -> str:
-    """What a model builds on in the end, through runs that were trained from runs, as far as they are here."""
-    seen: list[str] = []
-    while (base := settings.base_model) not in seen:
-        seen.append(base)
-        folder = weights_folder(base) if Path(base).is_dir() else Path(base)
-        if not (folder / SETTINGS_FILE).exists():
-            break
-        settings = EmbeddingSettings.read(folder)
-    return base
 
 
 def _check_is_of(folder: Path, found: EvaluationResult, *, settings: EmbeddingSettings, results: Path) -> None:

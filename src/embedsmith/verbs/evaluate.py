@@ -16,13 +16,17 @@ from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model
 from embedsmith.model.loading.backbone import SETTINGS_FILE, weights_folder
+from embedsmith.model.loading.configuration import find_model_type
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.model.loading.sources import source_of
 from embedsmith.model.pooling import pooled_width
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.records.results import EvaluationResult
+from embedsmith.reporting.published import Beside, published_beside
 from embedsmith.settings.config import Pooling, Precision, Side
+from embedsmith.settings.families import line_of
 from embedsmith.support.display import encoding_progress
 
 log = logging.getLogger(__name__)
@@ -142,7 +146,29 @@ def say_cut(embedder: EmbeddingModel, texts: Collection[str], *, where: str, ins
         log.warning("%s: %d of %d texts were cut to %d tokens.", where, num_cut, len(texts), embedder.max_length)
 
 
+def find_published(
+    measured: Sequence[tuple[str, EvaluationResult]], *, model: str, base_model: str | None = None
+) -> Beside | None:
+    """What was published of the model that MODEL builds on in the end, or of its family, to stand beside (title,
+    result) of what was measured; None: nothing."""
+    root = base_model or base_of(model)
+    model_type = find_model_type(source_of(root))
+    return published_beside(measured, base_model=root, family=line_of(model_type) if model_type else None)
+
+
 def base_of(model: str) -> str:
-    """What MODEL builds on, by the name it has; a model that is no run builds on itself."""
+    """What MODEL builds on in the end, by the name it has; a model that is no run builds on itself."""
     folder = weights_folder(model)
-    return EmbeddingSettings.read(folder).base_model if (folder / SETTINGS_FILE).exists() else model
+    return root_of(EmbeddingSettings.read(folder)) if (folder / SETTINGS_FILE).exists() else model
+
+
+def root_of(settings: EmbeddingSettings) -> str:
+    """What a model builds on in the end, through runs that were trained from runs, as far as they are here."""
+    seen: list[str] = []
+    while (base := settings.base_model) not in seen:
+        seen.append(base)
+        folder = weights_folder(base) if Path(base).is_dir() else Path(base)
+        if not (folder / SETTINGS_FILE).exists():
+            break
+        settings = EmbeddingSettings.read(folder)
+    return base

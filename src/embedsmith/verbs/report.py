@@ -23,14 +23,13 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.records.data_facts import DataFacts, LeakageReport
 from embedsmith.records.results import Verdict
-from embedsmith.reporting.published import beside, published_for
 from embedsmith.reporting.report import ReportContent, write_report
 from embedsmith.settings.config import Pooling, RunConfig, Side
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import DataError, MissingExtraError
-from embedsmith.verbs.evaluate import base_of, say_cut
+from embedsmith.verbs.evaluate import find_published, say_cut
 from embedsmith.verbs.prepare import load_base
 from embedsmith.verbs.run_folder import CONFIG_FILE, is_run, read_run
 
@@ -96,14 +95,12 @@ def report_models(
     if with_data and config is not None:
         facts, leakage, remarks = look_into_data(config, loaded, tokenizer=tokenizer)
     remarks += [f"{title}: {reason}" for title, one in analysis.rows for reason in one.failures.values()]
-    base = base_of(models[-1])
     content = ReportContent(
         title=" · ".join(labels.values()),
         headline=headline(analysis),
         analysis=analysis,
         runs=records,
-        published=published_for(base),
-        notes=beside(analysis.rows[-1][1], base_model=base),
+        published=find_published(analysis.rows, model=models[-1]),
         data=facts,
         leakage=leakage,
         remarks=remarks,

@@ -53,6 +53,15 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
     return config, False
 
 
+def find_model_type(source: str) -> str | None:
+    """The family that a config.json names, MiniCPM's included, in a folder or on the hub; None if there is none."""
+    try:
+        values, _ = PreTrainedConfig.get_config_dict(source)
+    except (OSError, ValueError):
+        return None
+    return "minicpm" if is_minicpm(values) else values.get("model_type")
+
+
 def is_decoder(config: Any) -> bool:
     """Whether a configuration is a decoder language model's: by its family, unless it says otherwise itself."""
     kind = config.model_type
