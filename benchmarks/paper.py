@@ -117,6 +117,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--eval-steps", type=int, help=f"from one point of the curve to the next; default: {NUM_POINTS} a run"
     )
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), default=list(ARMS), help="only these")
+    parser.add_argument(
+        "--prompted",
+        choices=list(ARMS),
+        default=PROMPTED,
+        help="the arm that prompts are tried on at test; default: the paper's, which learns little in a short run",
+    )
     parser.add_argument("--out", type=Path, help="default: runs/paper/ and the model's name")
     options = parser.parse_args(arguments)
     options.out = options.out or Path("runs/paper") / Path(options.model).name
@@ -248,7 +254,7 @@ def _train(arm: str, config: RunConfig) -> None:
 
 def _score(arm: str, model: str, *, options: argparse.Namespace, material: Material) -> None:
     """Score a model or run on all sets, and with the prompts where the paper tries them at test."""
-    for prompt in (None, *PROMPTS) if arm in PROMPTED else (None,):
+    for prompt in (None, *PROMPTS) if arm in (UNTRAINED, options.prompted) else (None,):
         path = _evaluation_path(options.out, arm, prompt)
         if path.exists():
             continue
@@ -362,6 +368,7 @@ def _command(options: argparse.Namespace) -> str:
     """To be given in the folder that holds the files: no place of this machine in it."""
     words = ["python", "-m", "benchmarks.paper", _short(options.model), "--triplets", *map(_short, options.triplets)]
     words += ["--sts", _short(options.sts)] + (["--dev", _short(options.dev)] if options.dev else [])
+    words += ["--prompted", options.prompted] if options.prompted != PROMPTED else []
     for name in ("steps", "warmup_steps", "eval_steps"):
         value = getattr(options, name)
         words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []

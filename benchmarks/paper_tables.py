@@ -26,8 +26,8 @@ ARMS = {
     "no-hard-negatives-5e-4": "no-hard-negatives-5e-4",
 }
 """Arm -> its recipe in recipes/paper/."""
-PROMPTED = (UNTRAINED, "published")
-"""Those that the paper tries prompts on, at test only."""
+PROMPTED = "published"
+"""The arm that the paper tries prompts on, at test only, besides the untrained model."""
 VARIES = {
     "learning-rate-5e-4": ("learning-rate-5e-5", "published"),
     "learning-rate-5e-3": ("learning-rate-5e-5", "published"),
