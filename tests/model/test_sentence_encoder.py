@@ -53,6 +53,15 @@ def test_vectors_are_the_packages_own(tmp_path: Path, kind: str, side: Side) -> 
     assert sum(finished) == len(texts)
 
 
+def test_control_tokens_in_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = str(save_encoder(tmp_path / "encoder", prompts={"query": "</s> "}))
+    encoder = SentenceEncoder.load(folder)
+    assert "has control tokens in a prompt" in caplog.text
+    texts = [*TEXTS, "a cat </s> sleeps"]
+    expected = _theirs(folder, texts, Side.QUERY)
+    np.testing.assert_allclose(encoder.encode(texts, side="query"), expected, rtol=0, atol=1e-6)
+
+
 def test_many_texts_in_any_form_keep_their_order(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("embedsmith.model.sentence_encoder._TEXTS_AT_ONCE", 3)
     encoder = SentenceEncoder.load(folder)

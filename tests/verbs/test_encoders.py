@@ -71,15 +71,21 @@ def test_the_real_all_minilm() -> None:
 def test_results_say_which_encoder_it_was(work: Path) -> None:
     assert run_command(["evaluate", "encoder", "--data", "sts", "--out", "a.json"]) == 0
     (work / "encoder").rename(work / "moved")
+    for name in ("README.md", ".git/HEAD", "onnx/model.onnx"):  # what no vector depends on
+        (work / "moved" / name).parent.mkdir(exist_ok=True)
+        (work / "moved" / name).write_text("other")
     assert run_command(["evaluate", "moved", "--data", "sts", "--out", "b.json"]) == 0
-    save_encoder(work / "other", pooling="cls")
+    assert run_command(["evaluate", "moved", "--data", "sts", "--prompt", "the {text}", "--out", "d.json"]) == 0
+    save_encoder(work / "other", pooling="cls")  # the same body
     assert run_command(["evaluate", "other", "--data", "sts", "--prompt", "the {text}", "--out", "c.json"]) == 0
-    a, b, c = (load_evaluation(Path(f"{name}.json")).embedding for name in "abc")
+    a, b, c, d = (load_evaluation(Path(f"{name}.json")).embedding for name in "abcd")
     assert a is not None
     assert c is not None
+    assert d is not None
     assert a == b
     assert a["weights"] != c["weights"]
-    assert (a["prompt"], c["prompt"]) == (None, "the {text}")
+    assert a["weights"] == d["weights"]
+    assert (a["prompt"], d["prompt"]) == (None, "the {text}")
 
 
 def test_a_body_in_a_folder_of_its_own(work: Path) -> None:

@@ -6,6 +6,7 @@ unit length; only a control token spelled in a text is its characters, as everyw
 Cost: a forward over the distinct texts, padded to the longest of a batch, the longest texts first.
 """
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ from embedsmith.model.widths import check_dim, shorten
 from embedsmith.settings.config import Precision, Side
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, check_instruction, read_prompt, resolve_template
 from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
+
+log = logging.getLogger(__name__)
 
 _TEXTS_AT_ONCE = 1024  # of one call of the package, which sorts them into batches; progress shows after each
 # As `encode_query` and `encode_document` look for them.
@@ -52,7 +55,9 @@ class SentenceEncoder:
             self.prompt_of(side)
         tokenizer = network.tokenizer
         prompts = [*network.prompts.values(), prompt or ""]
-        if not any(token in text for token in tokenizer.all_special_tokens for text in prompts):
+        if any(token in text for token in tokenizer.all_special_tokens for text in prompts):
+            log.warning("%s has control tokens in a prompt, so in texts they count, too.", name)
+        else:
             tokenizer.split_special_tokens = True  # a text's [SEP] or </s> is its characters
 
     @classmethod

@@ -71,6 +71,13 @@ def test_a_body_in_a_folder_of_its_own(tmp_path: Path) -> None:
     assert is_encoder(str(tmp_path / "teacher"))
 
 
+def test_an_adapter_is_left_to_its_loader(tmp_path: Path) -> None:
+    """What sentence-transformers saves of a model with peft's adapter: its base is named there, not in config.json."""
+    _write(tmp_path, (OLD.format("Transformer"), ""), (OLD.format("Pooling"), "1_Pooling"))
+    (tmp_path / "adapter_config.json").touch()
+    assert not is_encoder(str(tmp_path))
+
+
 @pytest.mark.parametrize("model", ["smollm2-135m", "who/nobody", "no/such/folder", "", " "])
 def test_what_has_no_modules(model: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     _write(tmp_path, (OLD.format("Transformer"), ""))

@@ -11,7 +11,7 @@ from typing import Any
 
 from embedsmith.model.loading.backbone import find_adapter, find_model
 from embedsmith.model.loading.checkpoint_files import find_file
-from embedsmith.model.loading.sentence_files import MODULES_FILE
+from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
 from embedsmith.settings.config import Pooling
@@ -21,6 +21,7 @@ from embedsmith.support.errors import ModelError
 _OWN_FILES = (
     *("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json"),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
+    *(MODULES_FILE, "config_sentence_transformers.json", "sentence_*_config.json"),
 )
 _NOT_WEIGHTS = ".similarities.safetensors"  # an evaluation's, which a user may keep beside the model
 
@@ -66,9 +67,9 @@ def _model_files(model: str) -> list[Path]:
         if found is None:
             raise ModelError(f"There is no model '{model}'.")
         folder = found.parent
-    if (folder / MODULES_FILE).exists():
-        return sorted(path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
-    return _matching(folder)
+    modules = find_modules(str(folder))
+    inner = {"", *modules.folders} if modules else {""}
+    return sorted(path for name in inner for path in _matching(folder / name))
 
 
 def _matching(folder: Path) -> list[Path]:

@@ -83,6 +83,8 @@ def is_encoder(model: str) -> bool:
     if modules is None:
         return False
     path = modules.find_file(0, "config.json")
+    if path is None and modules.find_file(0, "adapter_config.json"):
+        return False  # loading the adapter says what its base is
     if path is None:
         raise ModelError(
             f"'{model}' has no config.json in the folder of its Transformer ({modules.folders[0] or '.'})."
