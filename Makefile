@@ -69,11 +69,12 @@ $(VENV)/.bench-installed: $(VENV)/.installed
 	touch $@
 
 # MODEL: any decoder. DATA: triplets, a file or glob; STS: a folder of sets, or mteb for all nine from the hub.
-# STEPS shortens every arm, ARMS names some: make paper MODEL=smollm2-135m DATA='nli/*_triplets.tsv.gz' STS=sts STEPS=200
+# DEV: pairs for the curve over steps, by default the folder's STSBenchmark-dev. STEPS shortens every arm, ARMS names some:
+# make paper MODEL=smollm2-135m DATA='nli/*_triplets.tsv.gz' STS=sts STEPS=200
 paper: setup
 	$(BIN)/python -m benchmarks.paper $(or $(MODEL),$(error name a model: make paper MODEL=...)) \
 		$(if $(DATA),--triplets '$(DATA)') $(if $(filter-out sample,$(STS)),--sts '$(STS)') \
-		$(if $(STEPS),--steps $(STEPS)) $(if $(ARMS),--arms $(ARMS)) $(if $(OUT),--out '$(OUT)')
+		$(if $(DEV),--dev '$(DEV)') $(if $(STEPS),--steps $(STEPS)) $(if $(ARMS),--arms $(ARMS)) $(if $(OUT),--out '$(OUT)')
 
 docs: setup
 	$(BIN)/python -m docs.generate

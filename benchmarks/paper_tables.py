@@ -6,6 +6,7 @@ stand in `FOUND`.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from statistics import fmean
 from typing import Any
 
@@ -90,29 +91,20 @@ def place_of(name: str) -> int:
 
 
 def results_page(results: Sequence[Results]) -> str:
-    """The whole of it in Markdown."""
-    parts = [("Scores", scores_table), ("Arms", ablations_table), ("Steps", steps_table), ("Runs", runs_table)]
-    written = [(title, table(results)) for title, table in parts]
-    failed = [
-        f"- {one['model']}, {arm}: {' '.join(why.split())}" for one in results for arm, why in one["failures"].items()
-    ]
-    if failed:
-        written.append(("Failed", "\n".join(failed)))
-    return "\n\n".join(f"## {title}\n\n{text}" for title, text in written if text) + "\n"
+    """All tables, for the folder of the runs."""
+    parts = [("Scores", scores_table), ("Arms", arms_table), ("Steps", steps_table), ("Runs", runs_table)]
+    return "\n\n".join(f"## {title}\n\n{text}" for title, table in parts if (text := table(results))) + "\n"
 
 
 def scores_table(results: Sequence[Results]) -> str:
-    """Set by set: the paper's models and the rerun of its code before and after, then ours."""
-    measured = {
-        task_name(name)
-        for one in results
-        for arm in one["arms"].values()
-        for of_prompt in arm["scores"].values()
-        for name in of_prompt
-    }
-    sets = [name for name in NINE if name in measured or not measured] + sorted(measured - set(NINE))
+    """Set by set: the paper's models and the rerun of its code, untrained and trained, then ours."""
+    measured = [_sets(one) for one in results if _sets(one)]
+    sets = [*NINE, *(name for name in dict.fromkeys(chain(*measured)) if name not in NINE)]
+    shared = [name for name in sets if measured and all(name in of_one for of_one in measured)]
+    averaged = [shared, list(NINE)] if shared and shared != list(NINE) else [list(NINE)]
     rows = [
-        [one.model, one.method, *_cells(one.scores, sets, _plain), _average(one.scores, sets)]
+        [one.model, f"{one.stage}, [{one.place}]({one.url})", *_cells(one.scores, sets, _plain)]
+        + [one.average_text if over == list(one.average_over) else _average(one.scores, over) for over in averaged]
         for one in load_published()
         if PAPER in one.method or "the paper's code" in one.method
     ]
@@ -121,21 +113,32 @@ def scores_table(results: Sequence[Results]) -> str:
             scores = {task_name(task): score for task, score in arm["scores"][NO_PROMPT].items()}
             values = {task: 100 * score["cosine_spearman"] for task, score in scores.items()}
             rows.append(
-                [one["model"], f"here: {_title(name, arm)}", *_cells(scores, sets, _interval), _average(values, sets)]
+                [one["model"], f"here: {_title(name, arm)}", *_cells(scores, sets, _interval)]
+                + [_average(values, over) for over in averaged]
             )
-    header = ["model", "what", *sets, f"average of these {len(sets)}"]
+    header = ["model", "what", *sets, *("average of " + (_words(over)) for over in averaged)]
     return _markdown(header, rows, num_left=2)
 
 
-def ablations_table(results: Sequence[Results]) -> str:
-    """What the paper varies: its average of nine sets, our averages and differences with their 95 % intervals."""
+def _sets(one: Results) -> list[str]:
+    """What a model was scored on, by mteb's names."""
+    scores = one["arms"].get(UNTRAINED, {"scores": {}})["scores"].get(NO_PROMPT, {})
+    return [task_name(name) for name in scores]
+
+
+def _words(sets: Sequence[str]) -> str:
+    return f"{len(sets)}" if sets == list(NINE) else f"the {len(sets)} measured here"
+
+
+def arms_table(results: Sequence[Results]) -> str:
+    """What the paper varies: its average of nine sets, our averages, and differences with their 95 % intervals."""
     rows = []
     for found in FOUND:
         ours = [cell for one in results for cell in _ours(found, one)]
         if found.average or any(ours):
             rows.append([found.what, found.value, found.average, found.table, *ours])
     header = ["what", "value", "paper, MiniCPM-2B, nine sets", "its table"]
-    header += [title for one in results for title in (f"{one['model']}, {_num_sets(one)} sets", "difference")]
+    header += [title for one in results for title in (f"{one['model']}, {len(_sets(one))} sets", "difference")]
     return _markdown(header, rows, num_left=2)
 
 
@@ -190,23 +193,26 @@ def runs_table(results: Sequence[Results]) -> str:
         if name != UNTRAINED
     ]
     made = [f"{one['model']}: {one['triplets']:,} triplets; {_machine(one)}. `{one['command']}`" for one in results]
-    return "\n\n".join([*([_markdown(header, rows, num_left=3)] if rows else []), *made])
+    failed = [
+        f"{one['model']}, {arm} failed: {' '.join(why.split())}"
+        for one in results
+        for arm, why in one["failures"].items()
+    ]
+    return "\n\n".join([*([_markdown(header, rows, num_left=3)] if rows else []), *made, *failed])
 
 
 # ---- cells ----------------------------------------------------------------------------------------------------------
 
 
 def _title(name: str, arm: Mapping[str, Any]) -> str:
-    return name if name == UNTRAINED else f"{name}, {arm['max_steps']} steps"
+    if name == UNTRAINED:
+        return name
+    return f"{'published settings' if name == 'published' else name}, {arm['max_steps']} steps"
 
 
 def _machine(one: Results) -> str:
     machine = one["machine"]
     return f"{machine['processor']}, {machine['cores']} cores, {machine['threads']} threads; {machine['software']}"
-
-
-def _num_sets(one: Results) -> int:
-    return max((len(scores) for arm in one["arms"].values() for scores in arm["scores"].values()), default=0)
 
 
 def _cells(scores: Mapping[str, Any], sets: Sequence[str], show: Callable[[Any], str]) -> list[str]:

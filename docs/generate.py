@@ -5,6 +5,7 @@ whole. Nothing here depends on a terminal. `tests/docs/test_generate.py` fails w
 """
 
 import inspect
+import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -14,6 +15,7 @@ from typing import Any
 
 import typer
 
+from benchmarks.paper_tables import arms_table, runs_table, scores_table, steps_table
 from embedsmith.cli import app
 from embedsmith.model.layers.fused.families import FUSED_FAMILIES
 from embedsmith.reporting.published import published_markdown
@@ -175,12 +177,22 @@ def _recipes(folder: str) -> str:
     return _table(("recipe", "what it is"), rows)
 
 
+def _paper(table: Callable[[Sequence[Any]], str]) -> str:
+    """A table of docs/paper.md, of what was measured with `python -m benchmarks.paper`."""
+    paths = sorted((ROOT / "docs" / "results").glob("paper-*.json"))
+    return table([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     **{f"{name} --help": partial(_help, name, one) for name, one in commands().items()},
     "embedsmith train --settings": _settings,
     "choices": _choices,
     "prompts": _prompts,
     "families": _families,
+    "the paper's scores": partial(_paper, scores_table),
+    "the paper's arms": partial(_paper, arms_table),
+    "the paper's steps": partial(_paper, steps_table),
+    "the paper's runs": partial(_paper, runs_table),
     **{
         folder: partial(_recipes, folder)
         for folder in ("recipes", "recipes/paper", "recipes/methods", "recipes/sweeps")

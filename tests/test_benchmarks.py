@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import paper
+from benchmarks.paper_tables import arms_table, runs_table, scores_table, steps_table
 from benchmarks.pool import Series, Work
 from benchmarks.render import render
 from benchmarks.rows import Row, cosines_to, read_results, summarize, with_fractions, write_results
@@ -182,3 +183,29 @@ def test_arms_from_other_data_do_not_come_together(here: Path, capsys: pytest.Ca
     write_triplets(here / "nli.tsv", num_rows=140)
     assert run_arms("published") == 2
     assert "runs/paper/model holds arms with other triplets" in capsys.readouterr().err
+
+
+def scored(model: str, **averages: float) -> dict:
+    """Results of a model that was scored untrained alone."""
+    scores = {
+        name.replace("_", "-"): {"cosine_spearman": score, "ci95": [score, score], "num_pairs": 9}
+        for name, score in averages.items()
+    }
+    return {"model": model, "arms": {"untrained": {"scores": {"none": scores}}}, "differences": {}, "failures": {}}
+
+
+def test_averages_are_over_the_sets_that_all_have() -> None:
+    table = scores_table(
+        [scored("a", STS12=0.2, SICK_R=0.4), scored("b", STS12=0.1, STSBenchmark_test=0.9, SICK_R=0.5)]
+    )
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines())
+    assert header[-2:] == ["average of the 2 measured here", "average of 9"]
+    assert [row[-2:] for row in rows[-2:]] == [["30.00", ""], ["30.00", ""]]
+    minicpm = next(row for row in rows if row[0] == "MiniCPM-2B" and row[1].startswith("tuned, [Table 2]"))
+    assert minicpm[-2:] == ["78.12", "83.84 ± 4.27"]  # of 76.38 and 79.87
+
+
+def test_without_runs_the_paper_stands_alone() -> None:
+    assert "here" not in scores_table([])
+    assert "| hard negatives | without | 81.97 ± 5.37 | 6 |" in arms_table([])
+    assert (steps_table([]), runs_table([])) == ("", "")

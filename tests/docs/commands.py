@@ -115,8 +115,12 @@ def _check_settings(config: Any, overrides: dict[str, str]) -> None:
 
 
 def _check_targets(targets: list[str]) -> None:
-    known = re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
-    assert set(targets) <= set(known), f"no targets of the Makefile: {set(targets) - set(known)}"
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    named = {target.partition("=")[0] for target in targets if "=" in target}
+    assert all(f"$({name})" in makefile for name in named), f"no variables of the Makefile: {named}"
+    known = re.findall(r"^([\w-]+):", makefile, re.MULTILINE)
+    unknown = {target for target in targets if "=" not in target} - set(known)
+    assert not unknown, f"no targets of the Makefile: {unknown}"
 
 
 def _check_extras(arguments: list[str]) -> None:

@@ -185,8 +185,8 @@ def published_markdown() -> str:
         *remarks,
         "",
         "A spread behind ± is the standard deviation over the sets. Every average and spread of arXiv 2408.00690 was "
-        "computed again from the scores of the single sets, and agrees with what is printed to 0.01. The paper's "
-        "ablations stand in [ablations](ablations.md#what-the-paper-found).",
+        "computed again from the scores of the single sets, and agrees with what is printed to 0.01. What the paper "
+        "varies, and the same here: [the paper, table by table](paper.md).",
         "",
     ]
     return "\n".join(lines)
