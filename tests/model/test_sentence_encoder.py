@@ -21,6 +21,7 @@ KINDS: dict[str, dict[str, Any]] = {
     "bert, mean": {},
     "bert, first token, not normalised": {"pooling": "cls", "normalizes": False},
     "modernbert, dense": {"body": "modernbert", "dense_width": 12},
+    "mpnet": {"body": "mpnet"},
     "prompts": {"prompts": {"query": "the cat ", "document": "rain falls "}},
     "prompts by other names": {"prompts": {"query": "", "passage": "rain falls "}, "pooling": "max"},
 }

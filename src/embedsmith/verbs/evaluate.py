@@ -132,12 +132,12 @@ def _width(embedder: Embedder | SentenceEncoder, pooling: Pooling | None) -> int
 
 def _encode(
     embedder: Embedder | SentenceEncoder, texts: list[str], *, poolings: Sequence[Pooling], **options: Any
-) -> Mapping[Pooling | None, np.ndarray]:
+) -> Mapping[Any, np.ndarray]:
     """By pooling; None is the model's own."""
     if not poolings:
         return {None: embedder.encode(texts, side=Side.QUERY, **options)}
     assert isinstance(embedder, Embedder), "an encoder was refused its pooling"
-    return dict(embedder.encode_poolings(texts, poolings=poolings, side=Side.QUERY, **options).items())
+    return embedder.encode_poolings(texts, poolings=poolings, side=Side.QUERY, **options)
 
 
 def say_cut(embedder: EmbeddingModel, texts: Collection[str], *, where: str, instruction: str | None = None) -> None:
