@@ -55,7 +55,7 @@ from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.allocator import keep_freed_memory
 from embedsmith.support.environment import describe_environment
-from embedsmith.support.errors import EmbedsmithError, RunError
+from embedsmith.support.errors import ConfigError, EmbedsmithError, RunError
 from embedsmith.training.metrics import METRICS_FILE, read_metrics
 from embedsmith.training.schedule import make_schedule
 from embedsmith.verbs.compare import compare_models
@@ -203,9 +203,9 @@ def _check_same(options: argparse.Namespace, material: Material) -> None:
 def _config(arm: str, *, options: argparse.Namespace, material: Material) -> RunConfig:
     path = RECIPES / f"{ARMS[arm]}.yaml"
     published = load_config(path).training
-    max_steps = options.steps or published.max_steps
-    assert max_steps, f"{path} says how many steps"
-    every = options.eval_steps or max(1, max_steps // NUM_POINTS)
+    max_steps = published.max_steps if options.steps is None else options.steps
+    assert max_steps is not None, f"{path} says how many steps"
+    every = max(1, max_steps // NUM_POINTS) if options.eval_steps is None else options.eval_steps
     config = load_config(
         path,
         overrides={
@@ -223,9 +223,10 @@ def _config(arm: str, *, options: argparse.Namespace, material: Material) -> Run
             "evaluation.eval_steps": every,
         },
     )
-    make_schedule(
-        config, num_triplets=len(material.triplets)
-    )  # a warm-up as long as the run is refused before all work
+    try:
+        make_schedule(config, num_triplets=len(material.triplets))
+    except ConfigError as error:
+        raise ConfigError(f"{error}\nHere these are --warmup-steps and --steps.") from None
     return config
 
 

@@ -46,7 +46,7 @@ class Found:
         what, value: of the ablation.
         average: as printed, its spread over the sets included; "" where the paper has no such arm.
         table: of the paper.
-        arms: the arm here: the first of them that is there.
+        arms: the arm here: the first of them that is there; of none, the one that prompts were tried on.
         prompt: at test.
     """
 
@@ -68,10 +68,10 @@ FOUND = (
     Found("learning rate", "5e-3", "36.19 ± 8.91", "4", ("learning-rate-5e-3",)),
     Found("learning rate", "5e-4", "82.41 ± 5.01", "4", ("learning-rate-5e-4",)),
     Found("learning rate", "5e-5", "82.31 ± 5.27", "4", ("learning-rate-5e-5", "published")),
-    Found(_TUNED, "none", "83.84", "5", ("published",)),
-    Found(_TUNED, _P1, "81.81", "5", ("published",), "paper-p1"),
-    Found(_TUNED, _P2, "83.03", "5", ("published",), "paper-p2"),
-    Found(_TUNED, _P3, "84.32", "5", ("published",), "paper-p3"),
+    Found(_TUNED, "none", "83.84", "5", ()),
+    Found(_TUNED, _P1, "81.81", "5", (), "paper-p1"),
+    Found(_TUNED, _P2, "83.03", "5", (), "paper-p2"),
+    Found(_TUNED, _P3, "84.32", "5", (), "paper-p3"),
     Found(_UNTUNED, "none", "27.51", "5", (UNTRAINED,)),
     Found(_UNTUNED, "P1", "34.76", "5", (UNTRAINED,), "paper-p1"),
     Found(_UNTUNED, "P2", "26.92", "5", (UNTRAINED,), "paper-p2"),
@@ -143,18 +143,26 @@ def arms_table(results: Sequence[Results]) -> str:
 
 
 def _ours(found: Found, one: Results) -> tuple[str, str]:
-    arm = next((arm for arm in found.arms if arm in one["arms"]), None)
-    scores = one["arms"][arm]["scores"].get(found.prompt) if arm else None
+    arms = one["arms"]
+    arm = next((arm for arm in found.arms or _prompted(one) if arm in arms), None)
+    scores = arms[arm]["scores"].get(found.prompt) if arm else None
     if not scores:
         return "", ""
-    average = 100 * fmean(score["cosine_spearman"] for score in scores.values())
-    name = str(arm) if found.prompt == NO_PROMPT else f"{arm}, {found.prompt}"
-    # An arm stands in several tables of the paper; its difference in the one where it is varied.
-    difference = one["differences"].get(name)
-    if difference is None or (found.prompt == NO_PROMPT and found.value == "with"):
-        return f"{average:.2f}", ""
+    average = f"{100 * fmean(score['cosine_spearman'] for score in scores.values()):.2f}"
+    if not found.arms and arm != PROMPTED:
+        average += f" ({arm})"
+    difference = one["differences"].get(arm if found.prompt == NO_PROMPT else f"{arm}, {found.prompt}")
+    # Of an arm that stands in two tables of the paper, the difference stands where it is the one that is varied.
+    if difference is None or (found.prompt == NO_PROMPT and found.value in ("with", "none")):
+        return average, ""
     lower, upper = (100 * bound for bound in difference["ci95"])
-    return f"{average:.2f}", f"{100 * difference['difference']:+.1f} [{lower:+.1f}, {upper:+.1f}]"
+    return average, f"{100 * difference['difference']:+.1f} [{lower:+.1f}, {upper:+.1f}]"
+
+
+def _prompted(one: Results) -> list[str]:
+    """The arms that prompts were tried on, the paper's first."""
+    found = [arm for arm in ARMS if PROMPTS[0] in one["arms"].get(arm, {"scores": {}})["scores"]]
+    return found or [PROMPTED]
 
 
 def steps_table(results: Sequence[Results]) -> str:

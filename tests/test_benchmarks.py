@@ -205,6 +205,24 @@ def test_averages_are_over_the_sets_that_all_have() -> None:
     assert minicpm[-2:] == ["78.12", "83.84 ± 4.27"]  # of 76.38 and 79.87
 
 
+def test_prompts_stand_beside_the_papers_whichever_arm_they_were_tried_on() -> None:
+    results = scored("a", STS12=0.2)
+    of_prompts = dict.fromkeys(("none", "paper-p1", "paper-p3"), results["arms"]["untrained"]["scores"]["none"])
+    results["arms"]["published"] = results["arms"]["untrained"]
+    results["arms"]["learning-rate-5e-4"] = {"scores": of_prompts}
+    difference = {"difference": 0.031, "ci95": [0.01, 0.05]}
+    results["differences"] = {"learning-rate-5e-4, paper-p1": difference, "learning-rate-5e-4": difference}
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in arms_table([results]).splitlines()]
+    cells = {tuple(row[:2]): row[4:] for row in rows}
+    tuned = "prompt at test, tuned model"
+    assert cells[tuned, "none"] == ["20.00 (learning-rate-5e-4)", ""]
+    assert [row[4:] for row in rows if row[0] == tuned and row[1].startswith("P1")] == [
+        ["20.00 (learning-rate-5e-4)", "+3.1 [+1.0, +5.0]"]
+    ]
+    assert [row[4:] for row in rows if row[0] == tuned and row[1].startswith("P2")] == [["", ""]]
+    assert cells["learning rate", "5e-4"] == ["20.00", "+3.1 [+1.0, +5.0]"]
+
+
 def test_without_runs_the_paper_stands_alone() -> None:
     assert "here" not in scores_table([])
     assert "| hard negatives | without | 81.97 ± 5.37 | 6 |" in arms_table([])
