@@ -97,16 +97,16 @@ GEMMA_2B = {
     "vocab_size": 480,
 }
 _BYTES = [f"<0x{number:02X}>" for number in range(256)]
-_CORPUS = [*TEXTS, *WORDS] * 4
+CORPUS = [*TEXTS, *WORDS] * 4
 
 
 def save_minicpm(folder: Path, *, changes: dict[str, object] | None = None, num_shards: int = 1) -> Path:
     """openbmb/MiniCPM-2B-dpo-bf16: Llama's weight names, code beside them, LlamaTokenizer."""
     values = {**MINICPM, **(changes or {})}
-    _write_json(folder / "config.json", {key: value for key, value in values.items() if value != "absent"})
+    write_json(folder / "config.json", {key: value for key, value in values.items() if value != "absent"})
     for name in ("configuration_minicpm.py", "modeling_minicpm.py"):
         (folder / name).write_text("raise RuntimeError('code of a checkpoint was run')\n")
-    _save_weights(folder, minicpm_weights(values), num_shards=num_shards)
+    save_weights(folder, minicpm_weights(values), num_shards=num_shards)
     tokenizer = pieces_tokenizer(["<unk>", "<s>", "</s>"], prefix=True)
     tokenizer.post_processor = processors.TemplateProcessing(single="<s> $A", special_tokens=[("<s>", 1)])
     tokenizer.save(str(folder / "tokenizer.json"))
@@ -117,7 +117,7 @@ def save_minicpm(folder: Path, *, changes: dict[str, object] | None = None, num_
 def write_minicpm_tokenizer_config(folder: Path) -> None:
     added = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
     names = {"0": "<unk>", "1": "<s>", "2": "</s>"}
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         {
             "add_bos_token": True,
@@ -136,7 +136,7 @@ def write_minicpm_tokenizer_config(folder: Path) -> None:
             "use_default_system_prompt": False,
         },
     )
-    _write_json(folder / "special_tokens_map.json", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
+    write_json(folder / "special_tokens_map.json", {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"})
 
 
 def minicpm_weights(values: dict[str, object]) -> dict[str, torch.Tensor]:
@@ -173,16 +173,16 @@ def save_phi_2(folder: Path, *, changes: dict[str, object] | None = None, num_sh
     for name, weight in model.named_parameters():
         if name.endswith("bias"):
             torch.nn.init.normal_(weight, std=0.2)
-    _save_weights(folder, model.state_dict(), num_shards=num_shards)
-    _write_json(folder / "config.json", values)
+    save_weights(folder, model.state_dict(), num_shards=num_shards)
+    write_json(folder / "config.json", values)
     tokenizer = Tokenizer(models.BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     alphabet = pre_tokenizers.ByteLevel.alphabet()
     tokenizer.train_from_iterator(
-        _CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
+        CORPUS, trainers.BpeTrainer(vocab_size=400, initial_alphabet=alphabet, show_progress=False)
     )
     # The published vocabulary ends with the end token, and runs of spaces are added behind it.
-    vocabulary, merges = _vocabulary_and_merges(tokenizer)
+    vocabulary, merges = vocabulary_and_merges(tokenizer)
     assert len(vocabulary) == 400
     tokenizer.model = models.BPE(vocab=vocabulary, merges=merges)
     tokenizer.add_special_tokens(["<|endoftext|>"])
@@ -190,12 +190,12 @@ def save_phi_2(folder: Path, *, changes: dict[str, object] | None = None, num_sh
     tokenizer.post_processor = processors.ByteLevel(trim_offsets=False)
     tokenizer.decoder = decoders.ByteLevel()
     tokenizer.save(str(folder / "tokenizer.json"))
-    _write_json(folder / "vocab.json", vocabulary)
+    write_json(folder / "vocab.json", vocabulary)
     (folder / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(pair) for pair in merges) + "\n")
     end = "<|endoftext|>"
-    _write_json(folder / "special_tokens_map.json", {"bos_token": end, "eos_token": end, "unk_token": end})
+    write_json(folder / "special_tokens_map.json", {"bos_token": end, "eos_token": end, "unk_token": end})
     added = {"lstrip": False, "normalized": True, "rstrip": False, "single_word": False, "special": False}
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         {
             "add_bos_token": False,
@@ -225,14 +225,14 @@ def save_gemma_2b(folder: Path, *, changes: dict[str, object] | None = None, num
         if "norm" in name:
             torch.nn.init.normal_(weight, std=0.3)
     weights = {name: weight for name, weight in model.state_dict().items() if name != "lm_head.weight"}
-    _save_weights(folder, weights, num_shards=num_shards)
-    _write_json(folder / "config.json", values)
+    save_weights(folder, weights, num_shards=num_shards)
+    write_json(folder / "config.json", values)
     names = ["<pad>", "<eos>", "<bos>", "<unk>", "<mask>", "<start_of_turn>", "<end_of_turn>"]
     tokenizer = pieces_tokenizer(names, prefix=False)
     tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", 2)])
     tokenizer.save(str(folder / "tokenizer.json"))
     added = {"lstrip": False, "normalized": False, "rstrip": False, "single_word": False, "special": True}
-    _write_json(
+    write_json(
         folder / "tokenizer_config.json",
         {
             "add_bos_token": True,
@@ -267,9 +267,9 @@ def pieces_tokenizer(special: list[str], *, prefix: bool) -> Tokenizer:
     # For training only: pieces start with the space before a word.
     tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("▁"), behavior="merged_with_next")
     tokenizer.train_from_iterator(
-        _CORPUS, trainers.BpeTrainer(vocab_size=440, special_tokens=[*special, *_BYTES], show_progress=False)
+        CORPUS, trainers.BpeTrainer(vocab_size=440, special_tokens=[*special, *_BYTES], show_progress=False)
     )
-    vocabulary, merges = _vocabulary_and_merges(tokenizer)
+    vocabulary, merges = vocabulary_and_merges(tokenizer)
     result = Tokenizer(
         models.BPE(vocab=vocabulary, merges=merges, fuse_unk=True, byte_fallback=True, unk_token="<unk>")
     )
@@ -279,12 +279,12 @@ def pieces_tokenizer(special: list[str], *, prefix: bool) -> Tokenizer:
     return result
 
 
-def _vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
+def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:
     model = json.loads(tokenizer.to_str())["model"]
     return model["vocab"], [tuple(pair) for pair in model["merges"]]
 
 
-def _save_weights(folder: Path, weights: dict[str, torch.Tensor], *, num_shards: int) -> None:
+def save_weights(folder: Path, weights: dict[str, torch.Tensor], *, num_shards: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if num_shards == 1:
         save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
@@ -297,9 +297,9 @@ def _save_weights(folder: Path, weights: dict[str, torch.Tensor], *, num_shards:
         save_file(part, folder / file, metadata={"format": "pt"})
         weight_map.update(dict.fromkeys(part, file))
     size = sum(weight.nbytes for weight in weights.values())
-    _write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": weight_map})
+    write_json(folder / "model.safetensors.index.json", {"metadata": {"total_size": size}, "weight_map": weight_map})
 
 
-def _write_json(path: Path, value: object) -> None:
+def write_json(path: Path, value: object) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value, indent=2), encoding="utf-8")

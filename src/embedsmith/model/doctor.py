@@ -77,10 +77,13 @@ def examine(embedder: Embedder, *, text: str | None = None) -> Diagnosis:
         text=text,
         tokens=list(zip(ids.tolist(), tokenizer.convert_ids_to_tokens(ids.tolist()), strict=True)),
         findings=[
+            _pooling(embedder),
+            _attention(embedder),
             _start_token(embedder, ids),
             _end_token(embedder, ids),
             _pad_token(embedder),
             *(_prompt(embedder, text, side) for side in _sides(embedder)),
+            *_named_prompts(embedder),
             _truncation(embedder),
             _chat_template(embedder, text, ids),
             _spelled_control_tokens(embedder),
@@ -101,6 +104,34 @@ def _without_end(embedder: Embedder, ids: np.ndarray) -> list[int]:
     return (ids[:-1] if embedder.settings.end_token else ids).tolist()
 
 
+def _from(embedder: Embedder, *names: str) -> str:
+    """Where a setting comes from, to stand behind it."""
+    return f"({next((embedder.origins[name] for name in names if name in embedder.origins), 'by default')})"
+
+
+def _pooling(embedder: Embedder) -> Finding:
+    settings = embedder.settings
+    over = {
+        "all": "",
+        "behind_prompt": ", means over what stands behind the prompt",
+        "text": ", means over the text and what stands behind it",
+    }[settings.pool_over]
+    dense = embedder.backbone.dense
+    widths = " -> ".join(map(str, [dense[0].in_features, *(layer.out_features for layer in dense)])) if dense else ""
+    layers = f", then dense layers {widths}" if dense else ""
+    detail = f"{settings.pooling}{over} {_from(embedder, 'pooling')}{layers}; unit length, {embedder.dim} dimensions"
+    return Finding("pooling", True, detail)
+
+
+def _attention(embedder: Embedder) -> Finding:
+    num_layers = embedder.backbone.model.config.num_hidden_layers
+    num_open = num_layers - embedder.causal_layers
+    where = {0: "causal", num_layers: "both ways"}.get(
+        num_open, f"both ways in the last {num_open} of {num_layers} layers"
+    )
+    return Finding("attention", True, f"{where} {_from(embedder, 'bidirectional_layers')}")
+
+
 def _start_token(embedder: Embedder, ids: np.ndarray) -> Finding:
     tokenizer = embedder.backbone.tokenizer
     start = tokenizer.bos_token_id
@@ -115,17 +146,19 @@ def _start_token(embedder: Embedder, ids: np.ndarray) -> Finding:
 
 
 def _end_token(embedder: Embedder, ids: np.ndarray) -> Finding:
-    end = embedder.tokenizer.eos_id
-    name = f"{embedder.backbone.tokenizer.eos_token!r} (id {end})"
+    end = embedder.tokenizer.end_id
+    name = f"{embedder.backbone.tokenizer.convert_ids_to_tokens(end)!r} (id {end})"
+    origin = _from(embedder, "end_token")
     count = int((ids[1:] == end).sum()) if len(ids) > 1 else 1
     if not embedder.settings.end_token:
         advice = "" if count == 0 else "Remove the end token from model.prompt and from the text."
-        return Finding("end token", count == 0, f"{name} is switched off, and stands {count} time(s)", advice)
+        detail = f"{name} is not put {origin}, and stands {count} time(s)"
+        return Finding("end token", count == 0, detail, advice)
     is_ok = bool(ids[-1] == end) and count == 1
     return Finding(
         "end token",
         is_ok,
-        f"{name} stands {count} time(s), " + ("last" if ids[-1] == end else "not last"),
+        f"{name} stands {count} time(s), {'last' if ids[-1] == end else 'not last'} {origin}",
         "" if is_ok else "Remove the end token from model.prompt and from the text: embedsmith adds it.",
     )
 
@@ -139,13 +172,23 @@ def _pad_token(embedder: Embedder) -> Finding:
 def _prompt(embedder: Embedder, text: str, side: Side) -> Finding:
     check = "prompt of queries" if side is Side.QUERY else "prompt"
     prompt = embedder.prompt_of(side)
+    names = ("query_prompt", "prompt") if side is Side.QUERY else ("prompt",)
+    origin = _from(embedder, *names)
     if prompt.is_empty:
-        return Finding(check, True, "none")
+        return Finding(check, True, f"none {origin}")
     ids = _tokenize(embedder, [text], side).ids[0]
     decoded = embedder.backbone.tokenizer.decode(_without_end(embedder, ids))
     is_ok = all(part.strip() in decoded for part in prompt.parts) and _ends_with_prompt(embedder, ids, side)
     advice = "" if is_ok else "The tokenizer changes the prompt's text; write it as it is decoded here."
-    return Finding(check, is_ok, f"{prompt.template!r} becomes {decoded!r}", advice)
+    return Finding(check, is_ok, f"{prompt.template!r} {origin} becomes {decoded!r}", advice)
+
+
+def _named_prompts(embedder: Embedder) -> list[Finding]:
+    """The other prompts that a published model brings."""
+    if not (prompts := embedder.settings.prompts):
+        return []
+    detail = f"{', '.join(prompts)} {_from(embedder, 'prompts')}: --prompt NAME takes one"
+    return [Finding("prompts by name", True, detail)]
 
 
 def _ends_with_prompt(embedder: Embedder, ids: np.ndarray, side: Side = Side.DOCUMENT) -> bool:
@@ -160,11 +203,12 @@ def _truncation(embedder: Embedder) -> Finding:
     num_spare = 2 if embedder.prompt_of().is_echo else 0
     is_ok = (
         limit - num_spare <= len(long) <= limit
-        and bool(long[-1] == short[-1])
+        and bool(long[-1] == short[-1] or not embedder.settings.end_token)  # else it may end within a word
         and bool(long[0] == short[0])
         and _ends_with_prompt(embedder, long)
     )
-    detail = f"a long text is cut to {len(long)} tokens" + (", start, prompt and end kept" if is_ok else "")
+    kept = ", start, prompt and end kept" if is_ok else ""
+    detail = f"a long text is cut to {len(long)} tokens {_from(embedder, 'max_length')}{kept}"
     return Finding("truncation", is_ok, detail, "" if is_ok else "Shorten model.prompt or report this tokenizer.")
 
 
@@ -270,7 +314,10 @@ def _reference(embedder: Embedder, texts: list[str]) -> np.ndarray:
                 Pooling.CONCAT: torch.cat([own[-1], own.mean(dim=0)]),
             }[embedder.settings.pooling]
         )
-    return unit_length(torch.stack(vectors), dim=-1).cpu().numpy()
+    rows = torch.stack(vectors)
+    for layer in embedder.backbone.dense:
+        rows = layer(rows)
+    return unit_length(rows, dim=-1).cpu().numpy()
 
 
 def _see_ahead(model: Any, *, causal_layers: int) -> list[RemovableHandle]:

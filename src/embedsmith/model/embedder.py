@@ -38,7 +38,10 @@ from embedsmith.model.loading.backbone import (
     find_adapter,
     find_model,
 )
+from embedsmith.model.loading.configuration import sees_both_ways
+from embedsmith.model.loading.dense import check_dense
 from embedsmith.model.loading.devices import choose_device, choose_precision
+from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.model.loading.fingerprint import describe_embedding
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.stages import load_base
@@ -53,6 +56,8 @@ from embedsmith.settings.prompts import Prompt, check_instruction, read_prompt
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
 
+ASKED = "asked for"
+"""The origin of a setting that the caller gives."""
 # The first layer's roundings go through all others: a tenth of bfloat16's error for a thirtieth of the work. On a CPU;
 # a GPU's float32 products are too slow for it.
 _EXACT_LAYERS = defaultdict(int, cpu=1)
@@ -67,9 +72,17 @@ class Embedder:
         backbone: the frozen decoder and its tokenizer.
         settings: pooling, prompt and length limit.
         fused: whether to run through fused blocks where the family has them.
+        origins: field of the settings -> what says it, a file of the model or whoever asked; None: nobody.
     """
 
-    def __init__(self, backbone: Backbone, *, settings: EmbeddingSettings, fused: bool = True) -> None:
+    def __init__(
+        self,
+        backbone: Backbone,
+        *,
+        settings: EmbeddingSettings,
+        fused: bool = True,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
         config = backbone.model.config
         # A text beyond the second would change how all texts of its packed row are embedded.
         limit = min(getattr(config, "max_position_embeddings", None) or sys.maxsize, longest_static(config))
@@ -78,11 +91,16 @@ class Embedder:
             raise ConfigError(
                 f"model.max_length is {max_length}, but '{backbone.name}' takes {limit}.\nGive that, or none."
             )
+        if settings.bidirectional_layers is None:
+            settings = replace(settings, bidirectional_layers="all" if sees_both_ways(config) else 0)
         num_bidirectional = settings.num_bidirectional(config.num_hidden_layers)
         self.causal_layers = config.num_hidden_layers - num_bidirectional
         self.backbone = backbone
+        self.origins = dict(origins or {})
         self.settings = replace(settings, max_length=max_length)
         self.tokenizer = self._make_tokenizer()
+        self.settings = replace(self.settings, end_token=self.tokenizer.end_token)
+        self._check_width(settings.pooling)
         self.adapter: PeftModel | None = None
         self._lora_layers: list[LoraLayer] = []
         self.why_not_fused = why_not_fused(backbone.model) if fused else "switched off"
@@ -133,23 +151,23 @@ class Embedder:
         """
         model = find_model(model)
         adapter_folder = find_adapter(model)
-        is_own_model = adapter_folder is None and (Path(model) / SETTINGS_FILE).exists()
-        saved = EmbeddingSettings.read(adapter_folder or Path(model)) if adapter_folder or is_own_model else None
         if base_model and not adapter_folder:
             raise ConfigError(f"'{model}' is no run or adapter, so it has no base model.\nLeave base_model away.")
-        settings = (saved or EmbeddingSettings(base_model=model)).override(
-            {
-                "base_model": model if as_base or is_own_model else base_model,
-                "pooling": pooling,
-                "prompt": prompt,
-                "query_prompt": query_prompt,
-                "instruction": instruction,
-                "end_token": end_token,
-                "max_length": max_length,
-                "bidirectional_layers": bidirectional_layers,
-                "quantization": quantization,
-            }
+        described = describe_model(model, base_model=base_model)
+        given = {
+            "pooling": pooling,
+            "prompt": prompt,
+            "query_prompt": query_prompt,
+            "instruction": instruction,
+            "end_token": end_token,
+            "max_length": max_length,
+            "bidirectional_layers": bidirectional_layers,
+            "quantization": quantization,
+        }
+        settings = described.settings.override(
+            {**given, "base_model": base_model if adapter_folder and not as_base else model}
         )
+        origins = {**described.origins, **{name: ASKED for name, value in given.items() if value is not None}}
         if adapter_folder and not settings.base_model.strip():
             raise ModelError(
                 f"The adapter {model} does not say which base model it belongs to (base_model_name_or_path in "
@@ -163,11 +181,11 @@ class Embedder:
                 quantization=settings.quantization,
             )
         except ModelError as error:
-            if not saved or base_model or as_base:
+            if not adapter_folder or base_model or as_base:
                 raise
             advice = "If that base lies elsewhere by now, name it: --base-model MODEL, in Python base_model=MODEL."
             raise ModelError(f"The base of the adapter {model}: {error}\n{advice}") from error
-        embedder = cls(backbone, settings=settings, fused=fused)
+        embedder = cls(backbone, settings=settings, fused=fused, origins=origins)
         if adapter_folder and not as_base:
             embedder._take(load_adapter(backbone, folder=adapter_folder))
         return embedder
@@ -175,7 +193,12 @@ class Embedder:
     def _make_tokenizer(self) -> TextTokenizer:
         settings = self.settings
         assert settings.max_length is not None
-        tokenizer = TextTokenizer(self.backbone.tokenizer, max_length=settings.max_length, end_token=settings.end_token)
+        tokenizer = TextTokenizer(
+            self.backbone.tokenizer,
+            max_length=settings.max_length,
+            end_token=settings.end_token,
+            pool_over=settings.pool_over,
+        )
         for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
             check_prompt_ids(
                 tokenizer.tokenize([""], prompts=self.prompt_of(side)).ids[0].tolist(),
@@ -192,7 +215,13 @@ class Embedder:
     @property
     def dim(self) -> int:
         """Embedding width D."""
-        return pooled_width(self.backbone.model.config.hidden_size, pooling=self.settings.pooling)
+        return self.width_of(self.settings.pooling)
+
+    def width_of(self, pooling: Pooling) -> int:
+        """Embedding width D under another pooling."""
+        if self.backbone.dense:
+            return self.backbone.dense[-1].out_features
+        return pooled_width(self.backbone.model.config.hidden_size, pooling=pooling)
 
     @property
     def max_length(self) -> int:
@@ -215,6 +244,9 @@ class Embedder:
         if self.decoder is not None:
             return f"fused blocks, {self.decoder.kernels.name} kernels"
         return f"blocks not fused: {self.why_not_fused}"
+
+    def _check_width(self, pooling: Pooling) -> None:
+        check_dense(self.backbone.dense, width=pooled_width(self.backbone.model.config.hidden_size, pooling=pooling))
 
     # ---- the path -------------------------------------------------------------------------------------------------
 
@@ -275,6 +307,8 @@ class Embedder:
             pooled = {Pooling.LAST: hidden.float()}
         else:
             pooled = {pooling: pool(hidden, segments=packed.segments, pooling=pooling) for pooling in poolings}
+        for layer in self.backbone.dense:
+            pooled = {pooling: layer(rows) for pooling, rows in pooled.items()}
         return {pooling: unit_length(rows, dim=-1)[packed.segment_of_text] for pooling, rows in pooled.items()}
 
     @contextmanager
@@ -342,7 +376,8 @@ class Embedder:
         """As `encode`, with several poolings of the same forward."""
         texts = read_texts(texts)
         check_instruction(instruction, is_taken=self.takes_instruction)
-        hidden_size = self.backbone.model.config.hidden_size
+        for pooling in poolings:
+            self._check_width(pooling)
         num_exact = _EXACT_LAYERS[self.device.type]
         with torch.no_grad(), self.dropout(is_on=False):
             return encode_texts(
@@ -351,7 +386,7 @@ class Embedder:
                 tokenizer=self.tokenizer,
                 prompt=self.prompt_of(Side(side), instruction=instruction),
                 device=self.device,
-                widths={pooling: pooled_width(hidden_size, pooling=pooling) for pooling in poolings},
+                widths={pooling: self.width_of(pooling) for pooling in poolings},
                 max_tokens=max_tokens,
                 on_progress=on_progress,
             )

@@ -1,18 +1,21 @@
 """Text -> token ids: [start token] prompt text [end token].
 
-Invariant: every list ends with exactly one end token of ours, whatever the tokenizer adds by itself (none, where end
-tokens are switched off), and truncation shortens the text only: it never cuts the start token, the prompt or the end
+Invariant: every list ends with exactly one end token, whatever the tokenizer adds by itself (none, where end tokens are
+switched off), and truncation shortens the text only: it never cuts the start token, the prompt or the end
 token. Control tokens that a text spells are characters (`control_tokens.py`). Chat templates are not applied.
 """
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import takewhile
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
 
 from embedsmith.model.control_tokens import PROBE, Encoded, TextEncoder
+from embedsmith.model.loading.settings import PoolOver
 from embedsmith.settings.prompts import Prompt, read_prompt
 from embedsmith.support.errors import ConfigError, ModelError
 
@@ -43,31 +46,44 @@ class TextTokenizer:
         tokenizer: a fast Hugging Face tokenizer.
         max_length: most tokens per text, start token, prompt and end token included.
         prompt: template of texts that come without one; None: the bare text.
-        end_token: whether an end token is put behind every text. Without one, a text that has no token at all still
-            gets it.
+        end_token: whether an end token is put behind every text; None: whether the tokenizer puts one by itself.
+            Without one, a text that has no token at all still gets it. It is the one that the tokenizer puts by
+            itself (Qwen3-Embedding's is not its `eos_token`), else its `eos_token`.
+        pool_over: see `EmbeddingSettings`.
 
     Raises:
         ModelError: the tokenizer has no end token, or is a slow one without character offsets.
         ConfigError: the prompt holds no `{text}`, or leaves no room for a text.
     """
 
-    def __init__(self, tokenizer: Any, *, max_length: int, prompt: str | None = None, end_token: bool = True) -> None:
+    def __init__(
+        self,
+        tokenizer: Any,
+        *,
+        max_length: int,
+        prompt: str | None = None,
+        end_token: bool | None = True,
+        pool_over: PoolOver = "all",
+    ) -> None:
         if not tokenizer.is_fast:
             raise ModelError(
                 f"{type(tokenizer).__name__} is a slow tokenizer and cannot tell where a text may be cut.\n"
                 "Save the model with its tokenizer.json (tokenizers library) and try again."
             )
-        if tokenizer.eos_token_id is None:
+        closing = closing_token(tokenizer)
+        if closing is None and tokenizer.eos_token_id is None:
             raise ModelError(
                 "The tokenizer has no end token (eos_token), so there is no position to embed a text at.\n"
                 "Set eos_token in the model's tokenizer_config.json."
             )
         self.tokenizer = tokenizer
         self.max_length = max_length
-        self.end_token = end_token
-        self.eos_id: int = tokenizer.eos_token_id
+        self.end_token = closing is not None if end_token is None else end_token
+        self.end_id: int = tokenizer.eos_token_id if closing is None else closing
+        self.pool_over = pool_over
         self.encoder = TextEncoder(tokenizer)
         self._roomy: set[Prompt] = set()
+        self._lengths: dict[Prompt, int] = {}
         self.prompt = read_prompt(prompt)
         self._check_room(self.prompt)
 
@@ -86,24 +102,42 @@ class TextTokenizer:
         each = [prompts or self.prompt] * len(texts) if prompts is None or isinstance(prompts, Prompt) else prompts
         for prompt in set(each) - self._roomy:
             self._check_room(prompt)
-        has_echo = any(prompt.is_echo for prompt in each)
+        needs_offsets = self.pool_over == "text" or any(prompt.is_echo for prompt in each)
         ids, pool_from = [], []
         for text, prompt, encoded in zip(
-            texts, each, self.encoder.encode(texts, each, with_offsets=has_echo), strict=True
+            texts, each, self.encoder.encode(texts, each, with_offsets=needs_offsets), strict=True
         ):
             tokens = self._without_end(encoded.ids)
             if len(tokens) + self.end_token > self.max_length:
                 text, encoded = (self._shorten_echo if prompt.is_echo else self._shorten)(text, prompt)
                 tokens = self._without_end(encoded.ids)
-            ids.append(np.array([*tokens, self.eos_id] if self.end_token or not tokens else tokens, dtype=np.int64))
-            start = _first_of_second_copy(text, encoded) if prompt.is_echo else 0
-            pool_from.append(min(start, len(ids[-1]) - 1))
+            ids.append(np.array([*tokens, self.end_id] if self.end_token or not tokens else tokens, dtype=np.int64))
+            pool_from.append(min(self._pool_from(text, encoded), len(ids[-1]) - 1))
         return TokenizedTexts(ids, pool_from)
 
     def count_cut(self, texts: Sequence[str], *, prompt: Prompt) -> int:
         """How many of K texts are longer than the limit leaves room for, and are cut."""
         encoded = self.encoder.encode(texts, [prompt] * len(texts), with_offsets=False)
         return sum(len(self._without_end(one.ids)) + self.end_token > self.max_length for one in encoded)
+
+    def _pool_from(self, text: str, encoded: Encoded) -> int:
+        """The first token that mean poolings look at."""
+        prompt = encoded.prompt
+        if prompt.is_echo:
+            before, between, _ = prompt.parts
+            return _first_behind(len(before) + len(text) + len(between), encoded.offsets)
+        if self.pool_over == "text":
+            return _first_behind(len(prompt.parts[0]), encoded.offsets)
+        if self.pool_over == "behind_prompt":
+            return self._num_before(prompt)
+        return 0
+
+    def _num_before(self, prompt: Prompt) -> int:
+        """Tokens of what stands before a text, start token included, as they are without it; 0 without a prompt."""
+        if prompt not in self._lengths:
+            before = Prompt((prompt.parts[0], ""))
+            self._lengths[prompt] = len(self._encode("", before).ids) if prompt.parts[0] else 0
+        return self._lengths[prompt]
 
     def _check_room(self, prompt: Prompt) -> None:
         """A prompt is looked at once."""
@@ -123,10 +157,10 @@ class TextTokenizer:
 
     def _without_end(self, ids: list[int]) -> list[int]:
         end = len(ids)
-        while end and ids[end - 1] == self.eos_id and end > 1:
+        while end and ids[end - 1] == self.end_id and end > 1:
             end -= 1
         # A lone id may be the start token of a tokenizer whose start and end tokens are the same.
-        return [] if ids == [self.eos_id] and self.tokenizer.bos_token_id != self.eos_id else ids[:end]
+        return [] if ids == [self.end_id] and self.tokenizer.bos_token_id != self.end_id else ids[:end]
 
     def _shorten(self, text: str, prompt: Prompt) -> tuple[str, Encoded]:
         """Drop tokens from the end of the text part, so that what stands around it stays whole."""
@@ -154,12 +188,28 @@ class TextTokenizer:
         return text, encoded
 
 
-def _first_of_second_copy(text: str, encoded: Encoded) -> int:
-    """The first token that reaches into the second copy; a text without tokens leaves what stands behind it."""
-    before, between, _ = encoded.prompt.parts
-    begin = len(before) + len(text) + len(between)
-    offsets = encoded.offsets
+def _first_behind(begin: int, offsets: Sequence[tuple[int, int]]) -> int:
+    """The first token that reaches beyond so many characters; a text without tokens leaves what stands behind it."""
     return next((index for index, (start, end) in enumerate(offsets) if end > begin and end > start), len(offsets))
+
+
+def closing_token(tokenizer: Any) -> int | None:
+    """The control token that a tokenizer puts behind every text by itself; None: it puts none.
+
+    Raises:
+        ModelError: it puts several different ones, so it cannot be told which one a text ends with.
+    """
+    backend = tokenizer.backend_tokenizer
+    backend.no_truncation()
+    backend.no_padding()
+    encoding = backend.encode(PROBE)
+    behind_first = zip(encoding.ids[:0:-1], encoding.special_tokens_mask[:0:-1], strict=True)
+    added = [index for index, _ in takewhile(itemgetter(1), behind_first)]
+    ids = set(added)
+    if len(ids) > 1:
+        names = ", ".join(backend.id_to_token(index) for index in reversed(added))
+        raise ModelError(f"The tokenizer puts {names} behind every text; embedsmith takes one end token.")
+    return ids.pop() if ids else None
 
 
 def tokenize_ahead(

@@ -18,14 +18,16 @@ from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading.embedding_files import describe_published
 from embedsmith.settings.config import Loss, ModelSection, Precision, RunConfig
 from embedsmith.settings.prompts import INSTRUCTION_FIELD
-from embedsmith.support.errors import MissingExtraError
+from embedsmith.support.errors import ConfigError, MissingExtraError
 from embedsmith.training.distributed import Processes
 from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction
 from embedsmith.training.objective import Objective, make_objective
 from embedsmith.training.schedule import Schedule, make_schedule
 from embedsmith.training.step import check_instructions
+from embedsmith.verbs.base_settings import with_base_settings
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +37,7 @@ class PreparedRun:
     """A run that is ready for its first step.
 
     Attributes:
-        config: as resolved.
+        config: as resolved, with what a published base says of itself.
         triplets: its data.
         dev: its development set, if there is one.
         embedder: has a fresh adapter.
@@ -59,6 +61,7 @@ def prepare_run(config: RunConfig) -> PreparedRun:
     Raises:
         DataError, ModelError, ConfigError, MissingExtraError: by their names.
     """
+    config = with_base_settings(config)
     accelerator = _start(config)
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
@@ -110,6 +113,11 @@ def _start(config: RunConfig) -> Accelerator:
 
 def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
     is_full = config.adapter.method == "full"
+    if is_full and describe_published(config.model.model):
+        raise ConfigError(
+            f"adapter.method is full, but '{config.model.model}' is published as an embedding model, whose prompts and "
+            "layers behind the pooling a folder of weights alone would not hold.\nTrain an adapter: lora."
+        )
     embedder = load_base(
         config.model,
         precision=Precision.FP32 if is_full else config.model.precision,

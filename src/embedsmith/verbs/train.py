@@ -67,6 +67,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     if not resume and is_first_process():
         check_run_folder(folder)
     run = prepare_run(config)
+    config = run.config
     embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
     _announce(run, console)
     inputs, machine = describe_inputs(config, triplets=triplets, dev=dev), describe_machine(embedder)

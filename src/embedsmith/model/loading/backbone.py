@@ -18,10 +18,11 @@ from embedsmith.model.layers.attention import PACKED_ATTENTION
 from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
 from embedsmith.model.loading.configuration import is_decoder, load_config, reason_of
+from embedsmith.model.loading.dense import Dense, load_dense
 from embedsmith.model.loading.devices import choose_dtype
 from embedsmith.model.loading.minicpm import OTHER_VARIANT
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
-from embedsmith.model.loading.sentence_files import MODULES_FILE, is_encoder
+from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules, is_encoder
 from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
 from embedsmith.model.loading.weights import check_weights
@@ -40,11 +41,13 @@ class Backbone:
         name: what the user called it: built-in name, hub id or folder.
         model: the transformer stack; its last hidden state is after the final norm.
         tokenizer: as the model's own folder defines it.
+        dense: layers behind the pooling, which some published embedding models have.
     """
 
     name: str
     model: PreTrainedModel
     tokenizer: Any
+    dense: tuple[Dense, ...] = ()
 
 
 def find_model(model: str) -> str:
@@ -157,7 +160,8 @@ def _load(
     network.train(mode=False)
     use_differentiable_products(network)
     # A quantised one is there already, and cannot be moved.
-    return Backbone(name=model, model=network if options else network.to(device), tokenizer=tokenizer)
+    network = network if options else network.to(device)
+    return Backbone(name=model, model=network, tokenizer=tokenizer, dense=load_dense(find_modules(model)))
 
 
 def _load_network(model: str, source: str, config: Any, *, dtype: torch.dtype, **options: Any) -> tuple[Any, Any]:

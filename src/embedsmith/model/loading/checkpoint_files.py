@@ -3,9 +3,13 @@
 import json
 import shlex
 from pathlib import Path
+from typing import Any
 
 from safetensors import safe_open
 from transformers.utils import cached_file
+
+from embedsmith.support.errors import ModelError
+from embedsmith.support.json_text import parse_json
 
 _CONVERSION = """\
 from glob import glob
@@ -34,6 +38,17 @@ def find_file(source: str, name: str) -> Path | None:
     except (OSError, ValueError):
         return None  # no such repository; who needs it says so with more words
     return Path(found) if found else None
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """A JSON file of names and values; raises ModelError where it is damaged."""
+    try:
+        values = parse_json(path.read_text("utf-8"))
+    except (OSError, ValueError) as error:
+        raise ModelError(f"{path} is damaged: {error}") from error
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is damaged: it holds no table of names and values.")
+    return values
 
 
 def tensor_kinds(source: str) -> dict[str, str]:

@@ -69,6 +69,11 @@ def is_decoder(config: Any) -> bool:
     return not config.is_encoder_decoder and not is_masked and kind in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 
+def sees_both_ways(config: Any) -> bool:
+    """Whether a decoder's configuration lets every token see later ones (Gemma 3's and transformers' own switches)."""
+    return getattr(config, "use_bidirectional_attention", None) is True or getattr(config, "is_causal", True) is False
+
+
 def reason_of(error: Exception) -> str:
     """An error's first line, and what comes behind one that ends in a colon; the kind, where the words need it."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]

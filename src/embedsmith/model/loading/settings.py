@@ -1,9 +1,9 @@
 """EmbeddingSettings: what besides the weights defines an embedding, as `embedding.json` keeps it beside them."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from embedsmith.model.loading.adapter import assumed_settings
 from embedsmith.model.loading.backbone import SETTINGS_FILE
@@ -12,6 +12,8 @@ from embedsmith.settings.prompts import INSTRUCTION_FIELD, resolve_template
 from embedsmith.support.errors import ConfigError, ModelError
 from embedsmith.support.json_text import parse_json
 
+PoolOver = Literal["all", "behind_prompt", "text"]
+
 
 @dataclass(frozen=True)
 class EmbeddingSettings:
@@ -19,18 +21,25 @@ class EmbeddingSettings:
 
     Attributes:
         base_model: what the weights build on; empty where an adapter of another tool does not say.
+        pool_over: what mean poolings look at: `all` tokens; those `behind_prompt`, where there is one; or the `text`,
+            and what stands behind it, alone. The two last are ways of published models.
+        prompts: name -> template, those that a published model brings for other uses.
+        end_token: None: as the tokenizer does by itself.
         max_length: most tokens per text; None: not decided yet.
+        bidirectional_layers: None: as the model's configuration says.
         matryoshka_dims: widths the adapter was trained for, or ().
     """
 
     base_model: str
     pooling: Pooling = Pooling.LAST
+    pool_over: PoolOver = "all"
     prompt: str | None = None
     query_prompt: str | None = None
+    prompts: Mapping[str, str] = field(default_factory=dict)
     instruction: str | None = None
-    end_token: bool = True
+    end_token: bool | None = True
     max_length: int | None = None
-    bidirectional_layers: int | Literal["all"] = 0
+    bidirectional_layers: int | Literal["all"] | None = None
     quantization: Quantization = Quantization.NONE
     matryoshka_dims: tuple[int, ...] = ()
 
@@ -51,7 +60,7 @@ class EmbeddingSettings:
         path = folder / SETTINGS_FILE
         try:
             values = parse_json(path.read_text(encoding="utf-8")) if path.exists() else assumed_settings(folder)
-            known = {field.name for field in fields(cls)}
+            known = {one.name for one in fields(cls)}
             unknown = sorted(set(values) - known)
             if unknown:
                 raise ValueError(f"{', '.join(unknown)} is not known; a newer embedsmith may have written it")
@@ -60,6 +69,8 @@ class EmbeddingSettings:
                 **values,
                 "base_model": _name_of_base(values["base_model"]),
                 "pooling": Pooling(values["pooling"]),
+                "pool_over": _one_of(values.get("pool_over", "all"), get_args(PoolOver)),
+                "prompts": {str(name): str(value) for name, value in values.get("prompts", {}).items()},
                 "max_length": None if values["max_length"] is None else int(values["max_length"]),
                 "end_token": bool(values.get("end_token", True)),
                 "bidirectional_layers": layers if layers == "all" else int(layers),
@@ -70,7 +81,8 @@ class EmbeddingSettings:
             raise ModelError(f"{path} is damaged: {error!r}") from error
 
     def override(self, given: Mapping[str, Any]) -> "EmbeddingSettings":
-        """The same with what is given and not None in the place of its own; prompts may be known names.
+        """The same with what is given and not None in the place of its own; prompts may be names: the model's own, or
+        known ones.
 
         Raises:
             ConfigError: an unknown pooling or quantization, or a prompt without a text.
@@ -83,7 +95,7 @@ class EmbeddingSettings:
                 values[name] = kind(values[name])
         for name in ("prompt", "query_prompt"):
             if name in values:
-                values[name] = _template(values[name])
+                values[name] = self.prompts.get(values[name]) or _template(values[name], own=self.prompts)
         changed = replace(self, **values)
         # A folder or file by its full path, so that a run made from it loads from anywhere on this machine; an empty
         # name is none, though to Path it is the folder at work.
@@ -96,7 +108,7 @@ class EmbeddingSettings:
         Raises:
             ConfigError: more than there are.
         """
-        layers = num_layers if self.bidirectional_layers == "all" else self.bidirectional_layers
+        layers = num_layers if self.bidirectional_layers == "all" else self.bidirectional_layers or 0
         if not 0 <= layers <= num_layers:
             raise ConfigError(
                 f"model.bidirectional_layers is {layers}, but the model has {num_layers} layers.\n"
@@ -105,14 +117,34 @@ class EmbeddingSettings:
         return layers
 
 
+@dataclass(frozen=True)
+class Described:
+    """What a model's files say.
+
+    Attributes:
+        settings: of the embedding; None in a field: the files leave it open.
+        origins: field -> the file that says it; what no file says is not in it.
+    """
+
+    settings: EmbeddingSettings
+    origins: Mapping[str, str] = field(default_factory=dict)
+
+
 def _name_of_base(value: Any) -> str:
     if not isinstance(value, str):
         raise ValueError(f"base_model is {value!r}, not a name")
     return value
 
 
-def _template(value: str) -> str:
+def _one_of(value: Any, known: Sequence[str]) -> Any:
+    if value not in known:
+        raise ValueError(f"{value!r} is none of {', '.join(known)}")
+    return value
+
+
+def _template(value: str, *, own: Mapping[str, str]) -> str:
     try:
         return resolve_template(value)
     except ValueError as error:
-        raise ConfigError(f"The prompt {value!r} {error}.") from None
+        names = f"\nThe model's own prompts are {', '.join(own)}." if own else ""
+        raise ConfigError(f"The prompt {value!r} {error}.{names}") from None

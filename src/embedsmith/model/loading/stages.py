@@ -3,6 +3,7 @@
 The sum is formed in float32 and cast once. A run may itself build on a run.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -41,7 +42,7 @@ def load_base(
     base = load_base(EmbeddingSettings.read(folder).base_model, precision=Precision.FP32, device=device)
     merge_adapter(base, folder=folder)
     base.model.to(choose_dtype(precision, device))
-    return Backbone(name=model, model=base.model, tokenizer=base.tokenizer)
+    return replace(base, name=model)
 
 
 def merge_adapter(backbone: Backbone, *, folder: Path) -> None:
