@@ -17,6 +17,7 @@ from embedsmith.export import folders, parity
 from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.model.tokens import TextTokenizer
 from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import ConfigError, RunError
 from tests.made_tokenizers import KINDS, MARKS, SPECIAL, TEXT_TOKENS
@@ -128,8 +129,8 @@ def test_a_folder_that_embeds_otherwise_is_not_kept(
 def test_a_tokenizer_that_cuts_otherwise_is_not_kept(
     to: Format, model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_as_it_is(tokenizer: PreTrainedTokenizerFast, *, folder: Path, **_: object) -> None:
-        tokenizer.save_pretrained(folder)
+    def write_as_it_is(tokenizer: PreTrainedTokenizerFast | TextTokenizer, *, folder: Path) -> None:
+        getattr(tokenizer, "tokenizer", tokenizer).save_pretrained(folder)
 
     for name in ("write_tokenizer", "write_closing_tokenizer"):
         monkeypatch.setattr(folders, name, write_as_it_is)

@@ -25,7 +25,8 @@ def _content(**changes: Any) -> CardContent:
         "end_token": True,
         "max_length": 150,
         "has_query_prompt": False,
-        "is_causal": True,
+        "attends_as_base": True,
+        "is_plain": True,
         "is_quantized": False,
         "matryoshka_dims": (),
         "data": "9 pairs",
@@ -128,7 +129,7 @@ def test_trained_widths_are_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"is_causal": False}, "attend both ways"),
+        ({"attends_as_base": False}, "attend both ways"),
         ({"is_quantized": True}, "few bits"),
         ({"pooling": Pooling.CONCAT}, "side by side"),
         ({"prompt": "{text} in one word:"}, "goes on behind the text"),

@@ -19,8 +19,9 @@ from embedsmith.export.parity import check_merged, check_sentence_transformers
 from embedsmith.export.plain_tokenizers import write_closing_tokenizer, write_tokenizer
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import SETTINGS_FILE
-from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.model.loading.dense import save_dense
 from embedsmith.settings.config import Pooling, Precision, Quantization, Side
+from embedsmith.settings.prompts import TEXT_FIELD
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 
@@ -36,7 +37,8 @@ _ALL_MODES = {
 # Settings that a sentence-transformers folder carries, one way or another; a new one must be thought about.
 _CARRIED = {
     *("base_model", "pooling", "prompt", "query_prompt", "instruction", "end_token", "max_length", "matryoshka_dims"),
-    *("bidirectional_layers", "quantization"),  # refused where they are set
+    "prompts",
+    *("bidirectional_layers", "pool_over", "quantization"),  # refused where the format cannot say them
 }
 
 
@@ -66,7 +68,7 @@ def export(
     """
     _check_folder(folder)
     live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, fused=False)
-    faults = [*what_cannot_be_expressed(live.settings, to=to), *_prompts_with_control_tokens(live, to=to)]
+    faults = [*what_cannot_be_expressed(live, to=to), *_prompts_with_control_tokens(live, to=to)]
     if faults:
         raise ConfigError(
             f"Cannot be expressed in {to}: {'; '.join(faults)}.\nExport to merged, or load it with embedsmith."
@@ -81,22 +83,26 @@ def export(
         if to is Format.MERGED:
             write_tokenizer(backbone.tokenizer, folder=temporary)
             return check_merged(temporary, live=live, dtype=dtype)
-        write_closing_tokenizer(backbone.tokenizer, folder=temporary, settings=live.settings)
+        write_closing_tokenizer(live.tokenizer, folder=temporary)
         _describe(temporary, live=live)
         return check_sentence_transformers(temporary, live=live, dtype=dtype)
 
 
-def what_cannot_be_expressed(settings: EmbeddingSettings, *, to: Format) -> list[str]:
+def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
     """Settings that the format has no place for, by name and value."""
-    faults = []
+    settings, faults = live.settings, []
     if settings.quantization is not Quantization.NONE:
         faults.append(f"quantization {settings.quantization}: the adapter was trained on rounded weights")
     if to is Format.MERGED:
+        if live.backbone.dense:
+            faults.append("dense layers behind the pooling")
         return faults
     for name in sorted(set(asdict(settings)) - _CARRIED):
         faults.append(f"{name} {getattr(settings, name)}")
-    if settings.bidirectional_layers:
+    if not live.attends_as_base:
         faults.append(f"bidirectional_layers {settings.bidirectional_layers}")
+    if settings.pool_over == "text":
+        faults.append("means over the text alone, without the start token")
     if settings.pooling not in _MODES:
         faults.append(f"pooling {settings.pooling}")
     for name in ("prompt", "query_prompt"):
@@ -140,12 +146,18 @@ def _merged(live: Embedder, model: str, *, base_model: str | None) -> Embedder:
 def _describe(folder: Path, *, live: Embedder) -> None:
     """sentence-transformers' own files, in the form that its old and new versions and the servers read."""
     settings = live.settings
-    kinds = (("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize"))
+    dense = live.backbone.dense
+    kinds = ["Transformer", "Pooling"]
+    for layer in dense:
+        kinds += ["Normalize"] * layer.is_normalized + ["Dense"]
+    kinds.append("Normalize")
+    folders = [f"{index}_{kind}" if index else "" for index, kind in enumerate(kinds)]
     modules = [
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (path, kind) in enumerate(kinds)
+        for index, (path, kind) in enumerate(zip(folders, kinds, strict=True))
     ]
-    prompts = {str(side): live.prompt_of(side).parts[0] for side in Side}
+    named = {name: template.removesuffix(TEXT_FIELD) for name, template in settings.prompts.items()}
+    prompts = {**named, **{str(side): live.prompt_of(side).parts[0] for side in Side}}
     limits = {"max_seq_length": settings.max_length, "do_lower_case": False}
     files.write_json(folder / "sentence_bert_config.json", limits)
     files.write_json(
@@ -158,17 +170,23 @@ def _describe(folder: Path, *, live: Embedder) -> None:
         },
     )
     mode = _MODES[settings.pooling]
-    for name in ("1_Pooling", "2_Normalize"):
-        (folder / name).mkdir()
+    (folder / "1_Pooling").mkdir()
+    hidden_size = live.backbone.model.config.hidden_size
     files.write_json(
         folder / "1_Pooling" / "config.json",
         {
-            "embedding_dimension": live.dim,
-            "word_embedding_dimension": live.dim,
+            "embedding_dimension": hidden_size,
+            "word_embedding_dimension": hidden_size,
             "pooling_mode": mode,
             **{f"pooling_mode_{old}": new == mode for new, old in _ALL_MODES.items()},
-            "include_prompt": True,
+            "include_prompt": settings.pool_over == "all",
         },
     )
-    files.write_json(folder / "2_Normalize" / "config.json", {})
+    layers = iter(dense)
+    for name, kind in zip(folders, kinds, strict=True):
+        if kind == "Normalize":
+            (folder / name).mkdir()
+            files.write_json(folder / name / "config.json", {})
+        elif kind == "Dense":
+            save_dense(next(layers), folder / name)
     files.write_json(folder / "modules.json", modules)

@@ -15,7 +15,7 @@ from tokenizers import Tokenizer, processors
 from transformers import PreTrainedTokenizerFast
 
 from embedsmith.model.control_tokens import change_control_tokens, find_control_tokens
-from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.model.tokens import TextTokenizer
 
 _TOKENIZER_FILE = "tokenizer.json"
 
@@ -35,12 +35,14 @@ def write_tokenizer(tokenizer: Any, *, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write_closing_tokenizer(tokenizer: Any, *, folder: Path, settings: EmbeddingSettings) -> None:
+def write_closing_tokenizer(texts: TextTokenizer, *, folder: Path) -> None:
     """A tokenizer that puts start and end tokens as embedsmith does, whatever tool loads it; no chat template."""
+    tokenizer = texts.tokenizer
     control_tokens = find_control_tokens(tokenizer)
     first = tokenizer("a")["input_ids"][0]
     starts = [tokenizer.bos_token] if tokenizer.bos_token_id is not None and first == tokenizer.bos_token_id else []
-    ends = [tokenizer.eos_token] if settings.end_token else []
+    end = tokenizer.convert_ids_to_tokens(texts.end_id)
+    ends = [end] if texts.end_token else []
     special = [(token, control_tokens[token]) for token in dict.fromkeys([*starts, *ends])]
     backend = change_control_tokens(tokenizer.backend_tokenizer, control_tokens, change=lambda _: None)
     backend.post_processor = processors.TemplateProcessing(
@@ -49,9 +51,9 @@ def write_closing_tokenizer(tokenizer: Any, *, folder: Path, settings: Embedding
     _wrap(
         backend,
         tokenizer,
-        pad_token=tokenizer.pad_token or tokenizer.eos_token,
+        pad_token=tokenizer.pad_token or end,
         padding_side="right",
-        model_max_length=settings.max_length,
+        model_max_length=texts.max_length,
     ).save_pretrained(folder)
     backend.save(str(folder / _TOKENIZER_FILE))  # the tokens that transformers knows by name would be recognised again
 

@@ -239,6 +239,17 @@ class Embedder:
         return self.settings.takes_instruction
 
     @property
+    def is_plain(self) -> bool:
+        """Whether a text's vector is its pooled states and nothing more, with the tokenizer's `eos_token` as end."""
+        eos = self.backbone.tokenizer.eos_token_id
+        return not self.backbone.dense and self.settings.pool_over == "all" and self.tokenizer.end_id == eos
+
+    @property
+    def attends_as_base(self) -> bool:
+        """Whether attention goes the ways that the backbone's own configuration says, as other tools run it."""
+        return self.settings.bidirectional_layers == ("all" if sees_both_ways(self.backbone.model.config) else 0)
+
+    @property
     def path(self) -> str:
         """What runs the layers, for people to read."""
         if self.decoder is not None:
@@ -260,12 +271,18 @@ class Embedder:
         template = settings.query_prompt if side is Side.QUERY and settings.query_prompt else settings.prompt
         return read_prompt(template, instruction=instruction or settings.instruction)
 
-    def change_prompt(self, prompt: str | None, *, end_token: bool) -> None:
-        """Embed queries and documents under another prompt from here on.
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Name -> template of what a published model brings for other uses; what was trained has its own alone."""
+        return {} if self.adapter else self.settings.prompts
+
+    def change_prompt(self, prompt: str | None, *, end_token: bool | None = None) -> None:
+        """Embed queries and documents under another template from here on; `end_token` None: as before.
 
         Raises:
             ConfigError: the prompt leaves no room for a text.
         """
+        end_token = self.settings.end_token if end_token is None else end_token
         self.settings = replace(self.settings, prompt=prompt, query_prompt=None, end_token=end_token)
         self.tokenizer = self._make_tokenizer()
 

@@ -4,7 +4,7 @@ What trains, merges or examines tokens asks for an `Embedder`; what only embeds 
 """
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import numpy as np
@@ -36,6 +36,13 @@ class EmbeddingModel(Protocol):
     @property
     def takes_instruction(self) -> bool:
         """Whether a prompt has a place for an instruction."""
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Name -> template of those it brings for certain uses."""
+
+    def change_prompt(self, prompt: str | None) -> None:
+        """Embed queries and documents under another template."""
 
     def encode(
         self,

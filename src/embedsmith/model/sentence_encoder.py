@@ -8,7 +8,7 @@ Cost: a forward over the distinct texts, padded to the longest of a batch, the l
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,7 +21,13 @@ from embedsmith.model.loading.sentence_files import Modules, find_modules
 from embedsmith.model.loading.weights import check_finite, name_some
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.settings.config import Precision, Side
-from embedsmith.settings.prompts import INSTRUCTION_FIELD, check_instruction, read_prompt, resolve_template
+from embedsmith.settings.prompts import (
+    INSTRUCTION_FIELD,
+    TEXT_FIELD,
+    check_instruction,
+    read_prompt,
+    resolve_template,
+)
 from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
 
 log = logging.getLogger(__name__)
@@ -74,7 +80,8 @@ class SentenceEncoder:
 
         Args:
             model: see above.
-            prompt: template that ends in `{text}`, or a known name; None: the model's own prompts.
+            prompt: template that ends in `{text}`, the name of one of the model's own, or a known name; None: the
+                model's own for queries and documents.
             instruction: fills `{instruction}` in the prompt.
             precision: `fp32`, `bf16`, or `auto`, which is the number format that its weights are stored in.
             device: a torch device; None: CUDA where there is one, else the CPU.
@@ -89,12 +96,16 @@ class SentenceEncoder:
             raise ModelError(f"'{model}' is no sentence-transformers model: it has no modules.json.")
         chosen, precision = choose_device(device), choose_precision(precision)
         dtype = {} if precision is Precision.AUTO else {"dtype": choose_dtype(precision, chosen)}
-        try:
-            template = None if prompt is None else resolve_template(prompt)
-        except ValueError as error:
-            raise ConfigError(f"The prompt {prompt!r} {error}.") from None
         network = _load_network(model, chosen, dtype)
         _check_weights(network, modules)
+        encoder = cls(network, name=model, instruction=instruction)
+        if prompt is None:
+            return encoder
+        try:
+            template = encoder.prompts.get(prompt) or resolve_template(prompt)
+        except ValueError as error:
+            names = f"\nThe model's own prompts are {', '.join(encoder.prompts)}." if encoder.prompts else ""
+            raise ConfigError(f"The prompt {prompt!r} {error}.{names}") from None
         return cls(network, name=model, prompt=template, instruction=instruction)
 
     @property
@@ -111,6 +122,15 @@ class SentenceEncoder:
     def transformer(self) -> Any:
         """Its body, as transformers knows it."""
         return self.network.transformers_model
+
+    @property
+    def prompts(self) -> Mapping[str, str]:
+        """Name -> template of those it brings."""
+        return {name: prompt + TEXT_FIELD for name, prompt in self.network.prompts.items() if prompt}
+
+    def change_prompt(self, prompt: str | None) -> None:
+        """Embed queries and documents under another template from here on; None: its own."""
+        self.prompt = prompt
 
     @property
     def takes_instruction(self) -> bool:

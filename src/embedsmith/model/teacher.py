@@ -1,8 +1,8 @@
 """Texts -> a teacher's embeddings: another model, never trained here, that training asks about a batch's texts.
 
-A teacher is any MODEL of ours, or a sentence-transformers model (a folder or hub id with `modules.json`), which runs in
-that package. Its embeddings are computed anew for every batch and are kept nowhere: they are a function of the batch
-alone, so a resumed run sees the same bytes, which a memory filled in another order would not give.
+A teacher is any MODEL, or a sentence-transformers model with an encoder as its body, which runs in that package. Its
+embeddings are computed anew for every batch and are kept nowhere: they are a function of the batch alone, so a resumed
+run sees the same bytes, which a memory filled in another order would not give.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.loading.sentence_files import find_modules
+from embedsmith.model.loading.sentence_files import is_encoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.settings.config import Side
 
@@ -49,8 +49,8 @@ def load_teacher(model: str, *, device: torch.device) -> Teacher:
         MissingExtraError: it is a sentence-transformers model, and that package is not installed.
     """
     loaded: Embedder | SentenceEncoder
-    if find_modules(model) is None:
-        loaded = Embedder.load(model, device=str(device))
-    else:
+    if is_encoder(model):
         loaded = SentenceEncoder.load(model, device=str(device))
+    else:
+        loaded = Embedder.load(model, device=str(device))
     return Teacher(lambda texts, side: loaded.encode(texts, side=side), device=device)

@@ -29,7 +29,8 @@ class CardContent:
         is_adapter: LoRA, or else all weights.
         pooling, prompt, instruction, end_token, max_length: how a text is embedded.
         has_query_prompt: whether queries have a prompt of their own.
-        is_causal: whether no layer attends both ways.
+        attends_as_base: whether attention goes the ways that the base's own configuration says.
+        is_plain: see `Embedder`.
         is_quantized: whether the base was in 8 or 4 bits.
         matryoshka_dims: widths that were trained besides the full one, if any.
         data: how much of what it was trained on, such as "1,000 triplets".
@@ -56,7 +57,8 @@ class CardContent:
     end_token: bool
     max_length: int
     has_query_prompt: bool
-    is_causal: bool
+    attends_as_base: bool
+    is_plain: bool
     is_quantized: bool
     matryoshka_dims: Sequence[int]
     data: str
@@ -164,7 +166,7 @@ def _usage(card: CardContent) -> list[str]:
 
 def _why_only_here(card: CardContent) -> str | None:
     """Why other tools cannot compute these embeddings, if so."""
-    if not card.is_causal:
+    if not card.attends_as_base:
         return "other tools do not let this architecture attend both ways"
     if card.is_quantized:
         return "its base is in few bits"
@@ -185,6 +187,8 @@ def _prompt(card: CardContent) -> Prompt | None:
 
 def _transformers_usage(card: CardContent) -> list[str]:
     """With transformers and peft alone: what happens inside, step by step."""
+    if not card.is_plain:
+        return []  # dense layers, say: more than a few lines
     if card.family == "granite":
         # It may be MiniCPM under another name; whose own folder transformers does not read.
         return ["With transformers alone: `embedsmith export --to merged` writes a folder that it reads.\n"]

@@ -36,12 +36,18 @@ def with_base_settings(config: RunConfig) -> RunConfig:
         if name not in section.model_fields_set:
             taken[name] = base[name]
         elif own != base[name]:
-            kept.append(f"{name} {own!r} instead of {base[name]!r}")
+            kept.append(f"{name} {_shown(own)} instead of {_shown(base[name])}")
             if own is None:
                 taken[name] = TEXT_FIELD if name.endswith("prompt") else None
     if kept:
         log.warning("The recipe departs from what '%s' says of itself: %s.", section.model, "; ".join(kept))
     return config.model_copy(update={"model": section.model_copy(update=taken)})
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "none"
+    return repr(value) if isinstance(value, str) and TEXT_FIELD in value else str(value)
 
 
 def _settled(described: Described, model: str) -> dict[str, Any]:

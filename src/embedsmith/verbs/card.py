@@ -54,6 +54,7 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
     hub_base = builtin.original if builtin else root.partition(":")[0]  # a GGUF file is named behind its repository
     is_on_hub = not Path(root).is_absolute()  # a folder stands in a run's settings by its full path
     assert settings.max_length
+    attends = outcome["attends_as_base"]
     content = CardContent(
         name=folder.resolve().name,
         base_model=hub_base if settings.base_model == root and is_on_hub else Path(settings.base_model).name,
@@ -61,15 +62,16 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         base_remark=_BUILTIN_REMARK.format(name=root) if settings.base_model in BUILTIN else "",
         license=builtin.license if builtin else None,
         family=outcome["family"],
+        is_plain=outcome["is_plain"],
         is_adapter=(weights / ADAPTER_FILE).exists(),
         pooling=settings.pooling,
         prompt=settings.prompt,
         instruction=settings.instruction,
-        end_token=settings.end_token,
+        end_token=settings.end_token is not False,
         max_length=settings.max_length,
         has_query_prompt=settings.query_prompt is not None,
         is_quantized=settings.quantization is not Quantization.NONE,
-        is_causal=settings.bidirectional_layers == 0,
+        attends_as_base=settings.bidirectional_layers == 0 if attends is None else attends,
         matryoshka_dims=settings.matryoshka_dims,
         data=outcome["trained_on"],
         num_steps=outcome["cost"]["num_steps"],

@@ -20,7 +20,6 @@ from embedsmith.model.loading.configuration import find_model_type
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
-from embedsmith.model.pooling import pooled_width
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.records.results import EvaluationResult
@@ -30,6 +29,9 @@ from embedsmith.settings.families import line_of
 from embedsmith.support.display import encoding_progress
 
 log = logging.getLogger(__name__)
+
+STS_PROMPT = "STS"
+"""What a published model calls the prompt that it has for these tasks; mteb takes it, too."""
 
 
 def evaluate(
@@ -49,6 +51,8 @@ def evaluate(
 ) -> dict[str, EvaluationResult]:
     """Score MODEL on STS tasks. Both sentences of a pair are queries, as the tasks are symmetric.
 
+    A published model that has a prompt named STS gets it.
+
     Args:
         model: built-in name, hub id, folder or run; or a sentence-transformers encoder, as it ships.
         tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
@@ -56,7 +60,7 @@ def evaluate(
         columns: {sentence1: ..., sentence2: ..., score: ...} where the files name them otherwise.
         poolings: score these instead of the model's own; one forward serves all.
         dims: score the first dimensions, as many as each of these says, instead of all; one forward serves all.
-        prompt: template or known name, in the place of the model's own for either side.
+        prompt: template, known name or name of one of the model's own, in the place of the model's own for either side.
         instruction: fills `{instruction}` in the prompt, in the place of the model's own.
         end_token: whether texts end with the end token; None: as trained.
         base_model: where the base of a run or adapter lies, if not where it lay in training.
@@ -84,6 +88,9 @@ def evaluate(
         instruction=instruction,
         end_token=end_token,
     )
+    if prompt is None and (own := embedder.prompts.get(STS_PROMPT)):
+        log.info("%s: both sentences of a pair under its own prompt for STS, %r.", model, own)
+        embedder.change_prompt(own)
     labels = _labels(model, embedder, poolings=poolings, dims=dims)
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 
@@ -125,9 +132,7 @@ def _labels(
 
 
 def _width(embedder: Embedder | SentenceEncoder, pooling: Pooling | None) -> int:
-    if pooling is None:
-        return embedder.dim
-    return pooled_width(embedder.transformer.config.hidden_size, pooling=pooling)
+    return embedder.dim if pooling is None or isinstance(embedder, SentenceEncoder) else embedder.width_of(pooling)
 
 
 def _encode(

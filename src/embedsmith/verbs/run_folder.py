@@ -55,6 +55,8 @@ def write_outcome(
     )
     record = {
         "family": model.config.model_type,
+        "is_plain": embedder.is_plain,
+        "attends_as_base": embedder.attends_as_base,
         "trained_on": trained_on,
         "facts": facts,
         "cost": asdict(cost),
@@ -72,7 +74,9 @@ def read_outcome(folder: Path) -> dict[str, Any]:
     """The record that `write_outcome` wrote; raises RunError when the run is not finished, or the file damaged."""
     try:
         outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
-        return {name: outcome[name] for name in ("family", "trained_on", "facts", "cost", "environment")}
+        found = {name: outcome[name] for name in ("family", "trained_on", "facts", "cost", "environment")}
+        # Older runs do not say these.
+        return {**found, "is_plain": outcome.get("is_plain", True), "attends_as_base": outcome.get("attends_as_base")}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not is_run(folder):
             raise RunError(f"{folder} is not the folder of a finished run: it has no {CONFIG_FILE}.") from error

@@ -1,18 +1,29 @@
 """Published embedding models with decoder bodies == sentence-transformers' own vectors, and what their files say."""
 
+import json
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
+from embedsmith.export.folders import Format, export
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Pooling
-from tests.published_embedders import SAVERS, save_llm2vec_merged
-from tests.tiny import TEXTS
+from embedsmith.settings.config import AdapterSection, Pooling, Precision, Side
+from embedsmith.settings.recipe import load_config
+from embedsmith.support.errors import ConfigError, ModelError
+from embedsmith.verbs.base_settings import with_base_settings
+from embedsmith.verbs.evaluate import evaluate
+from embedsmith.verbs.prepare import prepare_run
+from embedsmith.verbs.train import train
+from tests.published_embedders import SAVERS, save_embedding_gemma, save_llm2vec_merged
+from tests.tiny import TEXTS, write_pairs, write_triplets
 
 LONG = " ".join(f"w{n}" for n in range(90))
 ALL = [*TEXTS, LONG, "", "Ünïcödé — 東京 🙂", " a  space  before and after "]
@@ -120,3 +131,130 @@ def test_a_merged_llm2vec_model_is_its_own_files_arithmetic(tmp_path: Path) -> N
     details = {finding.check: finding.detail for finding in examine(embedder).findings}
     assert details["attention"] == "both ways (llm2vec_config.json)"
     assert details["pooling"].startswith("mean, means over the text and what stands behind it (llm2vec_config.json)")
+
+
+@pytest.mark.parametrize("name", SAVERS)
+def test_an_adapter_on_top_keeps_what_the_base_says_and_leaves_again(
+    name: str, folders: dict[str, str], tmp_path: Path
+) -> None:
+    recipe = {
+        "model.model": folders[name],
+        "model.precision": "fp32",
+        "data.train": str(write_triplets(tmp_path / "triplets.tsv", num_rows=40)),
+        "evaluation.dev": str(write_pairs(tmp_path / "pairs.tsv")),
+        "training.max_steps": 3,
+        "training.batch_size": 8,
+        "training.learning_rate": 0.01,
+        "output_dir": str(tmp_path / "run"),
+    }
+    live = train(load_config(None, overrides=recipe)).embedder
+    base = Embedder.load(folders[name], precision="fp32")
+    assert replace(live.settings, base_model="") == replace(base.settings, base_model="")
+    assert np.abs(live.encode(TEXTS) - base.encode(TEXTS)).max() > 1e-3
+    loaded = Embedder.load(str(tmp_path / "run"), precision="fp32")
+    for side in Side:
+        np.testing.assert_array_equal(loaded.encode(ALL, side=side), live.encode(ALL, side=side))
+
+    assert export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS) > 0.99999
+    other = SentenceTransformer(str(tmp_path / "out"), device="cpu")
+    again = Embedder.load(str(tmp_path / "out"), precision="fp32")
+    for prompt in live.settings.prompts:
+        under_it = Embedder.load(str(tmp_path / "run"), precision="fp32", prompt=prompt)
+        _assert_same(under_it.encode(ALL), other.encode(ALL, prompt_name=prompt, normalize_embeddings=True))
+    _assert_same(live.encode(ALL, side="query"), other.encode_query(ALL, normalize_embeddings=True))
+    _assert_same(live.encode(ALL), other.encode_document(ALL, normalize_embeddings=True))
+    for side in Side:
+        np.testing.assert_allclose(again.encode(ALL, side=side), live.encode(ALL, side=side), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "message"),
+    [
+        ("1_Pooling/config.json", {"pooling_mode_cls_token": True}, r"pools by cls and mean \(1_Pooling/config.json\)"),
+        ("1_Pooling/config.json", {"pooling_mode": "max"}, "pools by max"),
+        ("sentence_bert_config.json", {"do_lower_case": True}, "has do_lower_case in sentence_bert_config.json"),
+        ("2_Dense/config.json", {"use_residual": True}, "2_Dense of .* has use_residual True"),
+        ("2_Dense/config.json", {"activation_function": "my.code.Act"}, "has activation_function my.code.Act"),
+        ("2_Dense/config.json", {"activation_function": "torch.nn.Bilinear"}, "has activation_function torch.nn.Bilin"),
+        (
+            "2_Dense/config.json",
+            {"out_features": 90},
+            r"damaged: its weights are \(96, 64\), its config.json says \(90",
+        ),
+        ("2_Dense/config.json", {"module_input_name": "token_embeddings"}, "has module_input_name token_embeddings"),
+        ("config_sentence_transformers.json", {"prompts": {"query": "Find {text}: "}}, r"query of .* holds \{text\}"),
+        ("config_sentence_transformers.json", {"prompts": {"query": 3}}, "that are no texts"),
+        ("config_sentence_transformers.json", [], "holds no table of names and values"),
+    ],
+)
+def test_what_is_not_computed_here_is_refused_by_name(
+    file: str, change: dict[str, object] | list[object], message: str, tmp_path: Path
+) -> None:
+    path = save_embedding_gemma(tmp_path / "model") / file
+    values = json.loads(path.read_text())
+    path.write_text(json.dumps({**values, **change} if isinstance(change, dict) else change))
+    with pytest.raises(ModelError, match=message):
+        Embedder.load(str(tmp_path / "model"))
+
+
+def test_dense_layers_take_the_pooling_that_they_were_made_for(folders: dict[str, str], tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="dense layers take vectors of 64, but its pooling gives 128"):
+        Embedder.load(folders["embeddinggemma"], pooling="concat")
+    with pytest.raises(ConfigError, match="dense layers behind the pooling"):
+        export(folders["embeddinggemma"], folder=tmp_path / "out", to=Format.MERGED)
+
+
+def test_a_dense_layer_has_a_bias_and_an_activation_as_its_package_computes_them(tmp_path: Path) -> None:
+    folder = save_embedding_gemma(tmp_path / "model")
+    path = folder / "2_Dense" / "config.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "bias": True, "activation_function": "torch.nn.Tanh"}))
+    weights = load_file(folder / "2_Dense" / "model.safetensors")
+    save_file({**weights, "linear.bias": torch.linspace(-1, 1, 96)}, folder / "2_Dense" / "model.safetensors")
+    other = SentenceTransformer(str(folder), device="cpu")
+    _assert_same(Embedder.load(str(folder), precision="fp32").encode(ALL), other.encode_document(ALL))
+
+
+def test_a_recipe_that_departs_from_the_files_says_so_and_all_weights_are_refused(
+    folders: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    values = {"model.model": folders["embeddinggemma"], "model.pooling": "last", "model.prompt": "none"}
+    config = load_config(None, overrides={**values, "output_dir": str(tmp_path / "run")})
+    with caplog.at_level(logging.WARNING):
+        settled = with_base_settings(config).model
+    assert "departs from what" in caplog.text and "pooling last instead of mean" in caplog.text
+    assert "prompt none instead of 'title: none | text: {text}'" in caplog.text
+    assert (settled.pooling, settled.prompt, settled.query_prompt) == (
+        Pooling.LAST,
+        "{text}",
+        "task: search result | query: {text}",
+    )
+    full = load_config(None, overrides={**values, "adapter.method": "full", "output_dir": str(tmp_path / "full")})
+    with pytest.raises(ConfigError, match=r"adapter\.method is full, but .* is published as an embedding model"):
+        prepare_run(full)
+
+
+def test_sts_is_scored_under_the_prompt_that_the_model_has_for_it(
+    folders: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    data = tmp_path / "sts"
+    data.mkdir()
+    write_pairs(data / "toy.tsv")
+    with caplog.at_level(logging.INFO):
+        (own,) = evaluate(folders["embeddinggemma"], data=data, precision=Precision.FP32).values()
+    assert "under its own prompt for STS, 'task: sentence similarity | query: {text}'" in caplog.text
+    (named,) = evaluate(folders["embeddinggemma"], data=data, prompt="STS", precision=Precision.FP32).values()
+    (query,) = evaluate(folders["embeddinggemma"], data=data, prompt="query", precision=Precision.FP32).values()
+    np.testing.assert_array_equal(own.similarities["toy"].cosine, named.similarities["toy"].cosine)
+    assert np.abs(own.similarities["toy"].cosine - query.similarities["toy"].cosine).max() > 1e-4
+    with pytest.raises(ConfigError, match=r"own prompts are query, document, Clustering, STS"):
+        evaluate(folders["embeddinggemma"], data=data, prompt="Stss")
+
+
+def test_an_adapter_of_another_tool_embeds_as_its_published_base(folders: dict[str, str], tmp_path: Path) -> None:
+    embedder = Embedder.load(folders["embeddinggemma"], precision="fp32")
+    embedder.add_adapter(AdapterSection())
+    embedder.save(tmp_path / "adapter")
+    (tmp_path / "adapter" / "embedding.json").unlink()
+    loaded = Embedder.load(str(tmp_path / "adapter"), precision="fp32")
+    assert replace(loaded.settings, base_model="") == replace(embedder.settings, base_model="")
+    np.testing.assert_array_equal(loaded.encode(TEXTS), embedder.encode(TEXTS))
