@@ -21,6 +21,7 @@ from tests.docs.pages import ROOT
 from tests.hub import put_in_hub_cache
 from tests.published import save_minicpm
 from tests.published_adapter import save_adapter_folder
+from tests.published_embedders import save_embedding_gemma, save_qwen3_embedding
 from tests.tiny import save_teacher
 
 STS = ("STS12", "STS14", "STS15", "STSBenchmark-train", "STSBenchmark-dev", "STSBenchmark-test", "SICK-R")
@@ -40,6 +41,8 @@ def build_stage(folder: Path) -> Path:
         "openbmb/MiniCPM-2B-dpo-bf16": base,
         "trapoom555/MiniCPM-2B-Text-Embedding-cft": folder / "hub-files" / "adapter",
         "sentence-transformers/all-MiniLM-L6-v2": save_teacher(folder / "hub-files"),
+        "Qwen/Qwen3-Embedding-0.6B": save_qwen3_embedding(folder / "hub-files" / "qwen3"),
+        "google/embeddinggemma-300m": save_embedding_gemma(folder / "hub-files" / "embeddinggemma"),
     }
     for repository, files in on_the_hub.items():
         put_in_hub_cache(folder / "hub", repository, {file.name: file for file in files.iterdir()})

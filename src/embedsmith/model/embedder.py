@@ -129,10 +129,13 @@ class Embedder:
     ) -> "Embedder":
         """Load MODEL: a built-in name, hub id, local folder, GGUF file, finished run's folder, or LoRA adapter.
 
+        "As trained" is as the files of a run, or of a published embedding model, say.
+
         Args:
             model: see above.
             pooling: `last`, `mean`, `weighted_mean` or `concat`; None: as trained, else `last`.
-            prompt: template with one or two `{text}`, or a known name; None: as trained, else the bare text.
+            prompt: template with one or two `{text}`, or a name: of one of the model's own, or a known one; None: as
+                trained, else the bare text.
             query_prompt: the same for queries; None: as trained, else as `prompt`.
             instruction: fills `{instruction}` in a prompt; None: as trained.
             end_token: whether texts end with the end token; None: as trained, else yes.
