@@ -50,7 +50,8 @@ def test_the_score_is_that_of_the_packages_own_vectors(work: Path, caplog: pytes
         found = evaluate(folder, data="sts", tasks=["one"])[folder]
         assert found.tasks["one"].cosine_spearman == pytest.approx(_their_score(folder, pairs), abs=1e-6)
     told = [record.getMessage() for record in caplog.records if record.name.startswith("embedsmith")]
-    assert told == ["prompted puts 'the cat ' in front of queries, and texts of tasks without sides are queries."]
+    said = "prompted: both sentences of a pair stand under its own prompt for queries, 'the cat {text}'."
+    assert told == [said]
     bare = evaluate("prompted", data="sts", tasks=["one"], prompt="{text}", dims=[8, 32])
     assert list(bare) == ["prompted (8 dimensions)", "prompted (32 dimensions)"]
     for dim, one in zip((8, 32), bare.values(), strict=True):

@@ -220,6 +220,11 @@ class Embedder:
         """Embedding width D."""
         return self.width_of(self.settings.pooling)
 
+    @property
+    def poolings(self) -> list[Pooling]:
+        """Those that its states may be pooled by: all, or its own alone where dense layers were made for that."""
+        return [self.settings.pooling] if self.backbone.dense else list(Pooling)
+
     def width_of(self, pooling: Pooling) -> int:
         """Embedding width D under another pooling."""
         if self.backbone.dense:
@@ -276,8 +281,9 @@ class Embedder:
 
     @property
     def prompts(self) -> Mapping[str, str]:
-        """Name -> template of what a published model brings for other uses; what was trained has its own alone."""
-        return {} if self.adapter else self.settings.prompts
+        """Name -> template of what a published model brings; what was trained here is for the prompts it was trained
+        with."""
+        return {} if self.origins.get("prompts") == SETTINGS_FILE else self.settings.prompts
 
     def change_prompt(self, prompt: str | None, *, end_token: bool | None = None) -> None:
         """Embed queries and documents under another template from here on; `end_token` None: as before.

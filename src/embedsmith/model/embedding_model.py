@@ -18,6 +18,9 @@ from embedsmith.support.errors import ConfigError
 log = logging.getLogger(__name__)
 
 
+_STS_PROMPT = "STS"  # what published models call the prompt that they have for these tasks
+
+
 class EmbeddingModel(Protocol):
     """What scoring a model needs of it; `Embedder` and `SentenceEncoder` say more of each."""
 
@@ -99,7 +102,15 @@ def load_embedding_model(
             f"'{model}' is an encoder, which embeds as it ships; it cannot be given {', '.join(others)}.\n"
             "Leave that away. A prompt that ends in {text}, widths and the precision may be given."
         )
-    encoder = SentenceEncoder.load(model, prompt=prompt, instruction=instruction, precision=precision)
-    if prompt is None and (own := encoder.prompt_of(Side.QUERY)) != encoder.prompt_of(Side.DOCUMENT):
-        log.info("%s puts %r in front of queries, and texts of tasks without sides are queries.", model, own)
-    return encoder
+    return SentenceEncoder.load(model, prompt=prompt, instruction=instruction, precision=precision)
+
+
+def take_sts_prompt(embedder: EmbeddingModel, *, name: str) -> None:
+    """Embed under the prompt that a published model has for STS, if it has one, as mteb does; else both sentences of a
+    pair are queries. What that is, is said."""
+    prompts = embedder.prompts
+    if own := prompts.get(_STS_PROMPT):
+        log.info("%s: both sentences of a pair stand under its own prompt for STS, %r.", name, own)
+        embedder.change_prompt(own)
+    elif own := prompts.get(Side.QUERY):
+        log.info("%s: both sentences of a pair stand under its own prompt for queries, %r.", name, own)

@@ -104,7 +104,7 @@ def rank_untrained(
     with embedder.without_adapter(), encoding_progress(console or Console(quiet=True)) as (start, advance):
 
         def embed(texts: list[str]) -> dict[str, np.ndarray]:
-            vectors = embedder.encode_poolings(texts, poolings=list(Pooling), side=Side.QUERY, on_progress=advance)
+            vectors = embedder.encode_poolings(texts, poolings=embedder.poolings, side=Side.QUERY, on_progress=advance)
             return {str(pooling): rows for pooling, rows in vectors.items()}
 
         for name in prompts or usable:

@@ -14,7 +14,7 @@ from embedsmith.data.pairs import load_pairs
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model
+from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model, take_sts_prompt
 from embedsmith.model.loading.backbone import SETTINGS_FILE, weights_folder
 from embedsmith.model.loading.configuration import find_model_type
 from embedsmith.model.loading.fingerprint import fingerprint_model
@@ -29,9 +29,6 @@ from embedsmith.settings.families import line_of
 from embedsmith.support.display import encoding_progress
 
 log = logging.getLogger(__name__)
-
-STS_PROMPT = "STS"
-"""What a published model calls the prompt that it has for these tasks; mteb takes it, too."""
 
 
 def evaluate(
@@ -88,9 +85,8 @@ def evaluate(
         instruction=instruction,
         end_token=end_token,
     )
-    if prompt is None and (own := embedder.prompts.get(STS_PROMPT)):
-        log.info("%s: both sentences of a pair under its own prompt for STS, %r.", model, own)
-        embedder.change_prompt(own)
+    if prompt is None:
+        take_sts_prompt(embedder, name=model)
     labels = _labels(model, embedder, poolings=poolings, dims=dims)
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 

@@ -20,7 +20,7 @@ from embedsmith.evaluation.analysis import Analysis, analyse, distinct_texts
 from embedsmith.evaluation.correlation import spearman
 from embedsmith.evaluation.sts import load_local_tasks, pair_similarities, set_name
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.embedding_model import load_embedding_model
+from embedsmith.model.embedding_model import load_embedding_model, take_sts_prompt
 from embedsmith.records.data_facts import DataFacts, LeakageReport
 from embedsmith.records.results import Verdict
 from embedsmith.reporting.report import ReportContent, write_report
@@ -84,6 +84,7 @@ def report_models(
         for model in models:
             start(model)
             embedder = load_embedding_model(model)
+            take_sts_prompt(embedder, name=model)
             vectors[labels[model]] = embedder.encode(texts, side=Side.QUERY, on_progress=advance)
             say_cut(embedder, texts, where=labels[model])
             if runs and model == runs[-1]:
@@ -173,7 +174,7 @@ def _untrained(
     """What a run was trained from, without training: under its best pooling, which is the mark to beat, and under the
     run's own."""
     embedder = load_base(config.model)
-    vectors = embedder.encode_poolings(texts, poolings=list(Pooling), side=Side.QUERY, on_progress=on_progress)
+    vectors = embedder.encode_poolings(texts, poolings=embedder.poolings, side=Side.QUERY, on_progress=on_progress)
     row_of = {text: row for row, text in enumerate(texts)}
 
     def embed(asked: list[str]) -> dict[str, np.ndarray]:

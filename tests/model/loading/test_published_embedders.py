@@ -241,7 +241,7 @@ def test_sts_is_scored_under_the_prompt_that_the_model_has_for_it(
     write_pairs(data / "toy.tsv")
     with caplog.at_level(logging.INFO):
         (own,) = evaluate(folders["embeddinggemma"], data=data, precision=Precision.FP32).values()
-    assert "under its own prompt for STS, 'task: sentence similarity | query: {text}'" in caplog.text
+    assert "stand under its own prompt for STS, 'task: sentence similarity | query: {text}'" in caplog.text
     (named,) = evaluate(folders["embeddinggemma"], data=data, prompt="STS", precision=Precision.FP32).values()
     (query,) = evaluate(folders["embeddinggemma"], data=data, prompt="query", precision=Precision.FP32).values()
     np.testing.assert_array_equal(own.similarities["toy"].cosine, named.similarities["toy"].cosine)
