@@ -8,8 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling as TheirPooling
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
 from embedsmith.export.folders import Format, export
@@ -258,3 +261,16 @@ def test_an_adapter_of_another_tool_embeds_as_its_published_base(folders: dict[s
     loaded = Embedder.load(str(tmp_path / "adapter"), precision="fp32")
     assert replace(loaded.settings, base_model="") == replace(embedder.settings, base_model="")
     np.testing.assert_array_equal(loaded.encode(TEXTS), embedder.encode(TEXTS))
+
+
+def test_an_adapter_that_sentence_transformers_saved_embeds_as_its_own_modules_say(
+    model_folders: dict[str, str], tmp_path: Path
+) -> None:
+    transformer = Transformer(model_folders["llama"], model_kwargs={"dtype": torch.float32})
+    network = SentenceTransformer(modules=[transformer, TheirPooling(64, "mean"), Normalize()], device="cpu")
+    network.add_adapter(LoraConfig(target_modules=["q_proj", "v_proj"], init_lora_weights=False))
+    network.max_seq_length = 40
+    network.save(str(tmp_path / "adapter"))
+    embedder = Embedder.load(str(tmp_path / "adapter"), precision="fp32")
+    assert (embedder.settings.pooling, embedder.settings.end_token) == (Pooling.MEAN, False)
+    np.testing.assert_allclose(embedder.encode(TEXTS), network.encode(TEXTS), atol=1e-5)

@@ -14,6 +14,7 @@ from embedsmith.model.loading.sentence_files import find_modules
 from embedsmith.model.loading.sentence_settings import read_sentence_settings
 from embedsmith.model.loading.settings import Described, EmbeddingSettings
 from embedsmith.model.loading.sources import is_converted
+from embedsmith.support.errors import ModelError
 
 
 def describe_model(model: str, *, base_model: str | None = None) -> Described:
@@ -33,13 +34,19 @@ def describe_model(model: str, *, base_model: str | None = None) -> Described:
         return Described(settings, dict.fromkeys(asdict(settings), SETTINGS_FILE))
     if adapter is None:
         return describe_published(model) or Described(EmbeddingSettings(base_model=model))
-    # Another tool's adapter: it embeds as its base does, where that says something.
+    # Another tool's adapter: it embeds as its own modules say, else as its base does.
     settings = EmbeddingSettings.read(adapter)
     base = base_model or settings.base_model
-    described = describe_published(base) if base.strip() else None
-    return (
-        replace(described, settings=replace(described.settings, base_model=base)) if described else Described(settings)
-    )
+    modules = find_modules(str(adapter))
+    if modules and "Dense" in modules.kinds:
+        raise ModelError(
+            f"The adapter {model} has dense layers of its own, which embedsmith takes from a whole model only.\n"
+            "Let sentence-transformers merge it into its base."
+        )
+    described = read_sentence_settings(modules) if modules else describe_published(base) if base.strip() else None
+    if described is None:
+        return Described(settings)
+    return replace(described, settings=replace(described.settings, base_model=base))
 
 
 def describe_published(model: str) -> Described | None:

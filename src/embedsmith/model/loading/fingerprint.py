@@ -11,6 +11,7 @@ from typing import Any
 
 from embedsmith.model.loading.backbone import find_adapter, find_model
 from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.model.loading.llm2vec import LLM2VEC_FILE
 from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
@@ -21,7 +22,7 @@ from embedsmith.support.errors import ModelError
 _OWN_FILES = (
     *("config.json", "adapter_config.json", "*.safetensors", "*.safetensors.index.json"),
     *("tokenizer*", "special_tokens_map.json", "added_tokens.json", "vocab*", "merges.txt", "*.model"),
-    *(MODULES_FILE, "config_sentence_transformers.json", "sentence_*_config.json"),
+    *(MODULES_FILE, "config_sentence_transformers.json", "sentence_*_config.json", LLM2VEC_FILE),
 )
 _NOT_WEIGHTS = ".similarities.safetensors"  # an evaluation's, which a user may keep beside the model
 

@@ -78,8 +78,9 @@ def _read_length(modules: Modules) -> tuple[int, str]:
             f"'{modules.model}' has do_lower_case in {_BODY_FILE}, which embedsmith does not do.\n"
             "A tokenizer.json may say it itself, by its normalizer."
         )
-    config, _ = load_config(modules.model, modules.model)
-    limit = getattr(config, "max_position_embeddings", None)
+    limit = None
+    if modules.find_file(0, "config.json"):  # an adapter has none
+        limit = getattr(load_config(modules.model, modules.model)[0], "max_position_embeddings", None)
     found = {_BODY_FILE: body.get("max_seq_length")}
     if found[_BODY_FILE] is None:
         found = {
