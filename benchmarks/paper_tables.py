@@ -113,7 +113,7 @@ def scores_table(results: Sequence[Results]) -> str:
             scores = {task_name(task): score for task, score in arm["scores"][NO_PROMPT].items()}
             values = {task: 100 * score["cosine_spearman"] for task, score in scores.items()}
             rows.append(
-                [one["model"], f"here: {_title(name, arm)}", *_cells(scores, sets, _interval)]
+                [one["model"], f"here: {arm_title(name, arm)}", *_cells(scores, sets, _interval)]
                 + [_average(values, over) for over in averaged]
             )
     header = ["model", "what", *sets, *("average of " + (_words(over)) for over in averaged)]
@@ -168,7 +168,7 @@ def _prompted(one: Results) -> list[str]:
 def steps_table(results: Sequence[Results]) -> str:
     """STSBenchmark-dev over the steps: a column for each run that was watched."""
     curves = {
-        f"{one['model']}, {_title(name, arm)}": dict(arm["curve"])
+        f"{one['model']}, {arm_title(name, arm)}": dict(arm["curve"])
         for one in results
         for name, arm in one["arms"].items()
         if arm.get("curve")
@@ -212,7 +212,8 @@ def runs_table(results: Sequence[Results]) -> str:
 # ---- cells ----------------------------------------------------------------------------------------------------------
 
 
-def _title(name: str, arm: Mapping[str, Any]) -> str:
+def arm_title(name: str, arm: Mapping[str, Any]) -> str:
+    """What the tables call an arm: with its steps, as runs of several lengths may stand in one."""
     if name == UNTRAINED:
         return name
     return f"{'published settings' if name == 'published' else name}, {arm['max_steps']} steps"

@@ -27,11 +27,14 @@ from embedsmith.support import files
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAPER_PICTURE = ROOT / "docs" / "images" / "paper-steps.svg"
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 
 
 def main() -> None:
-    """Write every page whose generated blocks are stale."""
+    """Write every page whose generated blocks are stale, and the picture of one."""
+    if (svg := paper_picture()) is not None:
+        files.write_text(PAPER_PICTURE, svg)
     for path in PAGES:
         text = path.read_text(encoding="utf-8")
         fresh = render(path, text)
@@ -177,10 +180,28 @@ def _recipes(folder: str) -> str:
     return _table(("recipe", "what it is"), rows)
 
 
-def _paper(table: Callable[[Sequence[Any]], str]) -> str:
-    """A table of docs/paper.md, of what was measured with `python -m benchmarks.paper`."""
+def _paper_results() -> list[Any]:
+    """What was measured with `python -m benchmarks.paper`."""
     paths = sorted((ROOT / "docs" / "results").glob("paper-*.json"))
-    return table([json.loads(path.read_text(encoding="utf-8")) for path in paths])
+    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+
+
+def _paper(table: Callable[[Sequence[Any]], str]) -> str:
+    """A table of docs/paper.md."""
+    return table(_paper_results())
+
+
+def _paper_steps() -> str:
+    table = steps_table(_paper_results())
+    return table and f"![Score over the steps](images/{PAPER_PICTURE.name})\n\n{table}"
+
+
+def paper_picture() -> str | None:
+    """The SVG of that page, if there is anything to draw."""
+    from benchmarks.paper_plot import steps_svg
+
+    results = _paper_results()
+    return steps_svg(results) if steps_table(results) else None
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
@@ -191,7 +212,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "families": _families,
     "the paper's scores": partial(_paper, scores_table),
     "the paper's arms": partial(_paper, arms_table),
-    "the paper's steps": partial(_paper, steps_table),
+    "the paper's steps": _paper_steps,
     "the paper's runs": partial(_paper, runs_table),
     **{
         folder: partial(_recipes, folder)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from benchmarks import paper
+from benchmarks.paper_plot import steps_svg
 from benchmarks.paper_tables import arms_table, runs_table, scores_table, steps_table
 from benchmarks.pool import Series, Work
 from benchmarks.render import render
@@ -137,6 +138,9 @@ def test_the_papers_arms_are_trained_scored_and_put_beside_it(here: Path) -> Non
     page = (here / "runs/paper/model/results.md").read_text()
     assert f"`python -m benchmarks.paper {' '.join(WORDS)}`" in page
     (row,) = (line for line in page.splitlines() if line.startswith("| hard negatives | without |"))
+    assert arms["published"]["recipe"] == "recipes/paper/minicpm-2b.yaml"
+    svg = steps_svg([results])
+    assert all(f"{label}, 4 steps" in svg for label in ("published settings", "no-hard-negatives"))
     scores = arms["no-hard-negatives"]["scores"]["none"].values()
     average = 100 * sum(score["cosine_spearman"] for score in scores) / 2
     assert row.split(" | ")[2:5] == ["81.97 ± 5.37", "6", f"{average:.2f}"]

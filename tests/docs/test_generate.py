@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import benchmarks.render
-from docs.generate import BLOCKS, PAGES, block_names, commands, render
+from docs.generate import BLOCKS, PAGES, PAPER_PICTURE, block_names, commands, paper_picture, render
 from embedsmith.settings.recipe import known_keys
 
 
@@ -23,6 +23,11 @@ def test_the_page_of_measurements_is_made_of_them(tmp_path: Path) -> None:
     fresh = (tmp_path / "performance.md").read_text(encoding="utf-8")
     stale = "docs/performance.md is stale. Write it anew with: python -m benchmarks --render"
     assert (docs / "performance.md").read_text(encoding="utf-8") == fresh, stale
+
+
+def test_the_picture_of_the_papers_page_is_made_of_its_results() -> None:
+    kept = PAPER_PICTURE.read_text(encoding="utf-8") if PAPER_PICTURE.exists() else None
+    assert kept == paper_picture(), "docs/images/paper-steps.svg is stale. Write it anew with: make docs"
 
 
 def test_every_block_stands_on_one_page() -> None:
