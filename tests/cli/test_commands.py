@@ -374,6 +374,21 @@ def test_published_results_stand_under_measured_ones(
         assert ("Published results of MiniCPM-2B" in capsys.readouterr().out) == is_known
 
 
+def test_an_adapter_has_its_bases_published_results_wherever_that_lies_now(
+    work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = Path("MiniCPM-2B-dpo-bf16")
+    shutil.copytree(model_folders["llama"], named)
+    assert run_command([*work, "--model.model", str(named), "--output_dir", "runs/on-it"]) == 0
+    named.rename("moved")
+    Path("runs/on-it/adapter").rename("ours")
+    shutil.copytree("ours", "theirs")
+    Path("theirs/embedding.json").unlink()
+    for adapter in ("ours", "theirs"):
+        assert run_command(["evaluate", adapter, "--data", "sts", "--base-model", "moved"]) == 0
+        assert "Published results of MiniCPM-2B" in capsys.readouterr().out
+
+
 def test_what_is_odd_in_the_data_is_said_before_training(
     work: list[str], caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -15,9 +15,10 @@ from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model, take_sts_prompt
-from embedsmith.model.loading.backbone import SETTINGS_FILE, weights_folder
+from embedsmith.model.loading.backbone import ADAPTER_FILE, SETTINGS_FILE, weights_folder
 from embedsmith.model.loading.configuration import find_model_type
 from embedsmith.model.loading.fingerprint import fingerprint_model
+from embedsmith.model.loading.peft_config import read_adapter_config
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
 from embedsmith.model.sentence_encoder import SentenceEncoder
@@ -27,6 +28,7 @@ from embedsmith.reporting.published import Beside, published_beside
 from embedsmith.settings.config import Pooling, Precision, Side
 from embedsmith.settings.families import line_of
 from embedsmith.support.display import encoding_progress
+from embedsmith.support.errors import ModelError
 
 log = logging.getLogger(__name__)
 
@@ -152,15 +154,24 @@ def find_published(
 ) -> Beside | None:
     """What was published of the model that MODEL builds on in the end, or of its family, to stand beside (title,
     result) of what was measured; None: nothing."""
-    root = base_model or base_of(model)
-    model_type = find_model_type(source_of(root))
-    return published_beside(measured, base_model=root, family=line_of(model_type) if model_type else None)
+    root = base_of(model)
+    names = [base_model, root] if base_model else [root]  # a base that has moved may lie under another name
+    try:
+        model_type = find_model_type(source_of(names[0]))
+    except ModelError:  # it is not here, and only its name is left to go by
+        model_type = None
+    family = line_of(model_type) if model_type else None
+    found = [published_beside(measured, base_model=name, family=family) for name in names]
+    return next((one for one in found if one and one.family is None), found[0])
 
 
 def base_of(model: str) -> str:
-    """What MODEL builds on in the end, by the name it has; a model that is no run builds on itself."""
+    """What MODEL builds on in the end, by the name it has; a model that is no run or adapter builds on itself."""
     folder = weights_folder(model)
-    return root_of(EmbeddingSettings.read(folder)) if (folder / SETTINGS_FILE).exists() else model
+    if (folder / SETTINGS_FILE).exists():
+        return root_of(EmbeddingSettings.read(folder))
+    named = read_adapter_config(folder).get("base_model_name_or_path") if (folder / ADAPTER_FILE).exists() else None
+    return str(named or model)
 
 
 def root_of(settings: EmbeddingSettings) -> str:
