@@ -16,8 +16,8 @@ rows.py        medians, spreads, ratios; docs/performance.json
 render.py      performance.json -> docs/performance.md; tables.py and plots.py
 peers/         trainers with an environment of their own
 
-Commands of their own: paper.py (the paper's arms with any model; paper_tables.py and paper_plot.py put them beside
-the paper), training_step.py (seconds and memory of a step on triplets of your own), products.py (what a block's parts
-can be made of), int8.py (what integer products would cost in quality), scoring.py (intervals and the comparison of two
-models).
+Commands of their own: paper.py (the paper's arms with any model; paper_results.py, paper_tables.py and paper_plot.py
+put them beside the paper), training_step.py (seconds and memory of a step on triplets of your own), products.py (what a
+block's parts can be made of), int8.py (what integer products would cost in quality), scoring.py (intervals and the
+comparison of two models).
 """

@@ -14,39 +14,31 @@ that fails is named and tried again by the next call.
 import argparse
 import json
 import logging
-import os
-import shlex
 import shutil
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import takewhile
 from pathlib import Path
-from typing import Any
 
-import torch
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from benchmarks.machine import processor_name
+from benchmarks.paper_results import evaluation_path, write_results
 from benchmarks.paper_tables import (
     ARMS,
     NINE,
-    NO_PROMPT,
     PROMPTED,
     PROMPTS,
     UNTRAINED,
-    VARIES,
     place_of,
-    results_page,
 )
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.readers import is_data_file
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
-from embedsmith.evaluation.saved import read_results, save_evaluation
-from embedsmith.evaluation.significance import SEED_SPREAD
+from embedsmith.evaluation.saved import save_evaluation
 from embedsmith.evaluation.sts import load_local_tasks, set_name
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.reporting.published import task_name
@@ -54,20 +46,16 @@ from embedsmith.settings.config import Pooling, Precision, RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.allocator import keep_freed_memory
-from embedsmith.support.environment import describe_environment
 from embedsmith.support.errors import ConfigError, EmbedsmithError, RunError
-from embedsmith.training.metrics import METRICS_FILE, read_metrics
 from embedsmith.training.schedule import make_schedule
-from embedsmith.verbs.compare import compare_models
 from embedsmith.verbs.evaluate import evaluate
-from embedsmith.verbs.run_folder import CONFIG_FILE, OUTCOME_FILE, read_outcome
+from embedsmith.verbs.run_folder import OUTCOME_FILE
 from embedsmith.verbs.train import resume_run, train
 
 RECIPES = Path(__file__).parent.parent / "recipes" / "paper"
 MTEB = "mteb"
 DEV = "STSBenchmark-dev"
 INPUTS_FILE = "inputs.json"
-RESULTS_FILE = "results.json"
 NUM_POINTS = 10
 """Of the curve over steps, where nobody says how many steps lie between two."""
 console = Console(highlight=False, soft_wrap=True)
@@ -147,8 +135,8 @@ def _run_all(options: argparse.Namespace) -> int:
         except (EmbedsmithError, OSError, RuntimeError) as error:  # the last is torch's, when memory is short
             failures[arm] = str(error)
             console.print(f"{arm} failed: {error}", style="red", markup=False)
-        _write(options, material, failures=failures, with_differences=False)
-    _write(options, material, failures=failures, with_differences=True)
+        write_results(options, num_triplets=len(material.triplets), failures=failures, with_differences=False)
+    write_results(options, num_triplets=len(material.triplets), failures=failures, with_differences=True)
     console.print(f"wrote {options.out / 'results.json'} and {options.out / 'results.md'}")
     return 2 if failures else 0
 
@@ -256,7 +244,7 @@ def _train(arm: str, config: RunConfig) -> None:
 def _score(arm: str, model: str, *, options: argparse.Namespace, material: Material) -> None:
     """Score a model or run on all sets, and with the prompts where the paper tries them at test."""
     for prompt in (None, *PROMPTS) if arm in (UNTRAINED, options.prompted) else (None,):
-        path = _evaluation_path(options.out, arm, prompt)
+        path = evaluation_path(options.out, arm, prompt)
         if path.exists():
             continue
         console.print(f"{arm}: scoring{f' with {prompt}' if prompt else ''}")
@@ -272,114 +260,6 @@ def _score(arm: str, model: str, *, options: argparse.Namespace, material: Mater
         (result,) = scored.values()
         save_evaluation(path, replace(result, model=arm))
         console.print(f"  {100 * result.average:.2f} on average")
-
-
-def _evaluation_path(out: Path, arm: str, prompt: str | None = None) -> Path:
-    return out / "evaluations" / (f"{arm}-{prompt}.json" if prompt else f"{arm}.json")
-
-
-# ---- all arms -------------------------------------------------------------------------------------------------------
-
-
-def _write(
-    options: argparse.Namespace, material: Material, *, failures: Mapping[str, str], with_differences: bool
-) -> None:
-    """`results.json` and `results.md` of all arms that are there, those of earlier calls too."""
-    path = options.out / RESULTS_FILE
-    before = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-    attempted = (UNTRAINED, *options.arms)
-    kept = {arm: why for arm, why in before.get("failures", {}).items() if arm not in attempted}
-    arms = {
-        arm: _arm(arm, out=options.out) for arm in (UNTRAINED, *ARMS) if _evaluation_path(options.out, arm).exists()
-    }
-    results = {
-        "model": _short(options.model),
-        "command": _command(options),
-        "steps": options.steps,
-        "warmup_steps": options.warmup_steps,
-        "triplets": len(material.triplets),
-        "machine": _describe_machine(),
-        "arms": arms,
-        "differences": _differences(options.out, arms) if with_differences else before.get("differences", {}),
-        "failures": {**kept, **failures},
-    }
-    files.write_json(path, results)
-    files.write_text(options.out / "results.md", results_page([results]))
-
-
-def _arm(arm: str, *, out: Path) -> dict[str, Any]:
-    """What is kept of one: its settings, its curve, and its scores with each prompt."""
-    scores = {}
-    for prompt in (None, *PROMPTS):
-        if (path := _evaluation_path(out, arm, prompt)).exists():
-            result, _ = read_results(path)
-            scores[prompt or NO_PROMPT] = {name: task.to_json() for name, task in result.tasks.items()}
-    if arm == UNTRAINED:
-        return {"scores": scores}
-    run = out / "runs" / arm
-    training = load_config(run / CONFIG_FILE).training
-    curve = [
-        [record["step"], record["dev_cosine_spearman"]]
-        for record in read_metrics(run / METRICS_FILE)
-        if "dev_cosine_spearman" in record
-    ]
-    names = ("max_steps", "warmup_steps", "learning_rate", "batch_size", "use_hard_negatives")
-    return {
-        "recipe": f"recipes/paper/{ARMS[arm]}.yaml",
-        **{name: getattr(training, name) for name in names},
-        "seconds": round(read_outcome(run)["cost"]["elapsed_s"]),
-        "curve": curve,
-        "scores": scores,
-    }
-
-
-def _differences(out: Path, arms: Mapping[str, Any]) -> dict[str, Any]:
-    """Each arm against the one that it varies, whose seeds may differ, and each prompt against none, with the same
-    weights; on average over the sets."""
-    varied = {arm: next((base for base in VARIES.get(arm, ()) if base in arms), None) for arm in arms}
-    found = {
-        arm: _difference(_evaluation_path(out, base), _evaluation_path(out, arm), seed_spread=SEED_SPREAD)
-        for arm, base in varied.items()
-        if base
-    }
-    return found | {
-        f"{arm}, {prompt}": _difference(_evaluation_path(out, arm), _evaluation_path(out, arm, prompt), seed_spread=0)
-        for arm in arms
-        for prompt in PROMPTS
-        if prompt in arms[arm]["scores"]
-    }
-
-
-def _difference(base: Path, other: Path, *, seed_spread: float) -> dict[str, Any]:
-    (comparison,) = compare_models([str(base), str(other)], seed_spread=seed_spread)
-    return {"against": base.stem, **comparison.average.to_json()}
-
-
-def _describe_machine() -> dict[str, Any]:
-    is_gpu = torch.cuda.is_available()
-    return {
-        "processor": torch.cuda.get_device_name() if is_gpu else processor_name(),
-        "cores": len(os.sched_getaffinity(0)),
-        "threads": torch.get_num_threads(),
-        "software": describe_environment(torch.device("cpu"))["software"],
-    }
-
-
-def _command(options: argparse.Namespace) -> str:
-    """To be given in the folder that holds the files: no place of this machine in it."""
-    words = ["python", "-m", "benchmarks.paper", _short(options.model), "--triplets", *map(_short, options.triplets)]
-    words += ["--sts", _short(options.sts)] + (["--dev", _short(options.dev)] if options.dev else [])
-    words += ["--prompted", options.prompted] if options.prompted != PROMPTED else []
-    for name in ("steps", "warmup_steps", "eval_steps"):
-        value = getattr(options, name)
-        words += [f"--{name.replace('_', '-')}", str(value)] if value is not None else []
-    return shlex.join(words)
-
-
-def _short(place: str) -> str:
-    """Of an absolute path what stands in the folder that a user would have: `sts`, `nli/*_triplets.tsv.gz`."""
-    path = Path(place)
-    return str(Path(*path.parts[-2:]) if path.suffix else path.name) if path.is_absolute() else place
 
 
 if __name__ == "__main__":

@@ -136,7 +136,7 @@ def test_the_papers_arms_are_trained_scored_and_put_beside_it(here: Path) -> Non
     assert (arms["published"]["use_hard_negatives"], arms["no-hard-negatives"]["use_hard_negatives"]) == (True, False)
     assert results["differences"]["no-hard-negatives"]["against"] == "published"
     page = (here / "runs/paper/model/results.md").read_text()
-    assert f"`python -m benchmarks.paper {' '.join(WORDS)}`" in page
+    assert f"`python -m benchmarks.paper {' '.join(WORDS)} --arms published no-hard-negatives`" in page
     (row,) = (line for line in page.splitlines() if line.startswith("| hard negatives | without |"))
     assert arms["published"]["recipe"] == "recipes/paper/minicpm-2b.yaml"
     svg = steps_svg([results])
