@@ -210,7 +210,8 @@ class TripletTable:
         few, most = self.negatives_per_row
         counts = f"{few}" if few == most else f"{few} to {most}"
         each = f" with {counts} negatives each" if most > 1 or (few, most) == (0, 1) else ""
-        return f"{len(self):,} {self.kind}{each}"
+        kind = self.kind.removesuffix("s") if len(self) == 1 else self.kind
+        return f"{len(self):,} {kind}{each}"
 
     @property
     def text_columns(self) -> list[str]:

@@ -20,6 +20,7 @@ try:
     import matplotlib
     from matplotlib.figure import Figure
     from matplotlib.patches import Rectangle
+    from matplotlib.ticker import MaxNLocator
 except ImportError:
     raise MissingExtraError("matplotlib", extra="report", needed_for="Drawing the report's plots") from None
 
@@ -67,6 +68,7 @@ def learning_curve_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
         right.set(title="Development score (Spearman × 100, 95 % interval)", xlabel="step")
         for axes in (left, right):
             axes.grid(axis="y")
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         return to_svg(figure)
 
 

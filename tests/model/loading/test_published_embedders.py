@@ -166,8 +166,12 @@ def test_an_adapter_on_top_keeps_what_the_base_says_and_leaves_again(
         _assert_same(under_it.encode(ALL), other.encode(ALL, prompt_name=prompt, normalize_embeddings=True))
     _assert_same(live.encode(ALL, side="query"), other.encode_query(ALL, normalize_embeddings=True))
     _assert_same(live.encode(ALL), other.encode_document(ALL, normalize_embeddings=True))
+    (tmp_path / "out" / "embedding.json").unlink()  # as anyone's folder in this layout
+    published = Embedder.load(str(tmp_path / "out"), precision="fp32")
     for side in Side:
-        np.testing.assert_allclose(again.encode(ALL, side=side), live.encode(ALL, side=side), atol=1e-5)
+        expected = live.encode(ALL, side=side)
+        np.testing.assert_allclose(again.encode(ALL, side=side), expected, atol=1e-5)
+        np.testing.assert_allclose(published.encode(ALL, side=side), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(

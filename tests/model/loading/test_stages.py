@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import AdapterSection
 from tests.tiny import FAMILIES, TEXTS
@@ -51,3 +52,17 @@ def test_the_sum_is_formed_in_float32(model_folders: dict[str, str], tmp_path: P
     merged = Embedder.load(str(tmp_path / "first"), precision="bf16", as_base=True)
     assert merged.backbone.model.dtype is torch.bfloat16
     assert (merged.encode(TEXTS) * first).sum(axis=1).min() > 0.999
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_in_bfloat16_only_weights_are_rounded_as_where_the_sum_is_loaded(
+    family: str, model_folders: dict[str, str], tmp_path: Path
+) -> None:
+    _train(Embedder.load(model_folders[family], precision="fp32", max_length=64), tmp_path / "first", seed=1)
+    export(str(tmp_path / "first"), folder=tmp_path / "merged", to=Format.MERGED)
+    merged = Embedder.load(str(tmp_path / "first"), precision="bf16", as_base=True)
+    loaded = Embedder.load(str(tmp_path / "merged"), precision="bf16")
+    for network in (merged.backbone.model, loaded.backbone.model):
+        frequencies = [buffer.dtype for name, buffer in network.named_buffers() if "inv_freq" in name]
+        assert set(frequencies) == {torch.float32}
+    np.testing.assert_allclose(merged.encode(TEXTS), loaded.encode(TEXTS), atol=1e-6)

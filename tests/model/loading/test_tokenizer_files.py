@@ -128,7 +128,7 @@ def change_config(folder: Path, **values: object) -> None:
 def test_a_token_of_texts_beyond_the_table(tmp_path: Path) -> None:
     folder = save_model("llama", tmp_path / "m")
     add_token(folder, "zebra", special=False)
-    message = r"does not fit its model: 'zebra' \(id 320\) lie beyond the embedding table, which has 320 rows"
+    message = r"does not fit its model: 'zebra' \(id 320\) lies beyond the embedding table, which has 320 rows"
     with pytest.raises(ModelError, match=message):
         Embedder.load(str(folder))
 
@@ -138,7 +138,7 @@ def test_a_token_with_a_part_to_play_beyond_the_table(tmp_path: Path, part: str)
     folder = save_model("llama", tmp_path / "m")
     add_token(folder, "<new>", special=True)
     change_config(folder, **{part: "<new>"})
-    with pytest.raises(ModelError, match=r"'<new>' \(id 320\) lie beyond the embedding table"):
+    with pytest.raises(ModelError, match=r"'<new>' \(id 320\) lies beyond the embedding table"):
         Embedder.load(str(folder))
 
 
@@ -148,7 +148,7 @@ def test_an_id_that_the_tokenizer_puts_around_texts_beyond_the_table(tmp_path: P
     values = json.loads(path.read_text())
     values["post_processor"]["special_tokens"]["<s>"]["ids"] = [999]
     path.write_text(json.dumps(values))
-    with pytest.raises(ModelError, match=r"\(id 999\) lie beyond the embedding table"):
+    with pytest.raises(ModelError, match=r"\(id 999\) lies beyond the embedding table"):
         Embedder.load(str(folder))
 
 

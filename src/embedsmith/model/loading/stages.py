@@ -41,8 +41,14 @@ def load_base(
         )
     base = load_base(EmbeddingSettings.read(folder).base_model, precision=Precision.FP32, device=device)
     merge_adapter(base, folder=folder)
-    base.model.to(choose_dtype(precision, device))
+    _cast_parameters(base.model, choose_dtype(precision, device))
     return replace(base, name=model)
+
+
+def _cast_parameters(network: torch.nn.Module, dtype: torch.dtype) -> None:
+    """Cast weights, and no buffers: rotary frequencies are float32 in a model loaded in any format, too."""
+    for parameter in network.parameters():
+        parameter.data = parameter.data.to(dtype)
 
 
 def merge_adapter(backbone: Backbone, *, folder: Path) -> None:

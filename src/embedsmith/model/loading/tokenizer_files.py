@@ -75,8 +75,9 @@ def check_token_ids(tokenizer: Any, *, num_rows: int, model: str) -> None:
     wrong = [f"{token!r} (id {index})" for token, index in beyond.items() if token not in unused]
     wrong += [f"{tokenizer.convert_ids_to_tokens(index)!r} (id {index})" for index in added - set(beyond.values())]
     if wrong:
+        lie = "lies" if len(wrong) == 1 else "lie"
         raise ModelError(
-            f"The tokenizer of '{model}' does not fit its model: {name_some(wrong)} lie beyond the embedding table, "
+            f"The tokenizer of '{model}' does not fit its model: {name_some(wrong)} {lie} beyond the embedding table, "
             f"which has {num_rows} rows (ids 0 to {num_rows - 1}).\n"
             "Take the tokenizer that the model was saved with, or save the model after resize_token_embeddings."
         )
