@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from embedsmith.cli import run_command
@@ -440,3 +441,23 @@ def test_an_instruction_without_a_place_is_refused(
 ) -> None:
     assert run_command(["evaluate", model_folders["llama"], "--instruction", "x"]) == 2
     assert "An instruction is given, but no prompt holds {instruction}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory"),
+        MemoryError(),
+    ],
+)
+def test_full_memory_says_what_to_lower(
+    error: Exception, work: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fill(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("embedsmith.training.loop.take_step", fill)
+    assert run_command(work) == 2
+    assert "The memory is full" in (told := capsys.readouterr().err)
+    assert "lower training.max_tokens" in told

@@ -8,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embedsmith.cli import run_command
+from embedsmith.model import doctor
 from embedsmith.model.control_tokens import Encoded
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
@@ -117,3 +118,19 @@ def test_spelled_control_tokens_that_count_are_found(llama: Embedder, monkeypatc
     )
     wrong = {finding.check: finding for finding in examine(llama).findings}["spelled control tokens"]
     assert (wrong.is_ok, wrong.detail) == (False, "'</s>' in a text becomes a control token")
+
+
+@pytest.mark.parametrize(
+    ("kind", "dtype", "products", "expected"),
+    [
+        ("cuda", torch.float32, "high", 5e-3),
+        ("cuda", torch.float32, "highest", 1e-4),
+        ("cuda", torch.bfloat16, "high", 0.15),
+        ("cpu", torch.float32, "high", 1e-4),
+    ],
+)
+def test_products_of_rounded_inputs_are_no_fault_of_the_model(
+    kind: str, dtype: torch.dtype, products: str, expected: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: products)
+    assert doctor._tolerance(dtype, device=torch.device(kind)) == expected

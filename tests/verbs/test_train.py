@@ -1,11 +1,17 @@
 """train: a run that was stopped and resumed leaves the files of one that was not."""
 
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+from accelerate import Accelerator, DistributedType
+from safetensors.torch import load_file
 
 from embedsmith.cli import run_command
 from embedsmith.training import loop
@@ -95,3 +101,34 @@ def test_what_nobody_asks_for_fits_the_model(tmp_path: Path, cache: Path, monkey
     command += ["--batch_size", "4", "--dev", "null"]
     assert run_command(command) == 0
     assert json.loads((tmp_path / "run" / "adapter" / "embedding.json").read_text())["max_length"] == 128
+
+
+def _train_elsewhere(folder: Path, model: Path, environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """In a process of its own: accelerate reads its settings once."""
+    command = [sys.executable, "-m", "embedsmith", "train", "--output_dir", str(folder), "--model.model", str(model)]
+    command += ["--data.train", str(folder.parent / "t.tsv"), "--evaluation.dev", "none", "--precision", "fp32"]
+    command += ["--max_steps", "3", "--batch_size", "6", "--max_length", "64", "--max_tokens", "60"]
+    return subprocess.run(command, env={**os.environ, **environment}, capture_output=True, text=True, check=False)
+
+
+def test_a_users_settings_of_accelerate_change_no_gradient(tmp_path: Path) -> None:
+    model = save_model("llama", tmp_path / "model")
+    write_triplets(tmp_path / "t.tsv", num_rows=40)
+    others = {"ACCELERATE_GRADIENT_ACCUMULATION_STEPS": "4", "ACCELERATE_MIXED_PRECISION": "fp16"}
+    for name, environment in (("plain", {}), ("others", others)):
+        done = _train_elsewhere(tmp_path / name, model, environment)
+        assert done.returncode == 0, done.stderr
+    adapters = [load_file(tmp_path / name / "adapter" / "adapter_model.safetensors") for name in ("plain", "others")]
+    torch.testing.assert_close(adapters[1], adapters[0], rtol=0, atol=0)
+
+
+def test_weights_in_shares_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Accelerator, "distributed_type", DistributedType.FSDP)
+    write_triplets(tmp_path / "t.tsv", num_rows=40)
+    model = save_model("llama", tmp_path / "model")
+    command = ["train", "--output_dir", str(tmp_path / "run"), "--model.model", str(model)]
+    assert run_command([*command, "--data.train", str(tmp_path / "t.tsv"), "--batch_size", "6"]) == 2
+    assert "accelerate is set to" in (told := capsys.readouterr().err) and "torchrun" in told
+    assert not (tmp_path / "run").exists()

@@ -65,8 +65,19 @@ def run_command(arguments: list[str]) -> int:
         # click's own errors (a missing argument, an unknown option) know how to show themselves.
         if hasattr(error, "format_message"):
             return _fail(f"{error.format_message()}\nSee embedsmith --help.")
+        if _is_out_of_memory(error):
+            return _fail(
+                f"The memory is full: {next(iter(str(error).splitlines()), 'no more can be had')}\nIn training, lower "
+                "training.max_tokens, with the same results; else take a smaller model, or bf16 in the place of fp32."
+            )
         raise
     return 0
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Python's, a GPU's (torch is not loaded for every command, so by its name) or torch's on a CPU."""
+    is_theirs = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: " in str(error)
+    return is_theirs or isinstance(error, MemoryError)
 
 
 def _spread_lists(arguments: list[str]) -> list[str]:

@@ -37,7 +37,7 @@ def contrastive_step(
         embedder: the adapter's dropout is on while its texts are embedded.
         loss_of: embeddings (K, D) -> scalar loss.
         max_tokens: tokens that keep what backward needs at one time.
-        backward: `accelerator.backward`, or `torch.Tensor.backward`.
+        backward: `torch.Tensor.backward`. Not accelerate's, which divides by the environment's accumulation steps.
 
     Returns:
         The loss, detached, and the number of tokens the batch holds, equal texts counted once.

@@ -1,6 +1,6 @@
 """The training loop: batches of triplets (or pairs) -> a LoRA adapter, with a development set choosing the best one.
 
-Invariants: the same configuration gives the same adapter, byte for byte (on one machine); the optimizer never moves on
+Invariants: the same configuration gives the same adapter, byte for byte (on one CPU); the optimizer never moves on
 a non-finite loss; a resumed run ends as if it had never stopped. Cost: one packed forward and backward per step.
 """
 
@@ -14,6 +14,7 @@ from typing import Protocol
 import numpy as np
 import torch
 from accelerate import Accelerator
+from torch.nn.utils import clip_grad_norm_
 
 from embedsmith.data.table import TripletTable
 from embedsmith.model.embedder import Embedder
@@ -116,7 +117,7 @@ def train_adapter(
             processes=processes,
         )
         processes.add_up(parameters)
-        grad_norm = accelerator.clip_grad_norm_(parameters, settings.max_grad_norm)
+        grad_norm = clip_grad_norm_(parameters, settings.max_grad_norm)
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
             raise RunError(_non_finite(loss, progress.step + 1, rows))
         learning_rate = schedule.learning_rate_at(progress.step)

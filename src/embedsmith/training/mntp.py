@@ -105,7 +105,7 @@ def predict_masked(
             states = embedder.hidden_states(piece.with_ids(masked_ids[rows]))
             loss = mntp_loss(states, piece.input_ids[0], hidden[rows], head=objective.head) / max(num_hidden, 1)
             if hidden[rows].any():
-                processes.accelerator.backward(loss)
+                loss.backward()
             total += loss.detach()
     return processes.sum_tensor(total), processes.sum(packed.num_tokens)
 

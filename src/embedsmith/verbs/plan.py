@@ -8,6 +8,7 @@ import time
 from itertools import islice
 
 import numpy as np
+from torch.nn.utils import clip_grad_norm_
 
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import score_task
@@ -76,7 +77,7 @@ def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int
             max_tokens=run.config.training.max_tokens or tokens_that_fit(run.embedder),
             processes=Processes(run.accelerator),
         )
-        run.accelerator.clip_grad_norm_(parameters, run.config.training.max_grad_norm).item()
+        clip_grad_norm_(parameters, run.config.training.max_grad_norm).item()
         optimizer.step()
         optimizer.zero_grad(set_to_none=True)
         if place >= _WARM_UP_STEPS:

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, DistributedType
 
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.remarks import say_remarks
@@ -30,6 +30,8 @@ from embedsmith.training.step import check_instructions
 from embedsmith.verbs.base_settings import with_base_settings
 
 log = logging.getLogger(__name__)
+
+_DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
 @dataclass(frozen=True)
@@ -104,9 +106,17 @@ def _start(config: RunConfig) -> Accelerator:
     for tracker in trackers:
         if find_spec(tracker) is None:
             raise MissingExtraError(tracker, extra=tracker, needed_for=f"training.report_to: {tracker}")
-    # Without the flag accelerate takes no notice of other processes on a machine without an accelerator.
-    on_cpu = not torch.accelerator.is_available()
-    accelerator = Accelerator(cpu=on_cpu, log_with=list(trackers) or None, project_dir=config.output_dir)
+    # One way to run on what is not CUDA, as all other commands. Without the flag accelerate takes no notice of other
+    # processes there. Its precision is ours, whatever a user's default configuration of accelerate says.
+    on_cpu = not torch.cuda.is_available()
+    accelerator = Accelerator(
+        cpu=on_cpu, mixed_precision="no", log_with=list(trackers) or None, project_dir=config.output_dir
+    )
+    if accelerator.distributed_type not in _DISTRIBUTED:
+        raise ConfigError(
+            f"accelerate is set to {accelerator.distributed_type}, which embedsmith does not run: the base is frozen "
+            "and whole in every process.\nStart it with torchrun, or set accelerate to plain multi-GPU or multi-CPU."
+        )
     Processes(accelerator).check_batch(config.training.batch_size)
     return accelerator
 

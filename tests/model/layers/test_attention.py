@@ -1,10 +1,14 @@
 """Packed attention by itself: against one text at a time, with a window, and its refusals."""
 
+import inspect
+import sys
+
 import pytest
 import torch
 from torch.nn.functional import scaled_dot_product_attention
 
-from embedsmith.model.layers.attention import packed_attention
+from embedsmith.model.layers import attention
+from embedsmith.model.layers.attention import has_varlen, packed_attention, segment_attention
 from embedsmith.model.layers.segments import Segments
 from embedsmith.support.errors import ModelError
 
@@ -77,3 +81,100 @@ def _capped(
 def test_what_it_cannot_compute_is_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ModelError, match=message):
         packed_attention(torch.nn.Identity(), *_inputs(), None, **{"segments": SEGMENTS, **arguments})
+
+
+def _varlen_attn(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    cu_seq_q: torch.Tensor,
+    cu_seq_k: torch.Tensor,
+    max_q: int,
+    max_k: int,
+    *,
+    scale: float | None = None,
+    window_size: tuple[int, int] = (-1, -1),
+    enable_gqa: bool = False,
+) -> torch.Tensor:
+    """What torch documents of its function, text by text: queries are aligned at the end of the keys."""
+    assert cu_seq_q.dtype is cu_seq_k.dtype is torch.int32
+    assert enable_gqa == (query.shape[1] != key.shape[1])
+    rows = []
+    for place in range(len(cu_seq_q) - 1):
+        q = query[cu_seq_q[place] : cu_seq_q[place + 1]].transpose(0, 1)
+        k, v = (tensor[cu_seq_k[place] : cu_seq_k[place + 1]].transpose(0, 1) for tensor in (key, value))
+        assert q.shape[1] <= max_q and k.shape[1] <= max_k
+        at = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
+        ahead = torch.arange(k.shape[1]) - at
+        back, forth = (k.shape[1] if reach < 0 else reach for reach in window_size)
+        mask = (ahead <= forth) & (ahead >= -back)
+        rows.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True).transpose(0, 1))
+    return torch.cat(rows)
+
+
+@pytest.mark.parametrize("ends_only", [False, True])
+@pytest.mark.parametrize("is_causal", [False, True])
+@pytest.mark.parametrize("window", [None, 3, 20])
+@pytest.mark.parametrize("scaling", [None, 0.3])
+def test_the_way_of_a_gpu_is_the_same_with_its_gradients(
+    ends_only: bool, is_causal: bool, window: int | None, scaling: float | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", _varlen_attn)
+    shape = {"scaling": scaling, "sliding_window": window, "is_causal": is_causal, "ends_only": ends_only}
+    found = []
+    for is_on_gpu in (False, True):
+        monkeypatch.setattr(attention, "_takes_varlen", lambda query, answer=is_on_gpu: answer)
+        q, k, v = (tensor[0].transpose(0, 1).clone().requires_grad_() for tensor in _inputs())
+        queries = q[SEGMENTS.ends] if ends_only else q
+        output = segment_attention(queries, k, v, SEGMENTS, **shape)
+        found.append([output, *torch.autograd.grad(output.square().sum(), [q, k, v])])
+    torch.testing.assert_close(found[1], found[0])
+
+
+def test_torch_has_the_function_that_is_called() -> None:
+    from torch.nn.attention.varlen import varlen_attn
+
+    assert has_varlen()
+    theirs, ours = (inspect.signature(function).parameters for function in (varlen_attn, _varlen_attn))
+    assert list(ours)[:7] == list(theirs)[:7]
+    assert set(ours) <= set(theirs)
+
+
+@pytest.mark.parametrize(
+    ("capability", "dtype", "width", "is_there", "expected"),
+    [
+        ((8, 0), torch.bfloat16, 64, True, True),
+        ((9, 0), torch.float16, 256, True, True),
+        ((7, 5), torch.bfloat16, 64, True, False),  # T4
+        ((8, 0), torch.float32, 64, True, False),
+        ((8, 0), torch.bfloat16, 288, True, False),
+        ((8, 0), torch.bfloat16, 20, True, False),
+        ((8, 0), torch.bfloat16, 64, False, False),  # a torch without it
+    ],
+)
+def test_flash_attention_is_asked_only_for_what_it_can(
+    capability: tuple[int, int],
+    dtype: torch.dtype,
+    width: int,
+    is_there: bool,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Rows:  # as much of a tensor on a GPU as is looked at
+        is_cuda, device, shape = True, torch.device("cuda", 0), (18, 4, width)
+
+    Rows.dtype = dtype  # type: ignore[attr-defined]
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+    monkeypatch.setattr(attention, "has_varlen", lambda: is_there)
+    assert attention._takes_varlen(Rows()) is expected
+
+
+def test_a_torch_without_windows_or_without_the_module_has_it_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", lambda query, key, value, is_causal: query)
+    assert not has_varlen.__wrapped__()
+    monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
+    assert not has_varlen.__wrapped__()
+
+
+def test_positions_count_from_each_start() -> None:
+    assert SEGMENTS.positions.tolist() == [number for length in LENGTHS for number in range(length)]

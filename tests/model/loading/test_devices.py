@@ -46,3 +46,12 @@ def test_what_is_not(device: str) -> None:
 def test_cuda_where_there_is_none(model_folders: dict[str, str], device: str) -> None:
     with pytest.raises(ConfigError, match=f"device is '{device}', which cannot be had here"):
         Embedder.load(model_folders["llama"], device=device)
+
+
+@pytest.mark.parametrize("is_native", [True, False])
+def test_a_gpu_that_only_emulates_bfloat16_gets_float32(is_native: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or is_native
+    )
+    expected = torch.bfloat16 if is_native else torch.float32
+    assert choose_dtype(Precision.AUTO, torch.device("cuda", 0)) is expected

@@ -9,7 +9,8 @@ import torch
 
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection
+from embedsmith.model.loading.quantization import loading_options
+from embedsmith.settings.config import AdapterSection, Quantization
 from embedsmith.support.errors import ConfigError, MissingExtraError
 from tests.tiny import FAMILIES, TEXTS
 
@@ -89,3 +90,10 @@ def test_a_missing_package_is_named(model_folders: dict[str, str], monkeypatch: 
         _load(model_folders["llama"], "4bit")
     with pytest.raises(ConfigError, match="quantization is '3bit'; it must be one of none, 8bit, 4bit"):
         _load(model_folders["llama"], "3bit")
+
+
+def test_8_bits_on_a_gpu_would_let_texts_see_each_other() -> None:
+    gpu = torch.device("cuda", 0)
+    with pytest.raises(ConfigError, match="would depend on the others"):
+        loading_options(Quantization.EIGHT_BIT, dtype=torch.bfloat16, device=gpu)
+    assert loading_options(Quantization.FOUR_BIT, dtype=torch.bfloat16, device=gpu)["device_map"] == {"": gpu}

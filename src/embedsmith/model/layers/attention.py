@@ -1,10 +1,12 @@
 """Packed attention, plugged into transformers' attention interface: each segment attends to itself only.
 
 CPU (and float32 anywhere): `scaled_dot_product_attention` over blocks of equally long segments, so nothing is padded.
-CUDA in half precision: torch's varlen flash attention on the packed row. No attention mask is ever built:
-transformers makes none for an attention implementation it has no mask function for.
+CUDA in half precision, where torch and the card have it: torch's varlen flash attention on the packed row. No attention
+mask is ever built: transformers makes none for an attention implementation it has no mask function for.
 """
 
+import inspect
+from functools import cache
 from typing import Any
 
 import torch
@@ -15,6 +17,8 @@ from embedsmith.model.layers.segments import Segments
 from embedsmith.support.errors import ModelError
 
 PACKED_ATTENTION = "embedsmith_packed"
+_AMPERE = (8, 0)
+_WIDEST_HEAD = 256  # of flash attention
 
 
 def packed_attention(
@@ -108,7 +112,7 @@ def segment_attention(
         "is_causal": is_causal,
         "ends_only": ends_only,
     }
-    if query.is_cuda and query.dtype in (torch.bfloat16, torch.float16) and softcap is None:
+    if softcap is None and _takes_varlen(query):
         return _varlen(query, key, value, segments, **shape)
     return _by_length(query, key, value, segments, softcap=softcap, **shape)
 
@@ -178,6 +182,29 @@ def _window_mask(length: int, window: int | None, device: torch.device, *, is_ca
     position = torch.arange(length, device=device)
     distance = position[:, None] - position[None, :]
     return (distance >= 0) & (distance < window) if is_causal else distance.abs() < window
+
+
+def _takes_varlen(query: torch.Tensor) -> bool:
+    """Whether torch's flash attention runs on rows like these: on a GPU from Ampere on, in half precision."""
+    width = query.shape[-1]
+    return (
+        query.is_cuda
+        and query.dtype in (torch.bfloat16, torch.float16)
+        and width % 8 == 0
+        and width <= _WIDEST_HEAD
+        and torch.cuda.get_device_capability(query.device) >= _AMPERE
+        and has_varlen()
+    )
+
+
+@cache
+def has_varlen() -> bool:
+    """Whether this torch has the function with all that is asked of it; torch 2.10 has it without windows."""
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return False
+    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
 
 
 def _varlen(

@@ -33,6 +33,14 @@ class Segments:
         return self.cu_seqlens[1:].long() - 1
 
     @property
+    def positions(self) -> torch.Tensor:
+        """(N,) int32, the place of every token in its segment, on the model's device; three kernels, however many."""
+        starts, lengths = self.cu_seqlens[:-1], self.cu_seqlens.diff()
+        total = sum(self.lengths)
+        counted = torch.arange(total, dtype=torch.int32, device=starts.device)
+        return counted - torch.repeat_interleave(starts, lengths, output_size=total)
+
+    @property
     def runs(self) -> Iterator[tuple[int, int, int]]:
         """(first token, number of segments, length) of every block of equally long segments."""
         start = 0

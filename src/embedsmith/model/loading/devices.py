@@ -37,7 +37,12 @@ def _available() -> list[str]:
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     """The number format that `precision` means on `device`."""
     if precision is Precision.AUTO:
-        is_fast = torch.cuda.is_bf16_supported() if device.type == "cuda" else _cpu_multiplies_bfloat16()
+        # A GPU that only emulates it (T4, V100) is slow in it, and flash attention refuses it.
+        is_fast = (
+            torch.cuda.is_bf16_supported(including_emulation=False)
+            if device.type == "cuda"
+            else _cpu_multiplies_bfloat16()
+        )
         return torch.bfloat16 if is_fast else torch.float32
     return torch.bfloat16 if precision is Precision.BF16 else torch.float32
 

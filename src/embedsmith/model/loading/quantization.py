@@ -13,7 +13,7 @@ import torch
 from transformers import BitsAndBytesConfig
 
 from embedsmith.settings.config import Quantization
-from embedsmith.support.errors import MissingExtraError
+from embedsmith.support.errors import ConfigError, MissingExtraError
 
 
 def loading_options(quantization: Quantization, *, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -21,12 +21,18 @@ def loading_options(quantization: Quantization, *, dtype: torch.dtype, device: t
 
     Raises:
         MissingExtraError: bitsandbytes is not installed.
+        ConfigError: 8 bits on a GPU.
     """
     if quantization is Quantization.NONE:
         return {}
     if find_spec("bitsandbytes") is None:
         raise MissingExtraError("bitsandbytes", extra="quantization", needed_for=f"model.quantization: {quantization}")
     if quantization is Quantization.EIGHT_BIT:
+        if device.type == "cuda":
+            raise ConfigError(
+                "model.quantization is 8bit, whose products on a GPU round the inputs too and look for outliers in the "
+                "whole batch, so that a text's vector would depend on the others.\nTake 4bit or none, or device cpu."
+            )
         config = BitsAndBytesConfig(load_in_8bit=True)
     else:
         config = BitsAndBytesConfig(

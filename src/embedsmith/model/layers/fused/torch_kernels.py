@@ -4,15 +4,20 @@ On a GPU the pointwise ones go through torch.compile (one Triton kernel each), a
 attention.
 """
 
+import logging
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
+from torch._dynamo.exc import TorchDynamoException
 from torch.nn.functional import gelu, silu
 
 from embedsmith.model.layers.attention import segment_attention
 from embedsmith.model.layers.dropout import DropoutMask
 from embedsmith.model.layers.fused.kernels import Activation, AttentionShape, Norm, NormState
+
+log = logging.getLogger(__name__)
 
 
 class TorchKernels:
@@ -22,9 +27,7 @@ class TorchKernels:
     products: None = None
 
     def __init__(self, *, is_compiled: bool = False) -> None:
-        def prepare(function: Callable) -> Callable:
-            return torch.compile(function, dynamic=True) if is_compiled else function
-
+        prepare = _Compiled if is_compiled else _as_it_is
         self._normalize = prepare(_normalize)
         self._norm_gradient = prepare(_norm_gradient)
         self._activate = prepare(_activate)
@@ -102,6 +105,31 @@ class TorchKernels:
             target.copy_(gradient)
 
 
+class _Compiled:
+    """A function through torch.compile; as it is where that fails (no C compiler, no Triton, a card too old for it).
+
+    The functions write to none of their inputs, so one that failed may be called again.
+    """
+
+    def __init__(self, function: Callable) -> None:
+        self._plain = function
+        self._run = torch.compile(function, dynamic=True)
+
+    def __call__(self, *arguments: Any) -> Any:
+        try:
+            return self._run(*arguments)
+        except TorchDynamoException as error:
+            lines = [line for line in str(error).splitlines() if line.strip() and not line.rstrip().endswith(":")]
+            reason = lines[0].strip() if lines else type(error).__name__
+            log.warning("torch.compile fails (%s); %s runs as it is, slower.", reason, self._plain.__name__.strip("_"))
+            self._run = self._plain
+            return self._plain(*arguments)
+
+
+def _as_it_is(function: Callable) -> Callable:
+    return function
+
+
 def normalize(x: torch.Tensor, *, norm: Norm, dtype: torch.dtype) -> tuple[torch.Tensor, NormState]:
     """The norm of x (n, H) float32 as `dtype`, and what its backward needs."""
     h, normed, scale = _normalize(x, norm.weight, norm.bias, norm.eps, norm.is_centered, dtype)
@@ -161,7 +189,7 @@ def _activation_gradient(x: torch.Tensor, dy: torch.Tensor, kind: str, is_gated:
 
 def _attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: AttentionShape) -> torch.Tensor:
     segments = shape.segments
-    positions = torch.cat([torch.arange(length, device=q.device) for length in segments.lengths])
+    positions = segments.positions
     heads = [tensor.unflatten(-1, (-1, shape.head_dim)) for tensor in (q, k, v)]  # (n, heads, width)
     output = segment_attention(
         _rotate(heads[0], shape, positions[segments.ends] if shape.ends_only else positions),
