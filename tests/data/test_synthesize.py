@@ -109,7 +109,8 @@ def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(server: Server, tmp
     outcome = _run(server, killed)
     assert _rows(killed) == _rows(tmp_path / "whole.jsonl")
     assert outcome.num_requests == 7
-    assert len(server.requests) - num_before <= 7 + 3  # those under way when it was enough
+    # Three may be under way when it is enough, in the run before this one too.
+    assert len(server.requests) - num_before <= 7 + 3 + 3
     assert not any("JSON list" in body["messages"][0]["content"] for body in server.requests[num_before:])
     assert _run(server, killed).num_requests == 0
 

@@ -66,9 +66,10 @@ def run_command(arguments: list[str]) -> int:
         if hasattr(error, "format_message"):
             return _fail(f"{error.format_message()}\nSee embedsmith --help.")
         if _is_out_of_memory(error):
+            reason, *_ = (str(error) or "no more can be had").split("\n")
             return _fail(
-                f"The memory is full: {next(iter(str(error).splitlines()), 'no more can be had')}\nIn training, lower "
-                "training.max_tokens, with the same results; else take a smaller model, or bf16 in the place of fp32."
+                f"The memory is full: {reason}\nIn training, lower training.max_tokens, with the same results; else "
+                "take a smaller model, or bf16 in the place of fp32."
             )
         raise
     return 0

@@ -119,7 +119,7 @@ class _Compiled:
         try:
             return self._run(*arguments)
         except TorchDynamoException as error:
-            lines = [line for line in str(error).splitlines() if line.strip() and not line.rstrip().endswith(":")]
+            lines = [line for line in str(error).split("\n") if line.strip() and not line.rstrip().endswith(":")]
             reason = lines[0].strip() if lines else type(error).__name__
             log.warning("torch.compile fails (%s); %s runs as it is, slower.", reason, self._plain.__name__.strip("_"))
             self._run = self._plain
