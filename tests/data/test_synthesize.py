@@ -62,12 +62,15 @@ def good(prompt: str) -> str:
     return f"```json\n{json.dumps(answer)}\n```" if int(mark, 16) % 2 else json.dumps(answer)
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
+def _serve() -> Iterator[Server]:
     one = Server()
     yield one
     one.server.shutdown()
     one.server.server_close()
+
+
+server = pytest.fixture(_serve, name="server")
+another_server = pytest.fixture(_serve, name="another_server")
 
 
 def _synthesis(**changes: object) -> Synthesis:
@@ -100,18 +103,18 @@ def test_every_kind_of_task_gives_triplets_that_the_reader_takes(server: Server,
     assert num_lists == sum(kind.needs_tasks for kind in TASK_TYPES.values())
 
 
-def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(server: Server, tmp_path: Path) -> None:
+def test_a_killed_run_goes_on_and_ends_as_if_it_had_not_been(
+    server: Server, another_server: Server, tmp_path: Path
+) -> None:
     _run(server, tmp_path / "whole.jsonl")
     _run(server, tmp_path / "killed.jsonl", num_triplets=5)
     killed = tmp_path / "killed.jsonl"
     killed.write_text(killed.read_text() + '{"instruction": "cut sho')
-    num_before = len(server.requests)
-    outcome = _run(server, killed)
+    outcome = _run(another_server, killed)  # the first one may still hear of requests that were under way
     assert _rows(killed) == _rows(tmp_path / "whole.jsonl")
     assert outcome.num_requests == 7
-    # Three may be under way when it is enough, in the run before this one too.
-    assert len(server.requests) - num_before <= 7 + 3 + 3
-    assert not any("JSON list" in body["messages"][0]["content"] for body in server.requests[num_before:])
+    assert len(another_server.requests) <= 7 + 3  # those under way when it was enough
+    assert not any("JSON list" in body["messages"][0]["content"] for body in another_server.requests)
     assert _run(server, killed).num_requests == 0
 
 

@@ -70,8 +70,10 @@ def export(
     live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, fused=False)
     faults = [*what_cannot_be_expressed(live, to=to), *_prompts_with_control_tokens(live, to=to)]
     if faults:
+        other = next(format_ for format_ in Format if format_ is not to)
+        able = "" if what_cannot_be_expressed(live, to=other) else f"Export to {other}, or "
         raise ConfigError(
-            f"Cannot be expressed in {to}: {'; '.join(faults)}.\nExport to merged, or load it with embedsmith."
+            f"Cannot be expressed in {to}: {'; '.join(faults)}.\n{able}{'l' if able else 'L'}oad it with embedsmith."
         )
     merged = _merged(live, model, base_model=base_model)
     backbone = merged.backbone

@@ -207,7 +207,9 @@ def test_what_is_not_computed_here_is_refused_by_name(
 def test_dense_layers_take_the_pooling_that_they_were_made_for(folders: dict[str, str], tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="dense layers take vectors of 64, but its pooling gives 128"):
         Embedder.load(folders["embeddinggemma"], pooling="concat")
-    with pytest.raises(ConfigError, match="dense layers behind the pooling"):
+    with pytest.raises(
+        ConfigError, match=r"dense layers behind the pooling\.\nExport to sentence-transformers, or load"
+    ):
         export(folders["embeddinggemma"], folder=tmp_path / "out", to=Format.MERGED)
 
 
