@@ -16,7 +16,7 @@ token_lists = st.lists(
 
 @given(token_lists)
 def test_every_text_is_found_again(texts: list[np.ndarray]) -> None:
-    packed = pack_tokens(TokenizedTexts(texts, [0] * len(texts)))
+    packed = pack_tokens(TokenizedTexts(texts, [0] * len(texts), [0] * len(texts)))
     bounds = packed.segments.cu_seqlens.tolist()
     for text, segment in zip(texts, packed.segment_of_text.tolist(), strict=True):
         span = slice(bounds[segment], bounds[segment + 1])
@@ -26,7 +26,7 @@ def test_every_text_is_found_again(texts: list[np.ndarray]) -> None:
 
 @given(token_lists)
 def test_equal_texts_are_packed_once_and_nothing_is_padded(texts: list[np.ndarray]) -> None:
-    packed = pack_tokens(TokenizedTexts(texts, [0] * len(texts)))
+    packed = pack_tokens(TokenizedTexts(texts, [0] * len(texts), [0] * len(texts)))
     distinct = {tuple(text.tolist()) for text in texts}
     assert len(packed.segments.lengths) == len(distinct)
     assert packed.num_tokens == sum(len(text) for text in distinct)
@@ -34,7 +34,7 @@ def test_equal_texts_are_packed_once_and_nothing_is_padded(texts: list[np.ndarra
 
 @given(token_lists)
 def test_runs_cover_the_row_in_blocks_of_one_length(texts: list[np.ndarray]) -> None:
-    segments = pack_tokens(TokenizedTexts(texts, [0] * len(texts))).segments
+    segments = pack_tokens(TokenizedTexts(texts, [0] * len(texts), [0] * len(texts))).segments
     runs = list(segments.runs)
     assert [length for _, count, length in runs for _ in range(count)] == list(segments.lengths)
     assert [start for start, _, _ in runs] == np.cumsum([0, *(n * m for _, n, m in runs)])[:-1].tolist()

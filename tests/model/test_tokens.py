@@ -5,6 +5,7 @@ import pytest
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.settings.prompts import read_prompt
 from embedsmith.support.errors import ConfigError, ModelError
+from tests.made_tokenizers import make_bytes
 from tests.tiny import make_tokenizer
 
 START, END = 1, 2
@@ -95,6 +96,38 @@ def test_every_text_may_have_a_prompt_of_its_own() -> None:
         alone = tokenize.tokenize([text], prompts=prompt)
         assert (ids.tolist(), start) == (alone.ids[0].tolist(), alone.pool_from[0])
     assert mixed.pool_from == [0, 0, 3]
+
+
+@pytest.mark.parametrize("with_start", [True, False])
+def test_texts_under_one_prompt_share_its_first_parts_tokens(with_start: bool) -> None:
+    tokenize = TextTokenizer(make_tokenizer(with_start_token=with_start), max_length=9)
+    prompts = [
+        read_prompt(template)
+        for template in ("the cat {text}", "the cat {text} away", None, "{text} away", "the {text} cat {text}")
+    ]
+    tokenized = tokenize.tokenize(["w1 w2"] * 5, prompts=prompts)
+    assert tokenized.shared == [2 + with_start, 2 + with_start, 0, 0, 0]
+    assert tokenized.select([2, 1]).shared == [0, 2 + with_start]
+    cut = tokenize.tokenize(["w1 " * 20, ""], prompts=prompts[0])
+    assert cut.shared == [2 + with_start] * 2
+
+
+def test_what_a_text_changes_of_the_prompts_tokens_is_not_shared() -> None:
+    tokenizer = make_bytes()
+    tokenize = TextTokenizer(tokenizer, max_length=99, prompt="a ca{text}")
+    alone = tokenizer("a ca")["input_ids"]
+    for text in ("t sleeps", "x", " cat", "\u0301"):
+        tokenized = tokenize.tokenize([text])
+        ids, shared = tokenized.ids[0].tolist(), tokenized.shared[0]
+        assert ids[:shared] == alone[:shared]
+        assert shared == len(alone) or ids[shared] != alone[shared]
+    assert tokenize.tokenize(["t sleeps"]).shared[0] < len(alone) == tokenize.tokenize(["x"]).shared[0]
+
+
+def test_every_text_keeps_a_token_of_its_own() -> None:
+    tokenize = TextTokenizer(make_tokenizer(), max_length=9, prompt="the cat {text}", end_token=False)
+    tokenized = tokenize.tokenize([""])
+    assert (len(tokenized.ids[0]), tokenized.shared) == (3, [2])
 
 
 def test_a_prompt_must_leave_room() -> None:

@@ -8,7 +8,7 @@ token. Control tokens that a text spells are characters (`control_tokens.py`). C
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import takewhile
+from itertools import takewhile, zip_longest
 from operator import itemgetter
 from typing import Any
 
@@ -29,14 +29,22 @@ class TokenizedTexts:
     Attributes:
         ids: one int64 array (length,) a text.
         pool_from: (K,) the first token that mean poolings look at: the second copy's of an echo prompt, else 0.
+        shared: (K,) how many leading ids are those of the prompt's first part, start token included, as that part is
+            tokenised alone: texts under one prompt have so many in common. 0 without a first part and for an echo
+            prompt; at most length - 1, so that every text has a token of its own.
     """
 
     ids: list[np.ndarray]
     pool_from: list[int]
+    shared: list[int]
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "TokenizedTexts":
         """Some of them, in this order."""
-        return TokenizedTexts([self.ids[index] for index in indices], [self.pool_from[index] for index in indices])
+        return TokenizedTexts(
+            [self.ids[index] for index in indices],
+            [self.pool_from[index] for index in indices],
+            [self.shared[index] for index in indices],
+        )
 
 
 class TextTokenizer:
@@ -83,7 +91,7 @@ class TextTokenizer:
         self.pool_over = pool_over
         self.encoder = TextEncoder(tokenizer)
         self._roomy: set[Prompt] = set()
-        self._lengths: dict[Prompt, int] = {}
+        self._firsts: dict[Prompt, list[int]] = {}
         self.prompt = read_prompt(prompt)
         self._check_room(self.prompt)
 
@@ -98,12 +106,12 @@ class TextTokenizer:
             ConfigError: a prompt leaves no room for a text.
         """
         if not texts:
-            return TokenizedTexts([], [])
+            return TokenizedTexts([], [], [])
         each = [prompts or self.prompt] * len(texts) if prompts is None or isinstance(prompts, Prompt) else prompts
         for prompt in set(each) - self._roomy:
             self._check_room(prompt)
         needs_offsets = self.pool_over == "text" or any(prompt.is_echo for prompt in each)
-        ids, pool_from = [], []
+        ids, pool_from, shared = [], [], []
         for text, prompt, encoded in zip(
             texts, each, self.encoder.encode(texts, each, with_offsets=needs_offsets), strict=True
         ):
@@ -113,7 +121,9 @@ class TextTokenizer:
                 tokens = self._without_end(encoded.ids)
             ids.append(np.array([*tokens, self.end_id] if self.end_token or not tokens else tokens, dtype=np.int64))
             pool_from.append(min(self._pool_from(text, encoded), len(ids[-1]) - 1))
-        return TokenizedTexts(ids, pool_from)
+            first = [] if prompt.is_echo else self._first_part(prompt)
+            shared.append(min(_num_common(first, tokens), len(ids[-1]) - 1))
+        return TokenizedTexts(ids, pool_from, shared)
 
     def count_cut(self, texts: Sequence[str], *, prompt: Prompt) -> int:
         """How many of K texts are longer than the limit leaves room for, and are cut."""
@@ -129,15 +139,15 @@ class TextTokenizer:
         if self.pool_over == "text":
             return _first_behind(len(prompt.parts[0]), encoded.offsets)
         if self.pool_over == "behind_prompt":
-            return self._num_before(prompt)
+            return len(self._first_part(prompt))
         return 0
 
-    def _num_before(self, prompt: Prompt) -> int:
-        """Tokens of what stands before a text, start token included, as they are without it; 0 without a prompt."""
-        if prompt not in self._lengths:
+    def _first_part(self, prompt: Prompt) -> list[int]:
+        """Tokens of what stands before a text, start token included, as they are without it; none without a prompt."""
+        if prompt not in self._firsts:
             before = Prompt((prompt.parts[0], ""))
-            self._lengths[prompt] = len(self._encode("", before).ids) if prompt.parts[0] else 0
-        return self._lengths[prompt]
+            self._firsts[prompt] = self._encode("", before).ids if prompt.parts[0] else []
+        return self._firsts[prompt]
 
     def _check_room(self, prompt: Prompt) -> None:
         """A prompt is looked at once."""
@@ -186,6 +196,13 @@ class TextTokenizer:
             text = text[: ends[num_kept - 1]] if num_kept > 0 else ""
             encoded = self._encode(text, prompt)
         return text, encoded
+
+
+def _num_common(first: list[int], tokens: list[int]) -> int:
+    """How many leading ids two lists have in common."""
+    if first == tokens[: len(first)]:
+        return len(first)
+    return next(index for index, (one, other) in enumerate(zip_longest(first, tokens)) if one != other)
 
 
 def _first_behind(begin: int, offsets: Sequence[tuple[int, int]]) -> int:
