@@ -111,6 +111,6 @@ def test_only_line_feeds_part_lines(module: str) -> None:
     of_other_programs = {
         "embedsmith.model.layers.fused.build",
         "embedsmith.model.loading.configuration",
-        "embedsmith.training.memory",
+        "embedsmith.support.free_memory",
     }
     assert module in of_other_programs or "splitlines" not in MODULES[module].read_text(encoding="utf-8")

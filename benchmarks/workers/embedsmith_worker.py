@@ -48,6 +48,7 @@ class EmbedsmithSubject:
             self.embedder.add_adapter(self.config.adapter)
             settings = self.config.training
             self.objective = Objective(Loss.INFO_NCE, settings, self.config.teacher, widths=(self.embedder.dim,))
+            self.max_tokens = settings.max_tokens or tokens_that_fit(self.embedder)
             self.parameters = [p for p in self.embedder.backbone.model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.AdamW(
                 self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
@@ -60,7 +61,7 @@ class EmbedsmithSubject:
             self.embedder,
             batch=triplets,
             objective=self.objective,
-            max_tokens=self.config.training.max_tokens or tokens_that_fit(self.embedder),
+            max_tokens=self.max_tokens,
             processes=Processes(self.accelerator),
         )
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)

@@ -1,14 +1,18 @@
 """What `encode` takes, and what it says of anything else: which text, and why."""
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from embedsmith.model import encoding
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.encoding import read_texts
+from embedsmith.model.encoding import read_texts, tokens_of_a_forward
 from embedsmith.support.errors import DataError
+from tests.meta_models import SHAPES, make_config
 from tests.tiny import TEXTS
 
 
@@ -71,3 +75,19 @@ def test_half_a_character_is_named(llama: Embedder) -> None:
     ):
         llama.encode(["a cat", "a cat \ud83d", "\ude42", "\U0001f642"])
     assert read_texts(["\U0001f642"]) == ["\U0001f642"]
+
+
+@pytest.mark.parametrize("card_gb", [8, 24, 80])
+@pytest.mark.parametrize("name", list(SHAPES))
+def test_a_forward_on_a_gpu_fits_into_half_of_what_is_free(
+    name: str, card_gb: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of an MLP whose activation is not compiled, in bfloat16: its input, and that, value and product in float32."""
+    config: Any = make_config(name)
+    free = card_gb * 10**9 // 2
+    monkeypatch.setattr(encoding, "free_bytes", lambda _: free)
+    num_tokens = tokens_of_a_forward(config, device=torch.device("cuda"))
+    inner = config.intermediate_size
+    assert 512 <= num_tokens <= 16_384
+    assert num_tokens * (2 * inner * 2 + 2 * inner * 4 + 2 * inner * 4) <= free / 2
+    assert tokens_of_a_forward(config, device=torch.device("cpu")) == 4096

@@ -20,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn.functional import normalize as unit_length
 from transformers import PreTrainedModel
 
-from embedsmith.model.encoding import ENCODE_MAX_TOKENS, encode_texts, read_texts
+from embedsmith.model.encoding import encode_texts, read_texts, tokens_of_a_forward
 from embedsmith.model.layers.dropout import rows_from
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.model.layers.fused.layout import longest_static, why_not_fused
@@ -355,7 +355,7 @@ class Embedder:
         side: Side | str = Side.DOCUMENT,
         instruction: str | None = None,
         dim: int | None = None,
-        max_tokens: int = ENCODE_MAX_TOKENS,
+        max_tokens: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
         """Embed K texts; returns (K, D) float32, unit length, in the order given.
@@ -367,7 +367,8 @@ class Embedder:
             instruction: fills `{instruction}` in the prompt; None: the model's own.
             dim: keep this many dimensions, the first ones, at unit length; None: all D. Good where the adapter was
                 trained for it (`settings.matryoshka_dims`).
-            max_tokens: tokens of one forward; a longer text goes alone.
+            max_tokens: tokens of one forward, a longer text goes alone; None: 4,096 on a CPU, on a GPU 16,384 or as
+                many as half of its free memory holds.
             on_progress: called with the number of texts finished by each forward.
 
         Raises:
@@ -396,7 +397,7 @@ class Embedder:
         poolings: Sequence[Pooling],
         side: Side | str = Side.DOCUMENT,
         instruction: str | None = None,
-        max_tokens: int = ENCODE_MAX_TOKENS,
+        max_tokens: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> Mapping[Pooling, np.ndarray]:
         """As `encode`, with several poolings of the same forward."""
@@ -413,7 +414,7 @@ class Embedder:
                 prompt=self.prompt_of(Side(side), instruction=instruction),
                 device=self.device,
                 widths={pooling: self.width_of(pooling) for pooling in poolings},
-                max_tokens=max_tokens,
+                max_tokens=max_tokens or tokens_of_a_forward(self.backbone.model.config, device=self.device),
                 on_progress=on_progress,
             )
 

@@ -1,8 +1,9 @@
 """Many texts -> embeddings without graph: equal texts once, in groups of similar length, tokenized ahead."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,9 +14,15 @@ from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
 from embedsmith.settings.config import Pooling
 from embedsmith.settings.prompts import Prompt
 from embedsmith.support.errors import DataError, list_faults
+from embedsmith.support.free_memory import free_bytes
 
-# More gains nothing on a CPU (measured).
-ENCODE_MAX_TOKENS = 4096
+# Of one forward, by device: more gains nothing on a CPU (measured); a GPU waits for the next kernel in a short one.
+ENCODE_TOKENS = defaultdict(lambda: 16_384, cpu=4096)
+_LEAST_TOKENS = 512
+_SHARE = 0.5  # of what is free on a GPU
+_WORKING_BYTES = 24
+"""Of one forward without graph, for each token and unit of the hidden and the MLP's inner width: an MLP that is not
+compiled holds its rows in bfloat16 and in float32 at one time."""
 
 
 def read_texts(texts: Iterable[str]) -> list[str]:
@@ -53,6 +60,18 @@ def _half_character(index: int, text: str) -> str | None:
     return None
 
 
+def tokens_of_a_forward(config: Any, *, device: torch.device) -> int:
+    """How many tokens go through a model of this configuration at one time, without graph.
+
+    On a GPU half of the memory that is free bounds them; what a text becomes depends on it by rounding alone.
+    """
+    most = ENCODE_TOKENS[device.type]
+    if device.type != "cuda":
+        return most
+    row_bytes = _WORKING_BYTES * (config.hidden_size + getattr(config, "intermediate_size", 4 * config.hidden_size))
+    return min(most, max(_LEAST_TOKENS, int(_SHARE * free_bytes(device) / row_bytes)))
+
+
 def encode_texts(
     texts: Sequence[str],
     *,
@@ -61,7 +80,7 @@ def encode_texts(
     prompt: Prompt,
     device: torch.device,
     widths: Mapping[Pooling, int],
-    max_tokens: int = ENCODE_MAX_TOKENS,
+    max_tokens: int,
     on_progress: Callable[[int], None] | None = None,
 ) -> dict[Pooling, np.ndarray]:
     """Embeddings (K, D) float32 of K texts in the order given, by pooling.

@@ -90,6 +90,7 @@ def train_adapter(
     processes = Processes(accelerator)
     parameters = trained_parameters(embedder)
     optimizer = make_optimizer(parameters, settings=settings)
+    max_tokens = settings.max_tokens or tokens_that_fit(embedder)
     folder = Path(config.output_dir)
     progress = load_checkpoint(folder, embedder=embedder, optimizer=optimizer) if resume else Progress()
     keeper = _Keeper(
@@ -113,7 +114,7 @@ def train_adapter(
             embedder,
             batch=triplets.rows(rows),
             objective=objective,
-            max_tokens=settings.max_tokens or tokens_that_fit(embedder),
+            max_tokens=max_tokens,
             processes=processes,
         )
         processes.add_up(parameters)

@@ -1,48 +1,89 @@
 """How many tokens of a batch may keep what backward needs, going by the memory that is free.
 
-The number never changes what is computed, only what is computed twice; see gradcache.py.
+On a CPU the number never changes what is computed, only what is computed twice; see gradcache.py. On a GPU it also
+bounds the pieces where a whole one does not fit, which is said: sums are then formed in another order.
 """
 
+import logging
 from functools import cache
-from pathlib import Path
 
-import psutil
 import torch
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.support.free_memory import free_bytes
 from embedsmith.training.gradcache import PIECE_TOKENS
 
+log = logging.getLogger(__name__)
+
 _SHARE = 0.5
-_CGROUP = Path("/sys/fs/cgroup")
+_LEAST_TOKENS = 512
+_OPTIMIZER_BYTES = 12
+"""Of a trained weight: its gradient and AdamW's two averages, float32; they come after the first step's forward."""
+_PROBE = "the " * 64
 
 
 def tokens_that_fit(embedder: Embedder) -> int:
-    """Tokens for half of the memory that was free when first asked; at least one piece.
+    """Tokens that may keep what backward needs in a run that starts now.
 
-    Blocks that are not fused leave to autograd how much it keeps: there it is one piece.
+    Cost: for blocks that are not fused, a forward of a short text.
     """
-    piece = PIECE_TOKENS[embedder.device.type]
-    if embedder.decoder is None:
-        return piece
-    return max(piece, int(_SHARE * _free_at_first(embedder.device) / embedder.decoder.saved_bytes_per_token))
+    device = embedder.device
+    free = _free_for_run(device) - optimizer_bytes(embedder)
+    return tokens_for(free, bytes_per_token=kept_bytes_per_token(embedder), device=device)
 
 
-def free_bytes(device: torch.device) -> int:
-    """Memory that can be had on a device; a container's own limit counts, swap does not."""
-    if device.type == "cuda":
-        return int(torch.cuda.mem_get_info(device)[0])
-    free = int(psutil.virtual_memory().available)
-    return min(free, _free_in_container(_CGROUP) or free)
+def tokens_for(free: int, *, bytes_per_token: int, device: torch.device) -> int:
+    """Tokens for half of so many free bytes; on a CPU at least one piece.
+
+    On a GPU where a piece does not fit it is a power of two from 512 on, so that a little more or less of free memory
+    makes no other pieces.
+    """
+    piece = PIECE_TOKENS[device.type]
+    num_tokens = int(_SHARE * max(0, free) / bytes_per_token)
+    if device.type != "cuda" or num_tokens >= piece:
+        return max(piece, num_tokens)
+    bound = max(_LEAST_TOKENS, 1 << num_tokens.bit_length() >> 1)
+    log.info(
+        "A batch is computed in pieces of %s tokens, not of %s, for the %.1f GB that are free on %s; results differ by "
+        "rounding alone.",
+        *(f"{bound:,}", f"{piece:,}", free / 1e9, device),
+    )
+    return bound
 
 
-def _free_in_container(cgroup: Path) -> int | None:
-    """What a control group (version 2) leaves, or None; its cached files can be let go of."""
-    try:
-        limit, used = (int((cgroup / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
-        fields = dict(line.split() for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines())
-    except (OSError, ValueError):  # no such control group, or "max": no limit
-        return None
-    return max(0, limit - used + int(fields.get("inactive_file", 0)))
+def kept_bytes_per_token(embedder: Embedder) -> int:
+    """What a forward keeps of one token for backward, all layers together, whichever way the model runs."""
+    if embedder.decoder is not None:
+        return embedder.decoder.saved_bytes_per_token
+    kept: dict[int, torch.UntypedStorage] = {}  # held, so that no two of them have one number
+
+    def keep(tensor: torch.Tensor) -> torch.Tensor:
+        storage = tensor.untyped_storage()
+        kept[storage._cdata] = storage
+        return tensor
+
+    packed = embedder.pack([_PROBE])
+    with (
+        torch.random.fork_rng(devices=[]),  # dropout draws a seed, and the run must not notice
+        torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor),
+        embedder.dropout(is_on=True),
+    ):
+        embedder.hidden_states(packed)
+    model = embedder.backbone.model
+    weights = {tensor.untyped_storage()._cdata for tensor in (*model.parameters(), *model.buffers())}
+    return sum(storage.nbytes() for key, storage in kept.items() if key not in weights) // packed.num_tokens
+
+
+def optimizer_bytes(embedder: Embedder) -> int:
+    """What gradients and optimizer will take of what is free before the first step."""
+    return sum(
+        _OPTIMIZER_BYTES * weight.numel() for weight in embedder.backbone.model.parameters() if weight.requires_grad
+    )
+
+
+def _free_for_run(device: torch.device) -> int:
+    # On a CPU what a run before this one freed stays with the process, and looks taken.
+    return free_bytes(device) if device.type == "cuda" else _free_at_first(device)
 
 
 @cache

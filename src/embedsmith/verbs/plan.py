@@ -64,6 +64,7 @@ def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int
     """Seconds a token, optimizer included; the largest batch goes first, untimed."""
     parameters = trained_parameters(run.embedder)
     optimizer = make_optimizer(parameters, settings=run.config.training)
+    max_tokens = run.config.training.max_tokens or tokens_that_fit(run.embedder)
     largest = int(np.argmax(counts))
     # A run shorter than what is timed goes round again.
     timed = [index % len(batches) for index in range(_TIMED_STEPS)]
@@ -74,7 +75,7 @@ def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int
             run.embedder,
             batch=run.triplets.rows(batches[index]),
             objective=run.objective,
-            max_tokens=run.config.training.max_tokens or tokens_that_fit(run.embedder),
+            max_tokens=max_tokens,
             processes=Processes(run.accelerator),
         )
         clip_grad_norm_(parameters, run.config.training.max_grad_norm).item()

@@ -1,0 +1,30 @@
+"""Memory that can still be had on a device."""
+
+from pathlib import Path
+
+import psutil
+import torch
+
+_CGROUP = Path("/sys/fs/cgroup")
+
+
+def free_bytes(device: torch.device) -> int:
+    """Memory that can be had on a device.
+
+    A container's own limit counts, swap does not; what torch keeps of a GPU's for its next tensors is free.
+    """
+    if device.type == "cuda":
+        kept = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0]) + kept
+    free = int(psutil.virtual_memory().available)
+    return min(free, _free_in_container(_CGROUP) or free)
+
+
+def _free_in_container(cgroup: Path) -> int | None:
+    """What a control group (version 2) leaves, or None; its cached files can be let go of."""
+    try:
+        limit, used = (int((cgroup / name).read_text(encoding="ascii")) for name in ("memory.max", "memory.current"))
+        fields = dict(line.split() for line in (cgroup / "memory.stat").read_text(encoding="ascii").splitlines())
+    except (OSError, ValueError):  # no such control group, or "max": no limit
+        return None
+    return max(0, limit - used + int(fields.get("inactive_file", 0)))
