@@ -14,7 +14,7 @@ from rich.console import Console
 
 from embedsmith.cli import run_command
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.recipe import describe_settings
+from embedsmith.settings.recipe import describe_settings, load_config
 from embedsmith.support.display import TrainingDisplay, encoding_progress
 from tests.cli.edits import replace_text
 from tests.tiny import TEXTS
@@ -461,3 +461,48 @@ def test_full_memory_says_what_to_lower(
     assert run_command(work) == 2
     assert "The memory is full" in (told := capsys.readouterr().err)
     assert "lower training.max_tokens" in told
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        ["evaluate", "MODEL", "--data", "sts"],
+        ["evaluate", "MODEL", "--data", "sts", "--pooling", "all"],
+        ["export", "MODEL", "out", "--to", "merged"],
+        ["doctor", "MODEL"],
+        ["baseline", "MODEL", "--dev", "sts/dev.tsv"],
+        ["compare", "MODEL", "MODEL,MODEL", "--data", "sts"],
+        ["report", "MODEL", "--data", "sts", "--out", "report.html"],
+        ["demo", "--output-dir", "demo"],
+        ["plan", "--model.model", "MODEL", "--data.train", "t.tsv"],
+        ["sweep", "--config", "recipe.yaml", "--grid", "lora_r=4,8", "--output_dir", "s"],
+        ["train", "--model.model", "MODEL", "--data.train", "t.tsv", "--output_dir", "runs/r"],
+        ["train", "--resume", "stopped"],
+    ],
+    ids=" ".join,
+)
+def test_a_device_that_is_not_there_is_refused_by_every_command(
+    command: list[str], work: list[str], model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = load_config(overrides={"output_dir": "s", "model.model": model_folders["llama"], "data.train": "t.tsv"})
+    Path("recipe.yaml").write_text(settings.to_yaml())
+    Path("stopped").mkdir()
+    Path("stopped/run.yaml").write_text(settings.to_yaml())
+    before = sorted(Path().rglob("*"))
+    named = [part.replace("MODEL", model_folders["llama"]) for part in command]
+    assert run_command([*named, "--device", "cuda:7"]) == 2
+    assert "device is 'cuda:7', which cannot be had here" in capsys.readouterr().err
+    assert set(Path().rglob("*")) - set(before) <= {
+        Path("cache"),
+        *Path("cache").rglob("*"),
+        Path("s"),
+        *Path("s").rglob("*"),
+    }
+
+
+def test_the_device_of_a_run_may_be_named(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_command([*work, "--device", "cpu"]) == 0
+    assert "(float32, cpu, fused blocks" in capsys.readouterr().out
+    work[2] = "runs/other"
+    assert run_command([*work, "--device", "meta"]) == 2
+    assert not Path("runs/other").exists()

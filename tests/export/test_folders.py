@@ -1,6 +1,8 @@
 """Exported == live, through transformers and sentence-transformers, over families, prompts and poolings."""
 
+import gc
 import json
+import weakref
 from dataclasses import fields
 from pathlib import Path
 
@@ -9,7 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaModel, PreTrainedTokenizerFast
 from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from embedsmith.cli import run_command
@@ -110,6 +112,27 @@ def test_what_cannot_be_expressed_is_refused_by_name(
     assert export(str(tmp_path / "run"), folder=tmp_path / "merged", to=Format.MERGED) > 0.99999
 
 
+@pytest.mark.parametrize("to", Format)
+def test_one_model_is_held_at_a_time(
+    to: Format, model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A model of 2.5 billion weights takes 10 GB in float32. What has no weights yet (on meta) takes none."""
+    _run(model_folders["llama"], tmp_path / "run")
+    made: list[weakref.ref[LlamaModel]] = []
+    start = LlamaModel.__init__
+
+    def count(self: LlamaModel, *arguments: object, **named: object) -> None:
+        held = [model for one in made if (model := one()) is not None]
+        assert all(weight.is_meta for model in held for weight in model.parameters()), "another model is still held"
+        start(self, *arguments, **named)
+        made.append(weakref.ref(self))
+
+    monkeypatch.setattr(LlamaModel, "__init__", count)
+    gc.collect()
+    assert export(str(tmp_path / "run"), folder=tmp_path / "out", to=to) > 0.99999
+    assert len(made) >= 2, made
+
+
 def test_every_setting_has_been_thought_about() -> None:
     assert {field.name for field in fields(EmbeddingSettings)} == folders._CARRIED
 
@@ -119,7 +142,7 @@ def test_a_folder_that_embeds_otherwise_is_not_kept(
 ) -> None:
     _run(model_folders["llama"], tmp_path / "run")
     base = Embedder.load(model_folders["llama"], precision="fp32", fused=False)
-    monkeypatch.setattr(folders, "_merged", lambda live, model, base_model: base)
+    monkeypatch.setattr(folders, "_merge", lambda live: base.backbone.model)
     with pytest.raises(RunError, match="does not embed as the model does"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.MERGED)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
@@ -226,7 +249,8 @@ def test_a_filled_folder_stays_empty_when_nothing_is_kept(
     model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     _run(model_folders["llama"], tmp_path / "run")
-    monkeypatch.setattr(folders, "_merged", lambda *_, **__: Embedder.load(model_folders["llama"], fused=False))
+    base = Embedder.load(model_folders["llama"], fused=False)
+    monkeypatch.setattr(folders, "_merge", lambda live: base.backbone.model)
     (tmp_path / "out").mkdir()
     with pytest.raises(RunError, match="does not embed as the model does"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.MERGED)

@@ -4,6 +4,7 @@ import json
 import shutil
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from embedsmith.cli import run_command
 from embedsmith.cli.sweep_commands import read_axes
+from embedsmith.model.embedder import Embedder
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.verbs.sweep import SweepConfig, make_cells, read_sweep, report_sweep, run_sweep
@@ -255,3 +257,23 @@ def test_a_recipe_s_settings_may_be_changed_for_all_runs(work: Path) -> None:
     assert {config.training.max_steps for cell in cells for config in cell.configs} == {3}
     assert {config.training.weight_decay for cell in cells for config in cell.configs} == {0.5}
     assert load_config("recipe.yaml").training.max_steps == 4
+
+
+def test_no_model_outlives_its_run(work: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a GPU the next run's model would not fit beside it. One of the runs fails, which keeps nothing either."""
+    made: list[weakref.ref[Embedder]] = []
+    held: list[int] = []
+    load = Embedder.load.__func__
+
+    def count(cls: type[Embedder], *arguments: object, **named: object) -> Embedder:
+        held.append(sum(one() is not None for one in made))
+        embedder = load(cls, *arguments, **named)
+        made.append(weakref.ref(embedder.backbone.model))
+        return embedder
+
+    monkeypatch.setattr(Embedder, "load", classmethod(count))
+    sweep = _sweep(axes={"learning_rate": [1e-2, 1e30, 1e-3]})
+    run_sweep(sweep, make_cells(sweep), console=QUIET)
+    assert held == [0, 0, 0]
+    failures = [point.failures for point in report_sweep(sweep, make_cells(sweep))]
+    assert [len(one) for one in failures] == [0, 1, 0]

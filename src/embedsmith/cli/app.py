@@ -68,6 +68,10 @@ BaseModel = Annotated[
     str | None,
     typer.Option(callback=at_home, help="The base of a run or adapter, if it does not lie where it lay in training."),
 ]
+Device = Annotated[
+    str | None,
+    typer.Option(help="Where it runs: cpu, cuda, cuda:1 ...; default: CUDA where there is one, else the CPU."),
+]
 PairColumns = Annotated[
     str | None,
     typer.Option(help="Column names, as in '{sentence1: text_a, sentence2: text_b, score: gold}'."),

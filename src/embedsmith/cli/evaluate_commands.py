@@ -9,6 +9,7 @@ from rich.console import Console
 from embedsmith.cli.app import (
     PROMPT_HELP,
     BaseModel,
+    Device,
     Model,
     PairColumns,
     app,
@@ -61,6 +62,7 @@ def evaluate_command(
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the weights: auto, bf16 or fp32.")] = "auto",
     base_model: BaseModel = None,
+    device: Device = None,
 ) -> None:
     """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
     from embedsmith.evaluation.saved import similarities_path
@@ -88,6 +90,7 @@ def evaluate_command(
         "end_token": end_token,
         "base_model": base_model,
         "precision": choose_precision(precision),
+        "device": device,
         "console": console,
     }
     if is_mtebs:

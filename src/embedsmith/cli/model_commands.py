@@ -14,6 +14,7 @@ from embedsmith.cli.app import (
     SETTINGS_EPILOG,
     TAKES_SETTINGS,
     BaseModel,
+    Device,
     Model,
     PairColumns,
     app,
@@ -36,6 +37,7 @@ def train_command(
     config: Annotated[Path | None, typer.Option(callback=at_home, help="Recipe (YAML).")] = None,
     resume: Annotated[Path | None, typer.Option(callback=at_home, help="Go on with this stopped run.")] = None,
     settings: Annotated[bool, typer.Option("--settings", help="List every setting of a recipe, and stop.")] = False,
+    device: Device = None,
 ) -> None:
     """Train an adapter into a run folder."""
     from embedsmith.reporting.tables import results_table
@@ -53,9 +55,9 @@ def train_command(
     if resume is not None:
         if config is not None or context.args:
             raise ConfigError("--resume takes no other setting: a run goes on as it was begun.")
-        run = resume_run(resume, console=console)
+        run = resume_run(resume, device=device, console=console)
     else:
-        run = train(load_config(config, overrides=read_overrides(context.args)), console=console)
+        run = train(load_config(config, overrides=read_overrides(context.args)), device=device, console=console)
     if run.dev:
         console.print(results_table([(f"step {run.outcome.best_step}", run.dev)]))
     console.print(f"{run.outcome.num_steps} steps in {run.outcome.elapsed_s:.0f} s. The run: {run.config.output_dir}")
@@ -65,6 +67,7 @@ def train_command(
 def plan_command(
     context: typer.Context,
     config: Annotated[Path | None, typer.Option(callback=at_home, help="Recipe (YAML).")] = None,
+    device: Device = None,
 ) -> None:
     """Tell what a run will take here, before it runs: tokens, time, memory."""
     from embedsmith.reporting.tables import plan_table
@@ -74,7 +77,7 @@ def plan_command(
     overrides = {**({} if config else {"output_dir": "unused"}), **read_overrides(context.args)}
     console = make_console()
     console.print("Taking a few steps to measure with ...")
-    console.print(plan_table(plan_run(load_config(config, overrides=overrides))))
+    console.print(plan_table(plan_run(load_config(config, overrides=overrides), device=device)))
 
 
 @app.command("baseline")
@@ -98,6 +101,7 @@ def baseline_command(
     out: Annotated[
         Path | None, typer.Option(callback=output(suffix=".json"), help="Write the ranking here (JSON).")
     ] = None,
+    device: Device = None,
 ) -> None:
     """Find the best a model does without training: over prompts, poolings and the end token."""
     from embedsmith.data.pairs import load_pairs
@@ -107,8 +111,8 @@ def baseline_command(
 
     console = make_console()
     pairs = load_pairs(dev, columns=read_columns(columns), columns_option="--columns")
-    scored = score_marks(marks or [], pairs=pairs, console=console)
-    ranking = rank_untrained(model, pairs=pairs, prompts=prompts, console=console)
+    scored = score_marks(marks or [], pairs=pairs, device=device, console=console)
+    ranking = rank_untrained(model, pairs=pairs, prompts=prompts, device=device, console=console)
     table = Table("prompt", "end token", "pooling", "Spearman")
     for name, result in scored.items():
         table.add_row(f"the mark {name}", "", "as it embeds", format_score(result))
@@ -138,12 +142,13 @@ def doctor_command(
     prompt: Annotated[str | None, typer.Option(help=PROMPT_HELP)] = None,
     max_length: Annotated[int | None, typer.Option(help="Most tokens per text.")] = None,
     base_model: BaseModel = None,
+    device: Device = None,
 ) -> None:
     """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""
     from embedsmith.verbs.doctor import diagnose
 
     console = make_console()
-    diagnosis = diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model)
+    diagnosis = diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model, device=device)
     console.print(f"{diagnosis.text!r}")
     console.print("  " + " ".join(f"{token}:{token_id}" for token_id, token in diagnosis.tokens))
     table = Table(show_header=False)
@@ -158,13 +163,14 @@ def doctor_command(
 @app.command("demo")
 def demo_command(
     output_dir: Annotated[Path, typer.Option(callback=at_home, help="The run folder to make.")] = Path("runs/demo"),
+    device: Device = None,
 ) -> None:
     """The whole story on a CPU: built-in model and sample, train, before and after, report."""
     from embedsmith.reporting.tables import results_table
     from embedsmith.verbs import demo
 
     console = make_console()
-    content = demo.run_demo(output_dir, console=console)
+    content = demo.run_demo(output_dir, device=device, console=console)
     console.print(results_table(content.analysis.rows))
     console.print(content.headline)
     console.print(f"Report: {output_dir / 'report.html'}   Scores: {output_dir / 'results.json'}")

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import PairColumns, app, at_home, make_console, output, raise_failures, read_columns
+from embedsmith.cli.app import Device, PairColumns, app, at_home, make_console, output, raise_failures, read_columns
 from embedsmith.support.errors import ConfigError
 
 
@@ -33,6 +33,7 @@ def compare_command(
             "very models, not their recipes.",
         ),
     ] = 0.5,
+    device: Device = None,
 ) -> None:
     """Say whether models are better or worse than the first one, or whether that cannot be told."""
     from embedsmith.reporting.tables import comparison_table
@@ -47,6 +48,7 @@ def compare_command(
         columns=read_columns(columns),
         num_draws=draws,
         seed_spread=seed_spread / 100,
+        device=device,
         console=console,
     )
     for one in found:
@@ -85,6 +87,7 @@ def report_command(
     training_data: Annotated[
         bool, typer.Option("--training-data/--no-training-data", help="Look into the run's training data too.")
     ] = True,
+    device: Device = None,
 ) -> None:
     """Write one page on a run or on several models: scores, pictures, failures, training data, leakage, cost."""
     from embedsmith.verbs.report import report_models
@@ -102,6 +105,7 @@ def report_command(
         data=data,
         columns=read_columns(columns),
         with_data=training_data,
+        device=device,
         console=console,
     )
     console.print(content.headline, soft_wrap=True)

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, app, at_home, make_console, read_overrides
+from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, Device, app, at_home, make_console, read_overrides
 from embedsmith.support.errors import ConfigError, RunError
 
 
@@ -27,6 +27,7 @@ def sweep_command(
         typer.Option("--output-dir", "--output_dir", callback=at_home, help="Folder of the runs and the pages."),
     ] = None,
     report_only: Annotated[bool, typer.Option("--report-only", help="Write table and page of what there is.")] = False,
+    device: Device = None,
 ) -> None:
     """Vary settings of a recipe, several seeds each; goes on where it was when started again."""
     from embedsmith.reporting.sweep_report import sweep_table
@@ -43,7 +44,7 @@ def sweep_command(
     cells = make_cells(plan, settings=read_overrides(context.args))
     console = make_console()
     if not report_only:
-        run_sweep(plan, cells, console=console)
+        run_sweep(plan, cells, device=device, console=console)
     points = report_sweep(plan, cells)
     console.print(sweep_table(points))
     console.print(f"Table and page: {plan.output_dir}/sweep.md, {plan.output_dir}/sweep.html")

@@ -12,10 +12,11 @@ they come out of the model (`parity.py`).
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import torch
 
-from embedsmith.export.parity import check_merged, check_sentence_transformers
+from embedsmith.export.parity import check_merged, check_sentence_transformers, expect
 from embedsmith.export.plain_tokenizers import write_closing_tokenizer, write_tokenizer
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import SETTINGS_FILE
@@ -24,6 +25,7 @@ from embedsmith.settings.config import Pooling, Precision, Quantization, Side
 from embedsmith.settings.prompts import TEXT_FIELD
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
+from embedsmith.support.free_memory import let_go
 
 _MODES = {Pooling.LAST: "lasttoken", Pooling.MEAN: "mean", Pooling.WEIGHTED_MEAN: "weightedmean"}
 _ALL_MODES = {
@@ -50,9 +52,17 @@ class Format(StrEnum):
 
 
 def export(
-    model: str, *, folder: Path, to: Format, dtype: Precision = Precision.FP32, base_model: str | None = None
+    model: str,
+    *,
+    folder: Path,
+    to: Format,
+    dtype: Precision = Precision.FP32,
+    base_model: str | None = None,
+    device: str = "cpu",
 ) -> float:
     """Write `folder`; returns the smallest cosine between its embeddings and the model's.
+
+    One model is held at a time, in float32.
 
     Args:
         model: built-in name, hub id, folder or run.
@@ -60,6 +70,7 @@ def export(
         to: see `Format`.
         dtype: of the weights stored, fp32 or bf16.
         base_model: where the base of a run lies, if not where it lay in training.
+        device: where model and folder are compared; a CPU has the most memory, and rounds float32 products nowhere.
 
     Raises:
         RunError: the folder is taken or cannot be written, or what was written does not embed as the model does.
@@ -67,7 +78,7 @@ def export(
         ModelError, MissingExtraError: by their names.
     """
     _check_folder(folder)
-    live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, fused=False)
+    live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, device=device, fused=False)
     faults = [*what_cannot_be_expressed(live, to=to), *_prompts_with_control_tokens(live, to=to)]
     if faults:
         other = next(format_ for format_ in Format if format_ is not to)
@@ -75,19 +86,27 @@ def export(
         raise ConfigError(
             f"Cannot be expressed in {to}: {'; '.join(faults)}.\n{able}{'l' if able else 'L'}oad it with embedsmith."
         )
-    merged = _merged(live, model, base_model=base_model)
-    backbone = merged.backbone
-    if dtype is Precision.BF16:
-        backbone.model.to(torch.bfloat16)
+    expected = expect(live)
     with files.atomic_folder(folder) as temporary:
-        backbone.model.save_pretrained(temporary)
-        files.write_json(temporary / SETTINGS_FILE, asdict(live.settings))
-        if to is Format.MERGED:
-            write_tokenizer(backbone.tokenizer, folder=temporary)
-            return check_merged(temporary, live=live, dtype=dtype)
-        write_closing_tokenizer(live.tokenizer, folder=temporary)
-        _describe(temporary, live=live)
-        return check_sentence_transformers(temporary, live=live, dtype=dtype)
+        _write(temporary, live=live, to=to, dtype=dtype)
+        del live
+        let_go()
+        check = check_merged if to is Format.MERGED else check_sentence_transformers
+        return check(temporary, expected=expected, dtype=dtype, device=device)
+
+
+def _write(folder: Path, *, live: Embedder, to: Format, dtype: Precision) -> None:
+    """All files; the adapter stays in the model's weights."""
+    network = _merge(live)
+    if dtype is Precision.BF16:
+        network.to(torch.bfloat16)
+    network.save_pretrained(folder)
+    files.write_json(folder / SETTINGS_FILE, asdict(live.settings))
+    if to is Format.MERGED:
+        write_tokenizer(live.backbone.tokenizer, folder=folder)
+    else:
+        write_closing_tokenizer(live.tokenizer, folder=folder)
+        _describe(folder, live=live)
 
 
 def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
@@ -135,14 +154,11 @@ def _check_folder(folder: Path) -> None:
         raise RunError(f"{folder} exists already and is not empty.\nChoose another folder.")
 
 
-def _merged(live: Embedder, model: str, *, base_model: str | None) -> Embedder:
-    """The same with the adapter in the weights, which are the embedder's own from here on."""
-    if live.adapter is None:
-        return Embedder.load(model, precision=Precision.FP32, fused=False)
-    other = Embedder.load(model, base_model=base_model, precision=Precision.FP32, fused=False)
-    assert other.adapter is not None
-    other.adapter.merge_and_unload()
-    return other
+def _merge(live: Embedder) -> Any:
+    """The network, with the adapter in its weights."""
+    if live.adapter is not None:
+        live.adapter.merge_and_unload()
+    return live.backbone.model
 
 
 def _describe(folder: Path, *, live: Embedder) -> None:

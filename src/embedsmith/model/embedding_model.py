@@ -74,6 +74,7 @@ def load_embedding_model(
     end_token: bool | None = None,
     base_model: str | None = None,
     precision: Precision = Precision.AUTO,
+    device: str | None = None,
 ) -> Embedder | SentenceEncoder:
     """Load MODEL, whichever kind it is; `prompt` is that of queries and documents.
 
@@ -91,6 +92,7 @@ def load_embedding_model(
             end_token=end_token,
             base_model=base_model,
             precision=precision,
+            device=device,
         )
     asked = {
         "a pooling": pooling,
@@ -102,7 +104,7 @@ def load_embedding_model(
             f"'{model}' is an encoder, which embeds as it ships; it cannot be given {', '.join(others)}.\n"
             "Leave that away. A prompt that ends in {text}, widths and the precision may be given."
         )
-    return SentenceEncoder.load(model, prompt=prompt, instruction=instruction, precision=precision)
+    return SentenceEncoder.load(model, prompt=prompt, instruction=instruction, precision=precision, device=device)
 
 
 def take_sts_prompt(embedder: EmbeddingModel, *, name: str) -> None:

@@ -1,5 +1,6 @@
-"""Memory that can still be had on a device."""
+"""Memory that can still be had on a device, and letting go of what is no longer needed."""
 
+import gc
 from pathlib import Path
 
 import psutil
@@ -18,6 +19,16 @@ def free_bytes(device: torch.device) -> int:
         return int(torch.cuda.mem_get_info(device)[0]) + kept
     free = int(psutil.virtual_memory().available)
     return min(free, _free_in_container(_CGROUP) or free)
+
+
+def let_go() -> None:
+    """Free what nothing refers to any more; models are full of circles, so they do not go by themselves.
+
+    On a GPU what torch keeps for its next tensors goes back too, in the sizes that the next model wants it.
+    """
+    gc.collect()
+    if torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
 
 
 def _free_in_container(cgroup: Path) -> int | None:

@@ -21,6 +21,7 @@ from embedsmith.settings.config import Pooling, Side
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, PROMPTS
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import ConfigError, ModelError
+from embedsmith.support.free_memory import let_go
 
 log = logging.getLogger(__name__)
 
@@ -60,7 +61,9 @@ class Candidate:
         }
 
 
-def score_marks(models: Sequence[str], *, pairs: ScoredPairs, console: Console | None = None) -> dict[str, TaskResult]:
+def score_marks(
+    models: Sequence[str], *, pairs: ScoredPairs, device: str | None = None, console: Console | None = None
+) -> dict[str, TaskResult]:
     """Scores of models as they embed, encoders among them, on the pairs of a ranking: other marks to beat.
 
     Raises:
@@ -69,7 +72,8 @@ def score_marks(models: Sequence[str], *, pairs: ScoredPairs, console: Console |
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 
         def score(model: str) -> TaskResult:
-            embedder = load_embedding_model(model)
+            let_go()  # of the one before
+            embedder = load_embedding_model(model, device=device)
 
             def embed(texts: list[str]) -> dict[str, np.ndarray]:
                 return {model: embedder.encode(texts, side=Side.QUERY, on_progress=advance)}
@@ -80,7 +84,12 @@ def score_marks(models: Sequence[str], *, pairs: ScoredPairs, console: Console |
 
 
 def rank_untrained(
-    model: str, *, pairs: ScoredPairs, prompts: Sequence[str] | None = None, console: Console | None = None
+    model: str,
+    *,
+    pairs: ScoredPairs,
+    prompts: Sequence[str] | None = None,
+    device: str | None = None,
+    console: Console | None = None,
 ) -> list[Candidate]:
     """Score every way to embed `pairs` without training, best first.
 
@@ -88,6 +97,7 @@ def rank_untrained(
         model: built-in name, hub id or folder; of a run, its base.
         pairs: what decides.
         prompts: names to try, `none` for the bare text; None: all that need no instruction.
+        device: a torch device; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
     Raises:
@@ -98,7 +108,8 @@ def rank_untrained(
     unknown = [name for name in prompts or [] if name not in usable]
     if unknown:
         raise ConfigError(f"--prompts names {', '.join(unknown)}; it may name {', '.join(usable)}.")
-    embedder = Embedder.load(model)
+    let_go()
+    embedder = Embedder.load(model, device=device)
     candidates: list[Candidate] = []
     failures: list[str] = []
     with embedder.without_adapter(), encoding_progress(console or Console(quiet=True)) as (start, advance):

@@ -50,6 +50,7 @@ def run_benchmark(
     end_token: bool | None = None,
     base_model: str | None = None,
     precision: Precision = Precision.AUTO,
+    device: str | None = None,
     console: Console | None = None,
 ) -> BenchmarkResult:
     """Run mteb's tasks.
@@ -62,7 +63,7 @@ def run_benchmark(
         data: folder of retrieval sets in BEIR's layout; None: tasks are the hub's.
         pooling: instead of the model's own.
         dim: of the embeddings, cut to so many.
-        prompt, instruction, end_token, base_model, precision: as `evaluate`.
+        prompt, instruction, end_token, base_model, precision, device: as `evaluate`.
         console: where progress goes; None: nowhere.
 
     Raises:
@@ -84,6 +85,7 @@ def run_benchmark(
         pooling=pooling,
         base_model=base_model,
         precision=precision,
+        device=device,
         prompt=prompt,
         instruction=instruction or _STAND_IN,
         end_token=end_token,

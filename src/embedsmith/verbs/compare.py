@@ -16,6 +16,7 @@ from embedsmith.evaluation.significance import SEED_SPREAD, SeedScores, TaskScor
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.records.results import Comparison, EvaluationResult
 from embedsmith.support.errors import ConfigError, DataError, ModelError, list_faults
+from embedsmith.support.free_memory import let_go
 from embedsmith.verbs.evaluate import evaluate
 
 SAVED_SUFFIX = ".json"
@@ -29,6 +30,7 @@ def compare_models(
     columns: Mapping[str, str] | None = None,
     num_draws: int = NUM_DRAWS,
     seed_spread: float = SEED_SPREAD,
+    device: str | None = None,
     console: Console | None = None,
 ) -> list[Comparison]:
     """Compare every model with the first one, on the same pairs.
@@ -41,6 +43,7 @@ def compare_models(
         columns: {sentence1: ..., sentence2: ..., score: ...} where they name them otherwise.
         num_draws: of bootstrap and permutations.
         seed_spread: see `significance.compare`.
+        device: a torch device; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
     Raises:
@@ -60,9 +63,9 @@ def compare_models(
             fingerprint_model(name)  # a model or base that is not there shows before hours are spent on another
     for name in names:
         if name not in evaluated:
-            evaluated[name] = next(
-                iter(evaluate(name, tasks=tasks, data=data, columns=columns, console=console).values())
-            )
+            let_go()  # of the one before
+            results = evaluate(name, tasks=tasks, data=data, columns=columns, device=device, console=console)
+            evaluated[name] = next(iter(results.values()))
     left_out = {
         task: f"{name}: {reason}"
         for name, one in evaluated.items()

@@ -20,7 +20,7 @@ def demo_config(output_dir: Path) -> RunConfig:
     )
 
 
-def run_demo(output_dir: Path, *, console: Console) -> ReportContent:
+def run_demo(output_dir: Path, *, device: str | None = None, console: Console) -> ReportContent:
     """Train the built-in model on the built-in sample and write `report.html` and `results.json` into the run folder.
 
     Raises:
@@ -30,8 +30,8 @@ def run_demo(output_dir: Path, *, console: Console) -> ReportContent:
     """
     from embedsmith.reporting import plots  # noqa: F401 (a missing extra must show before the training, not after)
 
-    train(demo_config(output_dir), console=console)
-    content = report_models([str(output_dir)], out=output_dir / "report.html", console=console)
+    train(demo_config(output_dir), device=device, console=console)
+    content = report_models([str(output_dir)], out=output_dir / "report.html", device=device, console=console)
     results = {title: result.to_json() for title, result in content.analysis.rows}
     files.write_json(output_dir / "results.json", results)
     return content

@@ -46,6 +46,7 @@ def evaluate(
     end_token: bool | None = None,
     base_model: str | None = None,
     precision: Precision = Precision.AUTO,
+    device: str | None = None,
     console: Console | None = None,
 ) -> dict[str, EvaluationResult]:
     """Score MODEL on STS tasks. Both sentences of a pair are queries, as the tasks are symmetric.
@@ -64,6 +65,7 @@ def evaluate(
         end_token: whether texts end with the end token; None: as trained.
         base_model: where the base of a run or adapter lies, if not where it lay in training.
         precision: of the weights.
+        device: a torch device; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
     Returns:
@@ -83,6 +85,7 @@ def evaluate(
         pooling=poolings[0] if poolings else None,
         base_model=base_model,
         precision=precision,
+        device=device,
         prompt=prompt,
         instruction=instruction,
         end_token=end_token,

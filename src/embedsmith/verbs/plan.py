@@ -29,14 +29,14 @@ _TIMED_STEPS = 8
 _TIMED_TEXTS = 400
 
 
-def plan_run(config: RunConfig) -> Plan:
-    """Estimate what `train` will take with this configuration on this machine.
+def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
+    """Estimate what `train` will take with this configuration on this machine; `device` as there.
 
     Raises:
         DataError, ModelError, ConfigError, MissingExtraError: as `train`, which would fail in the same way.
     """
     started = time.perf_counter()
-    run = prepare_run(config)
+    run = prepare_run(config, device=device)
     start_s = time.perf_counter() - started
     settings, embedder = config.training, run.embedder
     drawn = contrastive_batches(run.triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)

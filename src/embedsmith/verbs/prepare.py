@@ -18,6 +18,7 @@ from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading.devices import choose_device
 from embedsmith.model.loading.embedding_files import describe_published
 from embedsmith.settings.config import Loss, ModelSection, Precision, RunConfig
 from embedsmith.settings.prompts import INSTRUCTION_FIELD
@@ -57,14 +58,14 @@ class PreparedRun:
     schedule: Schedule
 
 
-def prepare_run(config: RunConfig) -> PreparedRun:
-    """Load and check data, model, tokens, objective and the length of the run; nothing is written.
+def prepare_run(config: RunConfig, *, device: str | None = None) -> PreparedRun:
+    """Load and check data, model, tokens, objective and the length of the run; nothing is written. `device` as `train`.
 
     Raises:
         DataError, ModelError, ConfigError, MissingExtraError: by their names.
     """
     config = with_base_settings(config)
-    accelerator = _start(config)
+    accelerator = _start(config, device=device)
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
         triplets = triplets.draw(config.data.max_triplets)
@@ -101,17 +102,22 @@ def is_first_process() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _start(config: RunConfig) -> Accelerator:
+def _start(config: RunConfig, *, device: str | None) -> Accelerator:
     trackers = config.training.report_to
     for tracker in trackers:
         if find_spec(tracker) is None:
             raise MissingExtraError(tracker, extra=tracker, needed_for=f"training.report_to: {tracker}")
-    # One way to run on what is not CUDA, as all other commands. Without the flag accelerate takes no notice of other
-    # processes there. Its precision is ours, whatever a user's default configuration of accelerate says.
-    on_cpu = not torch.cuda.is_available()
+    chosen = _choose_training_device(device)
+    # Without the flag accelerate takes no notice of other processes on a CPU. Its precision is ours, whatever a user's
+    # default configuration of accelerate says.
     accelerator = Accelerator(
-        cpu=on_cpu, mixed_precision="no", log_with=list(trackers) or None, project_dir=config.output_dir
+        cpu=chosen.type == "cpu", mixed_precision="no", log_with=list(trackers) or None, project_dir=config.output_dir
     )
+    if device is not None and accelerator.device.type != chosen.type:
+        raise ConfigError(
+            f"device is {device!r}, but accelerate keeps to {accelerator.device}: it is set up so, or this process has "
+            "trained there before.\nChange accelerate's settings, or start a new process."
+        )
     if accelerator.distributed_type not in _DISTRIBUTED:
         raise ConfigError(
             f"accelerate is set to {accelerator.distributed_type}, which embedsmith does not run: the base is frozen "
@@ -119,6 +125,22 @@ def _start(config: RunConfig) -> Accelerator:
         )
     Processes(accelerator).check_batch(config.training.batch_size)
     return accelerator
+
+
+def _choose_training_device(device: str | None) -> torch.device:
+    """One way to run on what is not CUDA: the CPU, as for all other commands."""
+    chosen = choose_device(device)
+    if chosen.type not in ("cpu", "cuda"):
+        raise ConfigError(f"device is {device!r}, and training runs on cpu or cuda alone.")
+    if chosen.index is not None:
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise ConfigError(
+                f"device is {device!r}, but there are several processes, each with a GPU of its own.\n"
+                "Say cuda, or choose among the GPUs with CUDA_VISIBLE_DEVICES."
+            )
+        if chosen.type == "cuda":
+            torch.cuda.set_device(chosen)
+    return chosen
 
 
 def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:

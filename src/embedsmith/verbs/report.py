@@ -29,6 +29,7 @@ from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import DataError, MissingExtraError
+from embedsmith.support.free_memory import let_go
 from embedsmith.verbs.evaluate import find_published, say_cut
 from embedsmith.verbs.prepare import load_base
 from embedsmith.verbs.run_folder import CONFIG_FILE, is_run, read_run
@@ -49,6 +50,7 @@ def report_models(
     data: Path | None = None,
     columns: Mapping[str, str] | None = None,
     with_data: bool = True,
+    device: str | None = None,
     console: Console | None = None,
 ) -> ReportContent:
     """Write the page.
@@ -60,6 +62,7 @@ def report_models(
         data: folder of the tasks' files; None: the last run's development set, or the built-in one.
         columns: {sentence1: ..., sentence2: ..., score: ...} where those files name them otherwise.
         with_data: look into the training data of the last run too, and for these tasks' texts in it.
+        device: a torch device; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
     Raises:
@@ -80,16 +83,18 @@ def report_models(
     with encoding_progress(console) as (start, advance):
         if len(models) == 1 and config is not None:
             start(f"{config.model.model}, untrained")
-            vectors |= _untrained(config, tasks=loaded, texts=texts, on_progress=advance)
+            vectors |= _untrained(config, tasks=loaded, texts=texts, device=device, on_progress=advance)
         for model in models:
             start(model)
-            embedder = load_embedding_model(model)
+            let_go()  # of the one before
+            embedder = load_embedding_model(model, device=device)
             take_sts_prompt(embedder, name=model)
             vectors[labels[model]] = embedder.encode(texts, side=Side.QUERY, on_progress=advance)
             say_cut(embedder, texts, where=labels[model])
             if runs and model == runs[-1]:
                 assert isinstance(embedder, Embedder), "a run is a decoder's"
                 tokenizer = embedder.backbone.tokenizer
+            del embedder
     console.print("Comparing and looking into them ...", highlight=False)
     analysis = analyse(loaded, vectors)
     facts, leakage, remarks = None, None, list[str]()
@@ -169,11 +174,16 @@ def _name(path: Path) -> str:
 
 
 def _untrained(
-    config: RunConfig, *, tasks: Mapping[str, ScoredPairs], texts: list[str], on_progress: Callable[[int], None]
+    config: RunConfig,
+    *,
+    tasks: Mapping[str, ScoredPairs],
+    texts: list[str],
+    device: str | None,
+    on_progress: Callable[[int], None],
 ) -> dict[str, np.ndarray]:
     """What a run was trained from, without training: under its best pooling, which is the mark to beat, and under the
     run's own."""
-    embedder = load_base(config.model)
+    embedder = load_base(config.model, device=device)
     vectors = embedder.encode_poolings(texts, poolings=embedder.poolings, side=Side.QUERY, on_progress=on_progress)
     row_of = {text: row for row, text in enumerate(texts)}
 

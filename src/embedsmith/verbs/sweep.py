@@ -28,6 +28,7 @@ from embedsmith.settings.config import Int, Place, RunConfig, Section
 from embedsmith.settings.recipe import by_full_key, is_setting, load_config, parse_config, read_yaml_file
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError, list_faults
+from embedsmith.support.free_memory import let_go
 from embedsmith.verbs.inputs import check_unchanged, load_inputs
 from embedsmith.verbs.train import DEV_TASK, resume_run, train
 
@@ -156,7 +157,7 @@ def make_cells(sweep: SweepConfig, *, settings: Mapping[str, Any] | None = None)
     return cells
 
 
-def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, console: Console) -> None:
+def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, device: str | None = None, console: Console) -> None:
     """Run what has not been run yet, and bring table and page up to date after each run.
 
     A run that fails is recorded and the next one starts; to try it again, remove its folder.
@@ -177,7 +178,8 @@ def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, console: Console) ->
             if (run / RESULT_FILE).exists():
                 continue
             console.print(f"run {index} of {len(distinct)}: {run.name}", markup=False, highlight=False)
-            _run(run, config, console=console)
+            let_go()  # of the run before
+            _run(run, config, device=device, console=console)
             report_sweep(sweep, cells)
 
 
@@ -218,16 +220,20 @@ def report_sweep(sweep: SweepConfig, cells: Sequence[Cell]) -> list[SweepPoint]:
     return points
 
 
-def _run(run: Path, config: RunConfig, *, console: Console) -> None:
+def _run(run: Path, config: RunConfig, *, device: str | None, console: Console) -> None:
     config = config.model_copy(update={"output_dir": str(run)})
     can_resume = _can_resume(run)
     if run.exists() and not can_resume:
         shutil.rmtree(run)
     try:
-        done = resume_run(run, console=console) if can_resume else train(config, console=console)
+        if can_resume:
+            done = resume_run(run, device=device, console=console)
+        else:
+            done = train(config, device=device, console=console)
     except RunError as error:
-        log.warning("%s failed: %s", run.name, error)
-        record: dict[str, Any] = {"failed": str(error)}
+        reason = str(error)  # the error itself holds the run's model, and whoever keeps the log's records would too
+        log.warning("%s failed: %s", run.name, reason)
+        record: dict[str, Any] = {"failed": reason}
     else:
         dev = done.dev.tasks[DEV_TASK] if done.dev else None
         record = {"dev": dev.to_json() if dev else None, "num_tokens": done.outcome.num_tokens}

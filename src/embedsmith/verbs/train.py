@@ -46,7 +46,7 @@ class Run:
     num_triplets: int
 
 
-def train(config: RunConfig, *, resume: bool = False, console: Console | None = None) -> Run:
+def train(config: RunConfig, *, resume: bool = False, device: str | None = None, console: Console | None = None) -> Run:
     """Train an adapter into the run folder `config.output_dir`.
 
     Started on several processes (by torchrun or accelerate), they share each batch, and the first one writes.
@@ -55,6 +55,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     Args:
         config: the run.
         resume: go on from the folder's newest checkpoint.
+        device: `cpu`, `cuda` or one of several, `cuda:1`; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
     Raises:
@@ -66,7 +67,7 @@ def train(config: RunConfig, *, resume: bool = False, console: Console | None = 
     folder = Path(config.output_dir)
     if not resume and is_first_process():
         check_run_folder(folder)
-    run = prepare_run(config)
+    run = prepare_run(config, device=device)
     config = run.config
     embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
     _announce(run, console)
@@ -117,7 +118,7 @@ def check_run_folder(folder: Path) -> None:
     files.check_output_folder(folder, option="output_dir")
 
 
-def resume_run(folder: Path | str, *, console: Console | None = None) -> Run:
+def resume_run(folder: Path | str, *, device: str | None = None, console: Console | None = None) -> Run:
     """Go on with a run that was stopped; it ends as if it had not been. Errors as `train`."""
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
@@ -126,7 +127,7 @@ def resume_run(folder: Path | str, *, console: Console | None = None) -> Run:
     config = load_config(path)
     if Path(config.output_dir).resolve() != Path(folder).resolve():  # it has been moved
         config = config.model_copy(update={"output_dir": str(folder)})
-    return train(config, resume=True, console=console)
+    return train(config, resume=True, device=device, console=console)
 
 
 def _announce(run: PreparedRun, console: Console) -> None:
