@@ -115,6 +115,16 @@ def test_faults_end_in_exit_2_before_anything_is_written(
     assert not Path("runs").exists() or not any(Path("runs").iterdir())
 
 
+def test_a_prompt_that_cannot_be_computed_once_is_said(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    told = "The prompt is computed anew with every text"
+    once = [*work, "--model.prompt", "the {text}"]
+    assert run_command(once) == 0
+    assert told not in capsys.readouterr().out
+    anew = [*once, "--bidirectional_layers", "1", "--output_dir", "runs/other"]
+    assert run_command(anew) == 0
+    assert f"{told}: attention goes both ways." in capsys.readouterr().out
+
+
 def test_a_run_folder_that_exists_is_left_alone(work: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     Path("runs/r").mkdir(parents=True)
     Path("runs/r/mine.txt").write_text("keep")

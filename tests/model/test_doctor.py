@@ -37,6 +37,29 @@ def test_a_prompt_with_an_end_token_of_its_own(model_folders: dict[str, str]) ->
         diagnosis.raise_if_wrong()
 
 
+@pytest.mark.parametrize(
+    ("prompt", "layers", "told"),
+    [
+        ("the {text}", 0, None),
+        ("{text} the", 1, None),
+        ("the {text}", 1, "computed anew with every text: attention goes both ways"),
+        ("the {text} a {text}", 0, "computed anew with every text: it gives the text twice"),
+    ],
+)
+def test_it_says_where_a_prompt_is_computed_with_every_text(
+    model_folders: dict[str, str], prompt: str, layers: int, told: str | None
+) -> None:
+    embedder = Embedder.load(
+        model_folders["llama"], precision="fp32", max_length=64, prompt=prompt, bidirectional_layers=layers
+    )
+    diagnosis = examine(embedder)
+    assert diagnosis.is_healthy, _wrong(diagnosis)
+    [detail] = [finding.detail for finding in diagnosis.findings if finding.check == "prompt"]
+    assert told in detail if told else "computed" not in detail
+    packed = embedder.pack(["a cat", "rain falls"])
+    assert bool(packed.segments.prefixes) == (prompt == "the {text}" and not layers)
+
+
 def test_texts_that_see_each_other_are_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
 
     def joined(hidden_of: object) -> object:

@@ -152,6 +152,29 @@ def test_queries_and_documents_get_their_prompts(model_folders: dict[str, str]) 
         load("the {text}").encode(TEXTS, instruction="a cat")
 
 
+@pytest.mark.parametrize("max_tokens", [1, 30, 4096])
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_a_prompt_is_computed_once_for_all_texts_of_a_row(
+    model_folders: dict[str, str], pooling: str, fused: bool, max_tokens: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"precision": "fp32", "max_length": 64, "pooling": pooling, "fused": fused}
+    embedder = Embedder.load(model_folders["gemma2"], prompt="two old men play chess {text} a", **settings)
+    rows: list[int] = []
+    states = embedder.hidden_states
+    monkeypatch.setattr(
+        embedder, "hidden_states", lambda packed, **kw: rows.append(packed.num_tokens) or states(packed, **kw)
+    )
+    found = embedder.encode([*TEXTS, ""], max_tokens=max_tokens)
+    assert max_tokens == 1 or max(rows) <= max_tokens
+    count = sum(rows)
+    rows.clear()
+    monkeypatch.setattr(Embedder, "shares_prefixes", False)
+    expected = embedder.encode([*TEXTS, ""])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    assert count == sum(rows) if max_tokens == 1 else count < sum(rows) - 6
+
+
 @pytest.mark.parametrize("pooling", ["mean", "weighted_mean", "concat"])
 def test_an_echo_is_pooled_over_the_second_copy(model_folders: dict[str, str], pooling: str) -> None:
     def load(prompt: str | None, pooling: str) -> Embedder:

@@ -30,6 +30,22 @@ def test_means_look_at_the_second_copy_alone(pooling: Pooling) -> None:
         torch.testing.assert_close(row, _expected(part[start:], pooling))
 
 
+@pytest.mark.parametrize("pool_from", [(), (0, 2, 0, 3)])
+@pytest.mark.parametrize("pooling", list(Pooling))
+def test_means_are_over_the_prefix_too(pooling: Pooling, pool_from: tuple[int, ...]) -> None:
+    hidden = torch.randn(12, 4, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    segments = Segments(LENGTHS, SEGMENTS.cu_seqlens, pool_from, prefixes=(2, 2, -1, -1))
+    pooled = pool(hidden, segments=segments, pooling=pooling)
+    single, short, prefix, long = hidden.split(LENGTHS)
+    parts = [torch.cat([prefix, single]), torch.cat([prefix, short]), prefix, long]
+    expected = torch.stack([
+        _expected(part[start:], pooling) for part, start in zip(parts, pool_from or (0,) * 4, strict=True)
+    ])  # fmt: skip
+    torch.testing.assert_close(pooled, expected)
+    found, wanted = (torch.autograd.grad(rows.square().sum(), hidden)[0] for rows in (pooled, expected))
+    torch.testing.assert_close(found, wanted)
+
+
 def _expected(part: torch.Tensor, pooling: Pooling) -> torch.Tensor:
     if pooling is Pooling.LAST:
         return part[-1]

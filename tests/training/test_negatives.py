@@ -219,8 +219,10 @@ def test_equal_texts_are_computed_once_and_every_text_stands_under_its_prompt(mo
         *["w1 a cat", "w2 rain falls", "w3 chess", "the an animal", "the wind", "w3 park"],
         *["the roof", "the sea", "the roof", "w3 men", "w3 roof"],
     ]
-    assert packed.num_tokens == sum(len(ids) for ids in embedder.tokenizer(list(dict.fromkeys(expected))))
-    ids = packed.input_ids[0].split(list(packed.segments.lengths))
+    num_apart = sum(len(ids) for ids in embedder.tokenizer(list(dict.fromkeys(expected))))
+    # Two texts begin with "<s> w3" beside the one of "w1" and of "w2" each, five with "<s> the".
+    assert packed.num_tokens == num_apart - 2 * (3 - 1) - 2 * (5 - 1)
+    ids = packed.input_ids[0][packed.segments.text_rows].split(list(packed.segments.text_lengths))
     for segment, text in zip(packed.segment_of_text.tolist(), expected, strict=True):
         assert ids[segment].tolist() == embedder.tokenizer([text])[0].tolist()
 

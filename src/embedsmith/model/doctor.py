@@ -181,7 +181,9 @@ def _prompt(embedder: Embedder, text: str, side: Side) -> Finding:
     decoded = embedder.backbone.tokenizer.decode(_without_end(embedder, ids))
     is_ok = all(part.strip() in decoded for part in prompt.parts) and _ends_with_prompt(embedder, ids, side)
     advice = "" if is_ok else "The tokenizer changes the prompt's text; write it as it is decoded here."
-    return Finding(check, is_ok, f"{prompt.template!r} {origin} becomes {decoded!r}", advice)
+    why = embedder.why_not_shared(side)
+    cost = f"; computed anew with every text: {why}" if why else ""
+    return Finding(check, is_ok, f"{prompt.template!r} {origin} becomes {decoded!r}{cost}", advice)
 
 
 def _named_prompts(embedder: Embedder) -> list[Finding]:

@@ -258,6 +258,11 @@ class Embedder:
         return self.settings.bidirectional_layers == ("all" if sees_both_ways(self.backbone.model.config) else 0)
 
     @property
+    def shares_prefixes(self) -> bool:
+        """Whether what texts begin with in common is computed once: where no layer lets it see what stands behind."""
+        return self.causal_layers == self.backbone.model.config.num_hidden_layers
+
+    @property
     def path(self) -> str:
         """What runs the layers, for people to read."""
         if self.decoder is not None:
@@ -285,6 +290,15 @@ class Embedder:
         with."""
         return {} if self.origins.get("prompts") == SETTINGS_FILE else self.settings.prompts
 
+    def why_not_shared(self, side: Side = Side.DOCUMENT) -> str | None:
+        """Why a prompt's first part is computed again with every text; None: it is computed once, or there is none."""
+        prompt = self.prompt_of(side)
+        if not prompt.parts[0]:
+            return None
+        if not self.shares_prefixes:
+            return "attention goes both ways"
+        return "it gives the text twice" if prompt.is_echo else None
+
     def change_prompt(self, prompt: str | None, *, end_token: bool | None = None) -> None:
         """Embed queries and documents under another template from here on; `end_token` None: as before.
 
@@ -298,14 +312,14 @@ class Embedder:
     def pack(self, texts: Sequence[str], *, prompts: Sequence[Prompt] | None = None) -> PackedTexts:
         """Tokenize K texts, each under its own prompt (None: a document's), and pack them on the model's device."""
         tokenized = self.tokenizer.tokenize(texts, prompts=self.prompt_of() if prompts is None else prompts)
-        return pack_tokens(tokenized, device=self.device)
+        return pack_tokens(tokenized, shares_prefixes=self.shares_prefixes, device=self.device)
 
     def hidden_states(self, packed: PackedTexts, *, ends_only: bool = False, num_exact: int = 0) -> torch.Tensor:
         """Last hidden states after the final norm: (N, H), or with `ends_only` those of the S end tokens, (S, H).
 
         `num_exact` as for `FusedDecoder`; blocks not fused take no notice of it.
         """
-        with rows_from(packed.first_row):
+        with rows_from(packed.first_row, rows=packed.rows):
             if self.decoder is not None:
                 return self.decoder(packed, ends_only=ends_only, num_exact=num_exact)
             output = self.backbone.model(
@@ -412,6 +426,7 @@ class Embedder:
                 embed=lambda packed: self.embed_poolings(packed, poolings, num_exact=num_exact),
                 tokenizer=self.tokenizer,
                 prompt=self.prompt_of(Side(side), instruction=instruction),
+                shares_prefixes=self.shares_prefixes,
                 device=self.device,
                 widths={pooling: self.width_of(pooling) for pooling in poolings},
                 max_tokens=max_tokens or tokens_of_a_forward(self.backbone.model.config, device=self.device),

@@ -78,6 +78,7 @@ def encode_texts(
     embed: Callable[[PackedTexts], Mapping[Pooling, torch.Tensor]],
     tokenizer: TextTokenizer,
     prompt: Prompt,
+    shares_prefixes: bool,
     device: torch.device,
     widths: Mapping[Pooling, int],
     max_tokens: int,
@@ -90,6 +91,7 @@ def encode_texts(
         embed: embeddings (K, D) of the texts of a packed row, by pooling.
         tokenizer: makes the tokens.
         prompt: every text's.
+        shares_prefixes: whether what texts begin with in common is computed once for each packed row.
         device: where packed rows go.
         widths: D of every pooling that `embed` gives.
         max_tokens: of one packed row; a longer text goes alone.
@@ -99,8 +101,10 @@ def encode_texts(
     distinct = list(counts)
     result = {pooling: np.empty((len(distinct), width), dtype=np.float32) for pooling, width in widths.items()}
     for first, tokenized in tokenize_ahead(tokenizer, distinct, prompt=prompt):
-        for group in split_by_tokens([len(tokens) for tokens in tokenized.ids], max_tokens=max_tokens):
-            packed = pack_tokens(tokenized.select(group), device=device)
+        shared = tokenized.shared if shares_prefixes else [0] * len(tokenized.ids)
+        own = [len(tokens) - count for tokens, count in zip(tokenized.ids, shared, strict=True)]
+        for group in split_by_tokens(own, max_tokens=max_tokens - max(shared, default=0)):
+            packed = pack_tokens(tokenized.select(group), shares_prefixes=shares_prefixes, device=device)
             for pooling, rows in embed(packed).items():
                 result[pooling][first + group] = rows.cpu().numpy()
             if on_progress:

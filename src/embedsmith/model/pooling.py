@@ -1,6 +1,6 @@
 """Hidden states of a packed row (N, H) -> one vector per segment (S, H), by segment bounds and never by column.
 
-There is no padding, so the padding side cannot matter.
+Means are over a segment's prefix and itself. There is no padding, so the padding side cannot matter.
 """
 
 import torch
@@ -18,8 +18,9 @@ def pool(hidden: torch.Tensor, *, segments: Segments, pooling: Pooling) -> torch
         return torch.cat(parts, dim=1)
     weigh = _rising if pooling is Pooling.WEIGHTED_MEAN else _equal
     weights = torch.cat([part for skipped, count in segments.pooled for part in (torch.zeros(skipped), weigh(count))])
-    weighted = hidden.float() * weights.to(hidden.device)[:, None]
-    return torch.segment_reduce(weighted, "sum", lengths=segments.cu_seqlens.long().diff(), axis=0)
+    states = hidden if segments.text_rows is None else hidden.index_select(0, segments.text_rows)
+    weighted = states.float() * weights.to(hidden.device)[:, None]
+    return torch.segment_reduce(weighted, "sum", lengths=segments.text_seqlens.long().diff(), axis=0)
 
 
 def pooled_width(hidden_size: int, *, pooling: Pooling) -> int:

@@ -5,6 +5,8 @@
     2 loss on all embeddings, gradient of each embedding
     3 backward     again     again     at once   at once        from the last to the first; "again": embed with graph
 
+What several texts begin with in common is computed anew for every piece that holds such a text.
+
 A batch within `max_tokens` is computed once. Beyond it, embeddings are taken without graph first and computed again for
 their gradient; the random state is put back before, and dropout masks depend on the row in the whole batch, so the
 gradients are those of one forward, whatever the bound. Cost: one more forward for what lies beyond the bound.
@@ -40,7 +42,7 @@ def contrastive_step(
         backward: `torch.Tensor.backward`. Not accelerate's, which divides by the environment's accumulation steps.
 
     Returns:
-        The loss, detached, and the number of tokens the batch holds, equal texts counted once.
+        The loss, detached, and the number of tokens the batch holds, equal texts and common prefixes counted once.
     """
     pieces = packed.pieces(max_tokens=min(PIECE_TOKENS[embedder.device.type], max_tokens))
     with embedder.dropout(is_on=True):
@@ -52,15 +54,15 @@ def contrastive_step(
 
             def embed(piece: PackedTexts) -> torch.Tensor:
                 torch.set_rng_state(state)
-                return embedder.embed(piece)  # (segments, D)
+                return embedder.embed(piece)  # (distinct texts, D)
 
-            loss = _step_in_pieces(pieces, packed.segment_of_text, embed, loss_of, max_tokens, backward)
+            loss = _step_in_pieces(pieces, packed.distinct_of_text, embed, loss_of, max_tokens, backward)
     return loss.detach(), packed.num_tokens
 
 
 def _step_in_pieces(
     pieces: list[PackedTexts],
-    segment_of_text: torch.Tensor,
+    distinct_of_text: torch.Tensor,
     embed: Callable[[PackedTexts], torch.Tensor],
     loss_of: LossFunction,
     max_tokens: int,
@@ -71,8 +73,8 @@ def _step_in_pieces(
     for index, piece in enumerate(pieces):
         with torch.set_grad_enabled(index >= num_again):
             embedded.append(embed(piece))
-    rows = torch.cat([part.detach() for part in embedded]).requires_grad_()  # (segments of the batch, D)
-    loss = loss_of(rows[segment_of_text])
+    rows = torch.cat([part.detach() for part in embedded]).requires_grad_()  # (distinct texts of the batch, D)
+    loss = loss_of(rows[distinct_of_text])
     backward(loss)
 
     assert rows.grad is not None

@@ -95,6 +95,7 @@ def predict_masked(
 
     Both are over all processes. What is hidden comes from torch's global CPU generator.
     """
+    assert not packed.segments.prefixes, "a text's tokens lie side by side"
     masked_ids, hidden = mask_tokens(packed, objective=objective)
     num_hidden = processes.sum(int(hidden.sum()))
     total = torch.zeros((), device=embedder.device)

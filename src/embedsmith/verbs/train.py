@@ -139,6 +139,9 @@ def _announce(run: PreparedRun, console: Console) -> None:
         markup=False,
         highlight=False,
     )
+    for why in dict.fromkeys(embedder.why_not_shared(side) for side in Side):
+        if why:
+            console.print(f"The prompt is computed anew with every text: {why}.", markup=False, highlight=False)
 
 
 @contextmanager

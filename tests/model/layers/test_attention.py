@@ -113,22 +113,47 @@ def _varlen_attn(
 
 
 @pytest.mark.parametrize("ends_only", [False, True])
-@pytest.mark.parametrize("is_causal", [False, True])
-@pytest.mark.parametrize("window", [None, 3, 20])
+@pytest.mark.parametrize(
+    ("is_causal", "prefixes"), [(False, ()), (True, ()), (True, (2, -1, -1, 2)), (True, (1, -1, 1, -1))]
+)
+@pytest.mark.parametrize("window", [None, 3, 6, 20])
 @pytest.mark.parametrize("scaling", [None, 0.3])
 def test_the_way_of_a_gpu_is_the_same_with_its_gradients(
-    ends_only: bool, is_causal: bool, window: int | None, scaling: float | None, monkeypatch: pytest.MonkeyPatch
+    ends_only: bool,
+    is_causal: bool,
+    prefixes: tuple[int, ...],
+    window: int | None,
+    scaling: float | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    segments = Segments(LENGTHS, SEGMENTS.cu_seqlens, prefixes=prefixes)
     monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", _varlen_attn)
     shape = {"scaling": scaling, "sliding_window": window, "is_causal": is_causal, "ends_only": ends_only}
     found = []
     for is_on_gpu in (False, True):
         monkeypatch.setattr(attention, "_takes_varlen", lambda query, answer=is_on_gpu: answer)
         q, k, v = (tensor[0].transpose(0, 1).clone().requires_grad_() for tensor in _inputs())
-        queries = q[SEGMENTS.ends] if ends_only else q
-        output = segment_attention(queries, k, v, SEGMENTS, **shape)
+        queries = q[segments.ends] if ends_only else q
+        output = segment_attention(queries, k, v, segments, **shape)
         found.append([output, *torch.autograd.grad(output.square().sum(), [q, k, v])])
     torch.testing.assert_close(found[1], found[0])
+
+
+@pytest.mark.parametrize("softcap", [None, 0.5])
+@pytest.mark.parametrize("window", [None, 1, 3, 6, 20])
+def test_a_segment_sees_its_prefix_and_itself(window: int | None, softcap: float | None) -> None:
+    """As if the prefix stood before each text that has it."""
+    query, key, value = (tensor[0].transpose(0, 1) for tensor in _inputs())
+    segments = Segments(LENGTHS, SEGMENTS.cu_seqlens, prefixes=(2, -1, -1, 2))
+    shape = {"scaling": 0.3, "sliding_window": window, "softcap": softcap}
+    output = segment_attention(query, key, value, segments, **shape)
+    bounds = SEGMENTS.cu_seqlens.tolist()
+    spans = [torch.arange(*bounds[index : index + 2]) for index in range(4)]
+    for own, prefix in zip(spans, segments.prefixes, strict=True):
+        rows = own if prefix < 0 else torch.cat([spans[prefix], own])
+        alone = Segments((len(rows),), torch.tensor([0, len(rows)], dtype=torch.int32))
+        expected = segment_attention(query[rows], key[rows], value[rows], alone, **shape)
+        torch.testing.assert_close(output[own], expected[-len(own) :])
 
 
 def test_torch_has_the_function_that_is_called() -> None:

@@ -100,6 +100,18 @@ def test_drawn_masks_follow_torchs_seed() -> None:
     assert all(0 <= word < 2**32 for word in (*first.seed, *second.seed))
 
 
+def test_rows_that_lie_apart_have_the_masks_of_their_places() -> None:
+    places = torch.tensor([4, 5, 90, 91, 2])
+    torch.manual_seed(3)
+    whole = draw_mask(0.3).factors(110, 48, device=CPU)
+    for rows in (None, torch.tensor([1, 4])):
+        torch.manual_seed(3)
+        with rows_from(10, rows=places):
+            piece = draw_mask(0.3, rows=rows)
+        picked = places if rows is None else places[rows]
+        assert torch.equal(piece.factors(len(picked), 48, device=CPU), whole[10 + picked])
+
+
 def test_rows_from_nests_and_ends() -> None:
     with rows_from(12):
         with rows_from(40):

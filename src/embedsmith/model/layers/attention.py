@@ -1,4 +1,4 @@
-"""Packed attention, plugged into transformers' attention interface: each segment attends to itself only.
+"""Packed attention, plugged into transformers' attention interface: each segment attends to itself and its prefix only.
 
 CPU (and float32 anywhere): `scaled_dot_product_attention` over blocks of equally long segments, so nothing is padded.
 CUDA in half precision, where torch and the card have it: torch's varlen flash attention on the packed row. No attention
@@ -91,12 +91,12 @@ def segment_attention(
     is_causal: bool = True,
     ends_only: bool = False,
 ) -> torch.Tensor:
-    """Attention within each segment.
+    """Attention within each segment and its prefix.
 
     Args:
         query: (N, heads, width), or with `ends_only` (S, heads, width): the last token of each segment.
         key, value: (N, KV heads, width).
-        segments: where the segments lie.
+        segments: where the segments lie; some with a prefix only where it `is_causal`.
         scaling: of the scores; None: one over the root of the width.
         sliding_window: tokens a query may look back, itself included, or None; as many ahead if not `is_causal`.
         softcap: c where scores become c tanh(score / c) before the softmax, or None.
@@ -106,6 +106,9 @@ def segment_attention(
     Returns:
         Rows as `query`.
     """
+    if segments.text_rows is not None:
+        assert is_causal, "a prefix that saw what stands behind it would be another one for each text"
+        key, value = (tensor.index_select(0, segments.text_rows) for tensor in (key, value))
     shape: dict[str, Any] = {
         "scaling": scaling,
         "sliding_window": sliding_window,
@@ -134,15 +137,17 @@ def _by_length(
     query, key, value = query.float(), key.float(), value.float()
     runs = list(segments.runs)
     # One split, not a slice per block: the backward of a slice fills a whole row of zeros.
-    key_blocks, value_blocks = (tensor.split([n * m for _, n, m in runs]) for tensor in (key, value))
-    query_blocks = query.split([n if ends_only else n * m for _, n, m in runs])
+    key_blocks, value_blocks = (tensor.split([n * (before + m) for n, m, before in runs]) for tensor in (key, value))
+    query_blocks = query.split([n if ends_only else n * m for n, m, _ in runs])
     outputs = []
-    for (_, count, length), *rows in zip(runs, query_blocks, key_blocks, value_blocks, strict=True):
+    for (count, own, before), *rows in zip(runs, query_blocks, key_blocks, value_blocks, strict=True):
         q, k, v = (tensor.unflatten(0, (count, -1)).transpose(1, 2) for tensor in rows)
+        length = before + own
         is_windowed = sliding_window is not None and length > sliding_window
         mask = None
-        if is_windowed:
-            mask = _window_mask(length, sliding_window, query.device, is_causal=is_causal)[-q.shape[2] :]
+        if is_windowed or (before and not ends_only):  # torch's own causal mask lets the first query see the first key
+            window = sliding_window if is_windowed else length
+            mask = _window_mask(length, window, query.device, is_causal=is_causal)[-q.shape[2] :]
         if softcap is not None:
             output = _capped(q, k, v, scaling=scaling, window=sliding_window, softcap=softcap, is_causal=is_causal)
         else:
@@ -151,7 +156,7 @@ def _by_length(
                 k,
                 v,
                 attn_mask=mask,
-                is_causal=is_causal and not (is_windowed or ends_only),
+                is_causal=is_causal and mask is None and not ends_only,
                 scale=scaling,
                 enable_gqa=query.shape[1] != key.shape[1],
             )  # (count, heads, length, width)
@@ -220,8 +225,7 @@ def _varlen(
 ) -> torch.Tensor:
     from torch.nn.attention.varlen import varlen_attn
 
-    longest = segments.lengths[-1]
-    # Fewer queries than keys: flash attention aligns them at the segment's end, so an end sees all of its segment.
+    # Fewer queries than keys: flash attention aligns them at the text's end, so the last one sees all of its text.
     query_seqlens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
     # (look back, look ahead); -1 is "no limit". The query itself is not counted here.
     reach = -1 if sliding_window is None else sliding_window - 1
@@ -231,9 +235,9 @@ def _varlen(
         key.contiguous(),
         value.contiguous(),
         query_seqlens if ends_only else segments.cu_seqlens,
-        segments.cu_seqlens,
-        1 if ends_only else longest,
-        longest,
+        segments.text_seqlens,
+        1 if ends_only else segments.lengths[-1],
+        segments.longest,
         scale=scaling,
         window_size=window,
         enable_gqa=query.shape[1] != key.shape[1],

@@ -16,7 +16,7 @@ _SPREAD, _MIX_1, _MIX_2 = (constant - 2**32 if constant >= 2**31 else constant f
     0x9E3779B1, 0x7FEB352D, 0x846CA68B
 ))  # fmt: skip
 _STEPS = 2**32
-_first_row: ContextVar[int] = ContextVar("first_row", default=0)
+_place: ContextVar[tuple[int, torch.Tensor | None]] = ContextVar("place", default=(0, None))
 
 
 @dataclass(frozen=True)
@@ -66,17 +66,23 @@ class DropoutMask:
 def draw_mask(p: float, *, rows: torch.Tensor | None = None) -> DropoutMask:
     """A fresh mask; its seed comes from torch's global CPU generator on every device."""
     first, second = torch.randint(0, 2**32, (2,)).tolist()
-    return DropoutMask(seed=(first, second), p=p, rows=rows, first_row=_first_row.get())
+    first_row, places = _place.get()
+    if places is not None:
+        rows = places if rows is None else places[rows]
+    return DropoutMask(seed=(first, second), p=p, rows=rows, first_row=first_row)
 
 
 @contextmanager
-def rows_from(first_row: int) -> Iterator[None]:
-    """Run a block on a piece of a longer matrix: with the same seeds, its rows get the masks they have in the whole."""
-    token = _first_row.set(first_row)
+def rows_from(first_row: int, *, rows: torch.Tensor | None = None) -> Iterator[None]:
+    """Run a block on a piece of a longer matrix: with the same seeds, its rows get the masks they have in the whole.
+
+    `rows` (n,) int64: each one's place in it behind `first_row`; None: they lie side by side.
+    """
+    token = _place.set((first_row, rows))
     try:
         yield
     finally:
-        _first_row.reset(token)
+        _place.reset(token)
 
 
 class AdapterDropout(torch.nn.Module):

@@ -16,6 +16,7 @@ from embedsmith.model.layers.fused.c_kernels import CKernels
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.model.layers.fused.kernels import Kernels
 from embedsmith.model.layers.fused.torch_kernels import TorchKernels
+from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.settings.config import AdapterSection
 from tests.tiny import FAMILIES, SHAPE, make_tokenizer
 
@@ -93,12 +94,17 @@ class Run:
 
 
 def run(embedder: Embedder, texts: list[str], *, is_training: bool = False) -> Run:
+    """Forward and backward of texts; see `run_packed`."""
+    return run_packed(embedder, embedder.pack(texts), is_training=is_training)
+
+
+def run_packed(embedder: Embedder, packed: PackedTexts, *, is_training: bool = False) -> Run:
     """Forward and backward; the loss is a fixed random combination of the embeddings."""
     for _, weight in adapter_weights(embedder):
         weight.grad = None
     with embedder.dropout(is_on=is_training):
         torch.manual_seed(5)
-        embeddings = embedder.embed(embedder.pack(texts))
+        embeddings = embedder.embed(packed)
         target = torch.randn(embeddings.shape, generator=torch.Generator().manual_seed(6))
         (embeddings * target).sum().backward()
     gradients = {name: weight.grad.clone() for name, weight in adapter_weights(embedder) if weight.grad is not None}

@@ -67,16 +67,19 @@ def rotate(x: torch.Tensor, shape: AttentionShape, first: int) -> torch.Tensor:
 
 
 def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: AttentionShape) -> torch.Tensor:
-    """Segment by segment, dense; rows as q."""
+    """Segment by segment, dense, its prefix's keys before its own; rows as q."""
     outputs = []
-    start = 0
-    for segment, length in enumerate(shape.segments.lengths):
-        rows = slice(start, start + length)
-        first = length - 1 if shape.ends_only else 0
+    segments = shape.segments
+    rows_of = torch.arange(len(k)).split(segments.lengths)
+    for segment, prefix in enumerate(segments.prefixes or [-1] * len(rows_of)):
+        rows = rows_of[segment]
+        seen = rows if prefix < 0 else torch.cat([rows_of[prefix], rows])
+        length = len(seen)
+        first = length - 1 if shape.ends_only else length - len(rows)
         queries = q[segment : segment + 1] if shape.ends_only else q[rows]
         queries = rotate(queries.unflatten(1, (shape.num_heads, -1)), shape, first)
-        keys = rotate(k[rows].unflatten(1, (shape.num_kv_heads, -1)), shape, 0)
-        values = v[rows].unflatten(1, (shape.num_kv_heads, -1))
+        keys = rotate(k[seen].unflatten(1, (shape.num_kv_heads, -1)), shape, 0)
+        values = v[seen].unflatten(1, (shape.num_kv_heads, -1))
         group = shape.num_heads // shape.num_kv_heads
         keys, values = keys.repeat_interleave(group, dim=1), values.repeat_interleave(group, dim=1)
         scores = torch.einsum("qhd,khd->hqk", queries, keys) * shape.scaling
@@ -88,5 +91,4 @@ def attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, shape: Attentio
             hidden |= distance < 0
         weights = scores.masked_fill(hidden, -torch.inf).softmax(-1)
         outputs.append(torch.einsum("hqk,khd->qhd", weights, values).flatten(1))
-        start += length
     return torch.cat(outputs)

@@ -24,8 +24,13 @@ class Case:
     window: int | None = None
     is_causal: bool = True
     softcap: float | None = None
+    prefixes: tuple[int, ...] = ()
 
 
+# A prefix of 3 tokens, one of 16 and one of 33, each of several texts, and a text without one.
+PREFIXES = {"lengths": (*[1] * 9, 2, 3, 15, 16, 16, 17, 31, 32, 33, 48, 70), "prefixes": (
+    10, 10, 10, 10, 10, 10, 13, 13, 17, 10, -1, 13, 13, -1, 10, -1, 17, -1, 17, 10
+)}  # fmt: skip
 CASES = {
     "one-head": Case(heads=1, kv_heads=1),
     "no-groups": Case(heads=2, kv_heads=2, dim=32, rotated=32),
@@ -47,6 +52,19 @@ CASES = {
     "soft-cap": Case(softcap=1.5),
     "soft-cap-window": Case(softcap=1.5, window=7, heads=4, kv_heads=1, dim=64, rotated=64),
     "soft-cap-both-ways": Case(softcap=0.5, is_causal=False),
+    "prefixes": Case(**PREFIXES),
+    "prefixes-one-head": Case(**PREFIXES, heads=1, kv_heads=1),
+    "prefixes-wide-heads": Case(**PREFIXES, heads=2, kv_heads=1, dim=48, rotated=48),
+    "prefixes-groups-of-four": Case(**PREFIXES, heads=4, kv_heads=1, dim=64, rotated=64),
+    "prefixes-partial-rotary": Case(**PREFIXES, dim=32, rotated=16),
+    "prefixes-no-rotary": Case(**PREFIXES, rotated=0),
+    "prefixes-window": Case(**PREFIXES, window=7),
+    "prefixes-window-of-one": Case(**PREFIXES, window=1),
+    "prefixes-wide-window": Case(**PREFIXES, window=40, dim=32, rotated=32),
+    "prefixes-soft-cap": Case(**PREFIXES, softcap=1.5),
+    "prefixes-soft-cap-window": Case(**PREFIXES, softcap=1.5, window=20, heads=4, kv_heads=1, dim=64, rotated=64),
+    "prefix-of-many": Case(lengths=(5, *range(6, 56)), prefixes=(-1, *[0] * 50)),
+    "long-prefix": Case(lengths=(2, 2, 100), prefixes=(2, 2, -1)),
     "single-tokens": Case(lengths=(1, 1, 1)),
     "one-segment": Case(lengths=(37,)),
     "a-block-exactly": Case(lengths=(64,), dim=32, rotated=32),
@@ -62,7 +80,7 @@ def make_shape(case: Case, *, ends_only: bool) -> AttentionShape:
     cu_seqlens = torch.tensor([0, *case.lengths]).cumsum(0).int()
     angles = torch.arange(128)[:, None] * 1e2 ** -torch.linspace(0, 1, case.rotated // 2)
     return AttentionShape(
-        segments=Segments(lengths=case.lengths, cu_seqlens=cu_seqlens),
+        segments=Segments(lengths=case.lengths, cu_seqlens=cu_seqlens, prefixes=case.prefixes),
         num_heads=case.heads,
         num_kv_heads=case.kv_heads,
         head_dim=case.dim,

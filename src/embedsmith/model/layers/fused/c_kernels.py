@@ -29,9 +29,9 @@ class _Attention(ctypes.Structure):
     """`attention_t`."""
 
     _fields_ = [
-        ("cu_seqlens", ctypes.c_void_p),
-        *((name, ctypes.c_int64) for name in ("num_segments", "longest", "heads", "kv_heads", "dim")),
-        *((name, ctypes.c_int64) for name in ("rotary_dim", "window")),
+        *((name, ctypes.c_void_p) for name in ("cu_seqlens", "members", "bounds", "prefixes")),
+        *((name, ctypes.c_int64) for name in ("num_jobs", "num_shared", "longest_prefix", "longest")),
+        *((name, ctypes.c_int64) for name in ("heads", "kv_heads", "dim", "rotary_dim", "window")),
         ("ends_only", ctypes.c_int32),
         ("is_causal", ctypes.c_int32),
         ("scale", ctypes.c_float),
@@ -240,10 +240,16 @@ def _dropout(mask: DropoutMask) -> _Dropout:
 
 
 def _attention(shape: AttentionShape) -> _Attention:
+    segments, jobs = shape.segments, shape.segments.jobs
     return _Attention(
-        cu_seqlens=shape.segments.cu_seqlens.data_ptr(),
-        num_segments=len(shape.segments.lengths),
-        longest=shape.segments.lengths[-1],
+        cu_seqlens=segments.cu_seqlens.data_ptr(),
+        members=jobs and jobs.members.data_ptr(),
+        bounds=jobs and jobs.bounds.data_ptr(),
+        prefixes=jobs and jobs.prefixes.data_ptr(),
+        num_jobs=len(jobs.prefixes) if jobs else len(segments.lengths),
+        num_shared=jobs.num_shared if jobs else 0,
+        longest_prefix=max(segments.prefix_lengths),
+        longest=segments.longest,
         heads=shape.num_heads,
         kv_heads=shape.num_kv_heads,
         dim=shape.head_dim,

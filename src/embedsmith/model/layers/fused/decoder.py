@@ -52,7 +52,7 @@ class FusedDecoder:
             ends_only: only each segment's last token is wanted.
             num_exact: this many of the first layers compute in float32 whatever the model's precision; without graph.
         """
-        longest = packed.segments.lengths[-1]
+        longest = packed.segments.longest
         assert longest <= longest_static(self.model.config), "a longer text would turn the others differently"
         if longest > self._num_positions:
             self._grow_tables(2 * longest)

@@ -145,6 +145,7 @@ INLINE void tile(const float *a, int64_t ai, int64_t ap, const float *b, int64_t
 /* c (m x n) [+]= a (m x k) b (k x n); n is a multiple of 16. Rows go in strips of 4 or 8, so that 8 to 16 sums keep
  * the adders busy; the last strip runs over: a and c need room for SPARE_ROWS more, which may hold anything. */
 enum { SPARE_ROWS = 7 };
+#define ROUND_STRIP(n) (((n) + 7) / 8 * 8)
 static void product(const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c, int64_t ldc,
                     int64_t m, int64_t n, int64_t k, int accumulate) {
 #define STRIPS(R, V)                                                                                                  \
@@ -164,14 +165,42 @@ static void product(const float *a, int64_t ai, int64_t ap, const float *b, int6
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
 
-/* One call's shape. Every segment attends to itself, causally or both ways; `ends_only`: only its last query. */
+/* One call's shape. Every segment attends to its prefix, if it has one, and to itself, causally; without prefixes it may
+ * be both ways. `ends_only`: only its last query.
+ *
+ * Work comes in jobs. Job j is segments members[bounds[j]] to members[bounds[j + 1] - 1]; their prefix is segment
+ * prefixes[j], which may be one of them. The first num_shared jobs are such, those of one prefix side by side; in the
+ * others each segment is alone and prefixes[j] is -1. members NULL: all are, in their order. */
 typedef struct {
-    const int32_t *cu_seqlens;
-    int64_t num_segments, longest, heads, kv_heads, dim, rotary_dim, window;
+    const int32_t *cu_seqlens, *members, *bounds, *prefixes;
+    int64_t num_jobs, num_shared, longest_prefix;
+    int64_t longest; /* prefix included */
+    int64_t heads, kv_heads, dim, rotary_dim, window;
     int32_t ends_only, is_causal;
     float scale, softcap; /* softcap c: scores become c tanh(score / c); 0: none */
     const float *cos, *sin; /* (positions, rotary_dim / 2) */
 } attention_t;
+
+/* A job: members from `first` on and below `end`, and where the `shared` rows of their prefix start. */
+typedef struct {
+    int64_t first, end, prefix, start, shared;
+} job_t;
+
+INLINE job_t job_of(const attention_t *t, int64_t j) {
+    if (!t->members) return (job_t){j, j + 1, -1, 0, 0};
+    int64_t prefix = t->prefixes[j], start = prefix < 0 ? 0 : t->cu_seqlens[prefix];
+    return (job_t){t->bounds[j], t->bounds[j + 1], prefix, start, prefix < 0 ? 0 : t->cu_seqlens[prefix + 1] - start};
+}
+
+/* A segment: `length` rows from `start` on, the first at position `before`. */
+typedef struct {
+    int64_t segment, start, length, before;
+} part_t;
+
+INLINE part_t part_of(const attention_t *t, const job_t *job, int64_t member) {
+    int64_t segment = t->members ? t->members[member] : member, start = t->cu_seqlens[segment];
+    return (part_t){segment, start, t->cu_seqlens[segment + 1] - start, segment == job->prefix ? 0 : job->shared};
+}
 
 enum { QUERY_ROWS = 32 };
 #define MASKED -1e30f /* not infinity, which exp_quick would turn into NaN */
@@ -209,6 +238,8 @@ static void cap_scores(float *s, float *slopes, int64_t n, float cap) {
         if (slopes) storef(slopes + j, 1.0f - value * value);
     }
 }
+
+static void add(float *x, const float *y, int64_t n) { EACH_VECTOR(j, n) storef(x + j, loadf(x + j) + loadf(y + j)); }
 
 static void multiply(float *x, const float *y, int64_t n) {
     EACH_VECTOR(j, n) storef(x + j, loadf(x + j) * loadf(y + j));

@@ -205,25 +205,42 @@ INLINE void NAME(fetch)(const T *x, int64_t stride, int64_t rows, int64_t width)
         for (int64_t j = 0; j < width; j += 64 / sizeof(T)) __builtin_prefetch(x + i * stride + j, 0, 2);
 }
 
-/* Keys, rotated and scaled, and values of one segment and KV head, as float32 rows. */
-static void NAME(load_segment)(const attention_t *t, const T *k, const T *v, int64_t stride, int64_t length, float *keys,
-                               float *values) {
-    for (int64_t i = 0; i < length; i++) {
+/* Keys, rotated and scaled, and values of one KV head, as float32 rows; the first stands at position `first`. */
+static void NAME(load_keys)(const attention_t *t, const T *k, const T *v, int64_t stride, int64_t first, int64_t num,
+                            float *keys, float *values) {
+    for (int64_t i = 0; i < num; i++) {
         NAME(load_head)(k + i * stride, t->dim, keys + i * t->dim);
-        rotate(keys + i * t->dim, t, i, 1);
+        rotate(keys + i * t->dim, t, first + i, 1);
         scale_row(keys + i * t->dim, t->scale, t->dim);
         NAME(load_head)(v + i * stride, t->dim, values + i * t->dim);
     }
 }
 
-/* All that one task of the loops below reads; dout may be NULL. */
-static void NAME(fetch_task)(const attention_t *t, int64_t task, const T *q, int64_t q_stride, const T *k, const T *v,
-                             int64_t kv_stride, const T *dout, int64_t out_stride) {
-    int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads, group = t->heads / t->kv_heads * t->dim;
-    int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
-    int64_t row = t->ends_only ? segment : start, num_queries = t->ends_only ? 1 : length;
-    NAME(fetch)(k + start * kv_stride + kv_head * t->dim, kv_stride, length, t->dim);
-    NAME(fetch)(v + start * kv_stride + kv_head * t->dim, kv_stride, length, t->dim);
+/* Gradients of what `load_keys` read, at those of what it made, which are overwritten. */
+static void NAME(store_keys)(const attention_t *t, float *dkeys, float *dvalues, int64_t first, int64_t num, T *dk, T *dv,
+                             int64_t stride) {
+    for (int64_t i = 0; i < num; i++) {
+        rotate(dkeys + i * t->dim, t, first + i, -1);
+        scale_row(dkeys + i * t->dim, t->scale, t->dim);
+        NAME(store_head)(dkeys + i * t->dim, t->dim, dk + i * stride);
+        NAME(store_head)(dvalues + i * t->dim, t->dim, dv + i * stride);
+    }
+}
+
+/* All that is read next after a member of a task's job, of the segment that is its own; dout may be NULL. */
+static void NAME(fetch_next)(const attention_t *t, int64_t task, int64_t member, const T *q, int64_t q_stride,
+                             const T *k, const T *v, int64_t kv_stride, const T *dout, int64_t out_stride) {
+    job_t job = job_of(t, task / t->kv_heads);
+    if (++member == job.end) {
+        if (--task < 0) return;
+        job = job_of(t, task / t->kv_heads);
+        member = job.first;
+    }
+    part_t s = part_of(t, &job, member);
+    int64_t kv_head = task % t->kv_heads, group = t->heads / t->kv_heads * t->dim;
+    int64_t row = t->ends_only ? s.segment : s.start, num_queries = t->ends_only ? 1 : s.length;
+    NAME(fetch)(k + s.start * kv_stride + kv_head * t->dim, kv_stride, s.length, t->dim);
+    NAME(fetch)(v + s.start * kv_stride + kv_head * t->dim, kv_stride, s.length, t->dim);
     NAME(fetch)(q + row * q_stride + kv_head * group, q_stride, num_queries, group);
     if (dout) NAME(fetch)(dout + row * out_stride + kv_head * group, out_stride, num_queries, group);
 }
@@ -238,57 +255,71 @@ static void NAME(load_queries)(const attention_t *t, const T *q, int64_t stride,
     transpose(queries, num, t->dim, queries_t, lanes);
 }
 
-/* A block of at most QUERY_ROWS queries of one segment: `num` of them from position `first` on, which lie in rows from
- * `row` on and see `seen` keys. */
-#define EACH_QUERY_BLOCK                                                                                   \
-    for (int64_t first = t->ends_only ? length - 1 : 0, num, seen, row;                                    \
-         num = length - first < QUERY_ROWS ? length - first : QUERY_ROWS,                                  \
-                 seen = t->is_causal ? first + num : length,                                               \
-                 row = t->ends_only ? segment : start + first, first < length;                             \
+/* A block of at most QUERY_ROWS queries of segment `s`: `num` of them from position `first` on, which lie in rows from
+ * `row` on and see `seen` of its `total` keys. Of those they may see, whole strips of `product`, which adds to whole
+ * strips; what a query does not see among them has weight zero. */
+#define EACH_QUERY_BLOCK                                                                                       \
+    for (int64_t first = t->ends_only ? total - 1 : s.before, num, seen, row;                                  \
+         num = total - first < QUERY_ROWS ? total - first : QUERY_ROWS,                                        \
+                 seen = t->is_causal && ROUND_STRIP(first + num) < total ? ROUND_STRIP(first + num) : total,   \
+                 row = t->ends_only ? s.segment : s.start + first - s.before, first < total;                   \
          first += QUERY_ROWS)
 
-/* out (queries x heads*dim) = softmax(scale q k^T) v within each segment, rotary applied to q and k on the way.
- * Work is one (segment, KV head) at a time, longest segments first; its keys and values serve all heads of the group.
+/* out (queries x heads*dim) = softmax(scale q k^T) v within each segment and its prefix, rotary applied to q and k on
+ * the way. Work is one (job, KV head) at a time, the last, longest segments first; a segment's keys and values serve all
+ * heads of the group, its prefix's all segments of the job.
  * Scores are held as keys x queries, so that softmax runs down 16 columns at once. */
 void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T *k, const T *v, int64_t kv_stride,
                      T *out, int64_t out_stride) {
     const int64_t dim = t->dim, group = t->heads / t->kv_heads, scores = (t->longest + SPARE_ROWS) * QUERY_ROWS;
     const int64_t matrix = (t->longest + SPARE_ROWS) * dim, block = (QUERY_ROWS + SPARE_ROWS) * dim;
+    const int64_t share = t->members ? 1 : 4;
 #pragma omp parallel
     {
         float *memory = aligned_alloc(64, sizeof(float) * (2 * matrix + 3 * block + scores));
         float *keys = memory, *values = keys + matrix;
         float *queries = values + matrix, *queries_t = queries + block, *sums = queries_t + block, *p = sums + block;
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t task = t->num_segments * t->kv_heads - 1; task >= 0; task--) {
-            int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
-            int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
-            int64_t at = start * kv_stride + kv_head * dim;
-            int64_t ahead = t->is_causal ? 0 : t->window > 0 ? t->window - 1 : length;
-            if (task > 0) NAME(fetch_task)(t, task - 1, q, q_stride, k, v, kv_stride, NULL, 0);
-            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, values);
-            for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-                EACH_QUERY_BLOCK {
-                    int64_t lanes = ROUND_UP(num);
-                    NAME(load_queries)
-                    (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
-                    product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
-                    if (t->softcap) cap_scores(p, NULL, seen * lanes, t->softcap);
-                    softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
-                    product(p, 1, lanes, values, dim, sums, dim, num, dim, seen, 0);
-                    for (int64_t i = 0; i < num; i++)
-                        NAME(store_head)(sums + i * dim, dim, out + (row + i) * out_stride + head * dim);
-                }
+#pragma omp for schedule(dynamic, share)
+        for (int64_t task = t->num_jobs * t->kv_heads - 1; task >= 0; task--) {
+            int64_t kv_head = task % t->kv_heads;
+            job_t job = job_of(t, task / t->kv_heads);
+            int64_t at = job.start * kv_stride + kv_head * dim;
+            NAME(load_keys)(t, k + at, v + at, kv_stride, 0, job.shared, keys, values);
+            for (int64_t member = job.first; member < job.end; member++) {
+                part_t s = part_of(t, &job, member);
+                int64_t total = s.before + s.length, own = s.before * dim;
+                int64_t ahead = t->is_causal ? 0 : t->window > 0 ? t->window - 1 : total;
+                at = s.start * kv_stride + kv_head * dim;
+                NAME(fetch_next)(t, task, member, q, q_stride, k, v, kv_stride, NULL, 0);
+                if (s.segment != job.prefix)
+                    NAME(load_keys)(t, k + at, v + at, kv_stride, s.before, s.length, keys + own, values + own);
+                for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+                    EACH_QUERY_BLOCK {
+                        int64_t lanes = ROUND_UP(num);
+                        NAME(load_queries)
+                        (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
+                        product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
+                        if (t->softcap) cap_scores(p, NULL, seen * lanes, t->softcap);
+                        softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
+                        product(p, 1, lanes, values, dim, sums, dim, num, dim, seen, 0);
+                        for (int64_t i = 0; i < num; i++)
+                            NAME(store_head)(sums + i * dim, dim, out + (row + i) * out_stride + head * dim);
+                    }
+            }
         }
         free(memory);
     }
 }
 
-/* Gradients of `attention` at dout; probabilities are computed again. dq, dk, dv have the layout of q, k, v. */
+/* Gradients of `attention` at dout; probabilities are computed again. dq, dk, dv have the layout of q, k, v.
+ * What the segments of a job add to their prefix's keys and values goes into a sum of its own, and those are added up in
+ * the order of the jobs: nothing depends on who computed which. */
 void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride, const T *k, const T *v,
                               int64_t kv_stride, const T *dout, int64_t out_stride, T *dq, T *dk, T *dv) {
     const int64_t dim = t->dim, group = t->heads / t->kv_heads, scores = (t->longest + SPARE_ROWS) * QUERY_ROWS;
     const int64_t matrix = (t->longest + SPARE_ROWS) * dim, block = (QUERY_ROWS + SPARE_ROWS) * dim;
+    const int64_t share = t->members ? 1 : 4, partial = t->longest_prefix * dim;
+    float *partials = t->num_shared ? aligned_alloc(64, sizeof(float) * t->num_shared * t->kv_heads * 2 * partial) : NULL;
 #pragma omp parallel
     {
         float *memory = aligned_alloc(64, sizeof(float) * (4 * matrix + 5 * block + (t->softcap ? 3 : 2) * scores));
@@ -296,50 +327,75 @@ void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride
         float *queries = dvalues + matrix, *queries_t = queries + block, *dqueries = queries_t + block;
         float *douts = dqueries + block, *douts_t = douts + block;
         float *p = douts_t + block, *ds = p + scores, *slopes = ds + scores;
-#pragma omp for schedule(dynamic, 4)
-        for (int64_t task = t->num_segments * t->kv_heads - 1; task >= 0; task--) {
-            int64_t segment = task / t->kv_heads, kv_head = task % t->kv_heads;
-            int64_t start = t->cu_seqlens[segment], length = t->cu_seqlens[segment + 1] - start;
-            int64_t at = start * kv_stride + kv_head * dim;
-            int64_t ahead = t->is_causal ? 0 : t->window > 0 ? t->window - 1 : length;
-            if (task > 0) {
-                NAME(fetch_task)(t, task - 1, q, q_stride, k, v, kv_stride, dout, out_stride);
-                NAME(fetch_task)(t, task - 1, dq, q_stride, dk, dv, kv_stride, NULL, 0);
-            }
-            NAME(load_segment)(t, k + at, v + at, kv_stride, length, keys, values);
-            memset(dkeys, 0, sizeof(float) * length * dim);
-            memset(dvalues, 0, sizeof(float) * length * dim);
-            for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
-                EACH_QUERY_BLOCK {
-                    int64_t lanes = ROUND_UP(num);
-                    NAME(load_queries)
-                    (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
-                    for (int64_t i = 0; i < num; i++)
-                        NAME(load_head)(dout + (row + i) * out_stride + head * dim, dim, douts + i * dim);
-                    transpose(douts, num, dim, douts_t, lanes);
-                    product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
-                    product(values, dim, 1, douts_t, lanes, ds, lanes, seen, lanes, dim, 0);
-                    if (t->softcap) cap_scores(p, slopes, seen * lanes, t->softcap);
-                    softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
-                    softmax_columns_backward(p, ds, seen, lanes);
-                    if (t->softcap) multiply(ds, slopes, seen * lanes);
-                    product(ds, 1, lanes, keys, dim, dqueries, dim, num, dim, seen, 0);
-                    product(ds, lanes, 1, queries, dim, dkeys, dim, seen, dim, num, 1);
-                    product(p, lanes, 1, douts, dim, dvalues, dim, seen, dim, num, 1);
-                    for (int64_t i = 0; i < num; i++) {
-                        rotate(dqueries + i * dim, t, first + i, -1);
-                        NAME(store_head)(dqueries + i * dim, dim, dq + (row + i) * q_stride + head * dim);
-                    }
+#pragma omp for schedule(dynamic, share)
+        for (int64_t task = t->num_jobs * t->kv_heads - 1; task >= 0; task--) {
+            int64_t kv_head = task % t->kv_heads;
+            job_t job = job_of(t, task / t->kv_heads);
+            int64_t at = job.start * kv_stride + kv_head * dim, shared = job.shared * dim;
+            NAME(load_keys)(t, k + at, v + at, kv_stride, 0, job.shared, keys, values);
+            memset(dkeys, 0, sizeof(float) * shared);
+            memset(dvalues, 0, sizeof(float) * shared);
+            for (int64_t member = job.first; member < job.end; member++) {
+                part_t s = part_of(t, &job, member);
+                int64_t total = s.before + s.length, own = s.before * dim;
+                int64_t ahead = t->is_causal ? 0 : t->window > 0 ? t->window - 1 : total;
+                at = s.start * kv_stride + kv_head * dim;
+                NAME(fetch_next)(t, task, member, q, q_stride, k, v, kv_stride, dout, out_stride);
+                NAME(fetch_next)(t, task, member, dq, q_stride, dk, dv, kv_stride, NULL, 0);
+                if (s.segment != job.prefix) {
+                    NAME(load_keys)(t, k + at, v + at, kv_stride, s.before, s.length, keys + own, values + own);
+                    memset(dkeys + own, 0, sizeof(float) * s.length * dim);
+                    memset(dvalues + own, 0, sizeof(float) * s.length * dim);
                 }
-            for (int64_t i = 0; i < length; i++) {
-                rotate(dkeys + i * dim, t, i, -1);
-                scale_row(dkeys + i * dim, t->scale, dim);
-                NAME(store_head)(dkeys + i * dim, dim, dk + at + i * kv_stride);
-                NAME(store_head)(dvalues + i * dim, dim, dv + at + i * kv_stride);
+                for (int64_t head = kv_head * group; head < (kv_head + 1) * group; head++)
+                    EACH_QUERY_BLOCK {
+                        int64_t lanes = ROUND_UP(num);
+                        NAME(load_queries)
+                        (t, q + row * q_stride + head * dim, q_stride, first, num, queries, queries_t, lanes);
+                        for (int64_t i = 0; i < num; i++)
+                            NAME(load_head)(dout + (row + i) * out_stride + head * dim, dim, douts + i * dim);
+                        transpose(douts, num, dim, douts_t, lanes);
+                        product(keys, dim, 1, queries_t, lanes, p, lanes, seen, lanes, dim, 0);
+                        product(values, dim, 1, douts_t, lanes, ds, lanes, seen, lanes, dim, 0);
+                        if (t->softcap) cap_scores(p, slopes, seen * lanes, t->softcap);
+                        softmax_columns(p, first, seen, lanes, t->window, ahead, EXP);
+                        softmax_columns_backward(p, ds, seen, lanes);
+                        if (t->softcap) multiply(ds, slopes, seen * lanes);
+                        product(ds, 1, lanes, keys, dim, dqueries, dim, num, dim, seen, 0);
+                        product(ds, lanes, 1, queries, dim, dkeys, dim, seen, dim, num, 1);
+                        product(p, lanes, 1, douts, dim, dvalues, dim, seen, dim, num, 1);
+                        for (int64_t i = 0; i < num; i++) {
+                            rotate(dqueries + i * dim, t, first + i, -1);
+                            NAME(store_head)(dqueries + i * dim, dim, dq + (row + i) * q_stride + head * dim);
+                        }
+                    }
+                if (s.segment != job.prefix)
+                    NAME(store_keys)(t, dkeys + own, dvalues + own, s.before, s.length, dk + at, dv + at, kv_stride);
+            }
+            if (job.shared) {
+                memcpy(partials + 2 * task * partial, dkeys, sizeof(float) * shared);
+                memcpy(partials + (2 * task + 1) * partial, dvalues, sizeof(float) * shared);
+            }
+        }
+        if (partials) {
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t task = 0; task < t->num_shared * t->kv_heads; task++) {
+                int64_t j = task / t->kv_heads, kv_head = task % t->kv_heads;
+                if (j > 0 && t->prefixes[j] == t->prefixes[j - 1]) continue;
+                job_t job = job_of(t, j);
+                float *sum = partials + 2 * task * partial;
+                for (int64_t i = j + 1; i < t->num_shared && t->prefixes[i] == job.prefix; i++)
+                    for (int64_t part = 0; part < 2; part++) {
+                        const float *more = partials + 2 * (i * t->kv_heads + kv_head) * partial;
+                        add(sum + part * partial, more + part * partial, job.shared * dim);
+                    }
+                int64_t at = job.start * kv_stride + kv_head * dim;
+                NAME(store_keys)(t, sum, sum + partial, 0, job.shared, dk + at, dv + at, kv_stride);
             }
         }
         free(memory);
     }
+    free(partials);
 }
 
 #undef get
