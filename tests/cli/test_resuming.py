@@ -1,5 +1,6 @@
 """A run that was stopped goes on only from what it was begun with."""
 
+import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -79,6 +80,17 @@ def test_what_changes_no_result_may_change(stopped: list[str], caplog: pytest.Lo
     assert "old kept no fingerprints" in caplog.text
     whole, other = (Path(f"{run}/adapter/adapter_model.safetensors").read_bytes() for run in ("runs/r", "old"))
     assert whole == other
+
+
+@pytest.mark.parametrize("way", ["apart", "joined"])
+def test_a_run_goes_on_with_the_tokens_that_it_was_begun_with(stopped: list[str], way: str) -> None:
+    if way == "joined":  # as it was begun before there were two ways
+        path = Path("runs/r/checkpoints/inputs.json")
+        values = json.loads(path.read_text())
+        assert values.pop("prompt_tokens") == "apart"
+        path.write_text(json.dumps(values))
+    assert run_command(["train", "--resume", "runs/r"]) == 0
+    assert json.loads(Path("runs/r/adapter/embedding.json").read_text())["prompt_tokens"] == way
 
 
 def test_other_software_is_said(stopped: list[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -99,8 +99,8 @@ def test_queries_get_their_prompt(model_folders: dict[str, str], tmp_path: Path)
         ({"pooling": "concat"}, "pooling concat"),
         ({"bidirectional_layers": 1}, "bidirectional_layers 1"),
         ({"prompt": "echo"}, "goes on behind the text"),
-        ({"prompt": "{text} cat"}, "goes on behind the text"),
-        ({"query_prompt": "{text} cat"}, "query_prompt"),
+        ({"prompt": "{text} cat", "prompt_tokens": "joined"}, "goes on behind the text"),
+        ({"query_prompt": "{text} cat", "prompt_tokens": "joined"}, "query_prompt"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_by_name(
@@ -152,7 +152,7 @@ def test_a_folder_that_embeds_otherwise_is_not_kept(
 def test_a_tokenizer_that_cuts_otherwise_is_not_kept(
     to: Format, model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def write_as_it_is(tokenizer: PreTrainedTokenizerFast | TextTokenizer, *, folder: Path) -> None:
+    def write_as_it_is(tokenizer: PreTrainedTokenizerFast | TextTokenizer, *, folder: Path, **_: object) -> None:
         getattr(tokenizer, "tokenizer", tokenizer).save_pretrained(folder)
 
     for name in ("write_tokenizer", "write_closing_tokenizer"):
@@ -189,7 +189,8 @@ def test_texts_are_characters_in_every_export(kind: str, tmp_path: Path) -> None
 
 
 def test_a_prompt_with_control_tokens_goes_into_a_merged_folder_alone(tmp_path: Path) -> None:
-    live = _run(str(SAVERS["gemma-2b"](tmp_path / "m")), tmp_path / "run", prompt="<start_of_turn>a {text}")
+    prompt = {"prompt": "<start_of_turn>a {text}", "prompt_tokens": "joined"}
+    live = _run(str(SAVERS["gemma-2b"](tmp_path / "m")), tmp_path / "run", **prompt)
     with pytest.raises(ConfigError, match="whose <start_of_turn> could not be told from the same in a text"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS)
     assert export(str(tmp_path / "run"), folder=tmp_path / "merged", to=Format.MERGED) > 0.99999

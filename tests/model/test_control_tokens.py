@@ -1,6 +1,8 @@
 """Control tokens count in the prompt; spelled in a text they are characters, whatever the tokenizer is made of."""
 
+from functools import partial
 from pathlib import Path
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from transformers import PreTrainedTokenizerFast
 from embedsmith.data.pairs import load_pairs
 from embedsmith.model.control_tokens import TextEncoder, find_control_tokens
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading.settings import PromptTokens
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.settings.prompts import read_prompt
 from embedsmith.support.errors import ConfigError
@@ -68,11 +71,15 @@ def test_texts_without_control_tokens_keep_their_tokens(tokenizer: PreTrainedTok
         assert ids == [encoder.encode_plainly(text, prompts[0]).ids for text in texts]
 
 
+@pytest.mark.parametrize("way", get_args(PromptTokens))
 @pytest.mark.parametrize("token", ["</s>", "<|im_end|>", "<image>"])
-def test_a_prompts_control_tokens_count_and_the_texts_do_not(tokenizer: PreTrainedTokenizerFast, token: str) -> None:
+def test_a_prompts_control_tokens_count_and_the_texts_do_not(
+    tokenizer: PreTrainedTokenizerFast, token: str, way: PromptTokens
+) -> None:
     control = find_control_tokens(tokenizer)
     expected = [control[name] for name in ("<s>", "<|im_start|>", "<image>")]
-    tokenize = TextTokenizer(tokenizer, max_length=200, prompt="<|im_start|>the {text} <image>runs")
+    template = "<|im_start|>the {text} <image>runs"
+    tokenize = TextTokenizer(tokenizer, max_length=200, prompt=template, prompt_tokens=way)
     for text in ("a cat", f"a {token} cat", token, f"<|im_start|>{token}"):
         ids = tokenize([text])[0].tolist()
         assert [index for index in ids[:-1] if index in control.values()] == expected
@@ -87,20 +94,22 @@ def test_no_control_token_comes_about_where_prompt_and_text_meet(
     tokenizer: PreTrainedTokenizerFast, template: str, text: str
 ) -> None:
     control = find_control_tokens(tokenizer)
-    ids = TextTokenizer(tokenizer, max_length=200, prompt=template)([text])[0].tolist()
+    tokenize = TextTokenizer(tokenizer, max_length=200, prompt=template, prompt_tokens="joined")
+    ids = tokenize([text])[0].tolist()
     assert not set(ids[1:-1]) & set(control.values())
     assert tokenizer.decode(ids[1:-1]).strip() == template.replace("{text}", text)
 
 
 @pytest.mark.parametrize("length", [8, 9, 12])
+@pytest.mark.parametrize("way", get_args(PromptTokens))
 def test_truncation_cuts_the_text_with_its_spelled_control_tokens(
-    tokenizer: PreTrainedTokenizerFast, length: int
+    tokenizer: PreTrainedTokenizerFast, length: int, way: PromptTokens
 ) -> None:
     text = "a cat </s> runs <|im_end|> away " * 9
     for template in ("{text}", "<|im_start|>{text}<image>", "<|im_start|>{text}<image>{text}"):
-        tokenized = TextTokenizer(tokenizer, max_length=length, prompt=template).tokenize([text])
-        ids = tokenized.ids[0].tolist()
-        whole = TextTokenizer(tokenizer, max_length=999, prompt=template)([text])[0].tolist()
+        make = partial(TextTokenizer, tokenizer, prompt=template, prompt_tokens=way)
+        ids = make(max_length=length)([text])[0].tolist()
+        whole = make(max_length=999)([text])[0].tolist()
         control = set(find_control_tokens(tokenizer).values())
         assert length - 2 < len(ids) <= length
         assert [index for index in ids if index in control] == [index for index in whole if index in control]
@@ -168,7 +177,7 @@ def test_a_prompt_whose_control_tokens_cannot_be_told_apart() -> None:
     tokenizer = make_bytes()
     tokenizer.backend_tokenizer.normalizer = normalizers.Replace(Regex("[a-z]"), "")  # names of small letters vanish
     tokenizer.add_tokens([AddedToken("<Z>", normalized=True, special=True)])
-    tokenize = TextTokenizer(tokenizer, max_length=99, prompt="<Z>{text}")
+    tokenize = TextTokenizer(tokenizer, max_length=99, prompt="<Z>{text}", prompt_tokens="joined")
     assert len(tokenize(["a"])) == 1
     with pytest.raises(ConfigError, match="cannot be told from those that a text spells"):
         tokenize(["<Z>"])

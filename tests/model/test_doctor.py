@@ -9,7 +9,6 @@ from safetensors.torch import load_file, save_file
 
 from embedsmith.cli import run_command
 from embedsmith.model import doctor
-from embedsmith.model.control_tokens import Encoded
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.support.errors import ModelError
@@ -136,8 +135,8 @@ def test_spelled_control_tokens_that_count_are_found(llama: Embedder, monkeypatc
     tokenizer = llama.backbone.tokenizer
     monkeypatch.setattr(
         llama.tokenizer.encoder,
-        "encode_plainly",
-        lambda text, prompt: Encoded(tokenizer(prompt.around(text))["input_ids"], [], prompt),
+        "encode_alone",
+        lambda texts: [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
     )
     wrong = {finding.check: finding for finding in examine(llama).findings}["spelled control tokens"]
     assert (wrong.is_ok, wrong.detail) == (False, "'</s>' in a text becomes a control token")

@@ -114,7 +114,7 @@ def test_texts_under_one_prompt_share_its_first_parts_tokens(with_start: bool) -
 
 def test_what_a_text_changes_of_the_prompts_tokens_is_not_shared() -> None:
     tokenizer = make_bytes()
-    tokenize = TextTokenizer(tokenizer, max_length=99, prompt="a ca{text}")
+    tokenize = TextTokenizer(tokenizer, max_length=99, prompt="a ca{text}", prompt_tokens="joined")
     alone = tokenizer("a ca")["input_ids"]
     for text in ("t sleeps", "x", " cat", "\u0301"):
         tokenized = tokenize.tokenize([text])

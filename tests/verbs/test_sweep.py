@@ -169,6 +169,18 @@ def test_a_sweep_whose_files_have_changed_is_refused(
     assert run_command([*command, "learning_rate=0.01,0.02"]) == 0
 
 
+def test_a_sweep_does_not_mix_ways_of_tokenising_prompts(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["sweep", "--config", "recipe.yaml", "--output_dir", "s", "--model.prompt", "the {text}", "--grid"]
+    assert run_command([*command, "learning_rate=0.01"]) == 0
+    path = next(Path("s/runs").glob("*/checkpoints/inputs.json"))
+    values = json.loads(path.read_text())
+    assert values.pop("prompt_tokens") == "apart"
+    path.write_text(json.dumps(values))  # as it was written before there were two ways
+    assert run_command([*command, "learning_rate=0.01,0.02"]) == 2
+    assert "prompts and texts were tokenised joined, which new runs are not" in capsys.readouterr().err
+    assert len(list(Path("s/runs").glob("*-seed7-*"))) == 1
+
+
 def test_two_sweeps_at_once_are_refused(work: Path) -> None:
     sweep = _sweep()
     Path("s/runs").mkdir(parents=True)

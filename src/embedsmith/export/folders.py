@@ -17,12 +17,12 @@ from typing import Any
 import torch
 
 from embedsmith.export.parity import check_merged, check_sentence_transformers, expect
+from embedsmith.export.placing import PlacedPrompts, faults_of_prompts, place_prompts
 from embedsmith.export.plain_tokenizers import write_closing_tokenizer, write_tokenizer
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import SETTINGS_FILE
 from embedsmith.model.loading.dense import save_dense
 from embedsmith.settings.config import Pooling, Precision, Quantization, Side
-from embedsmith.settings.prompts import TEXT_FIELD
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.support.free_memory import let_go
@@ -39,7 +39,7 @@ _ALL_MODES = {
 # Settings that a sentence-transformers folder carries, one way or another; a new one must be thought about.
 _CARRIED = {
     *("base_model", "pooling", "prompt", "query_prompt", "instruction", "end_token", "max_length", "matryoshka_dims"),
-    "prompts",
+    *("prompts", "prompt_tokens"),
     *("bidirectional_layers", "pool_over", "quantization"),  # refused where the format cannot say them
 }
 
@@ -79,7 +79,7 @@ def export(
     """
     _check_folder(folder)
     live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, device=device, fused=False)
-    faults = [*what_cannot_be_expressed(live, to=to), *_prompts_with_control_tokens(live, to=to)]
+    faults = what_cannot_be_expressed(live, to=to)
     if faults:
         other = next(format_ for format_ in Format if format_ is not to)
         able = "" if what_cannot_be_expressed(live, to=other) else f"Export to {other}, or "
@@ -87,26 +87,28 @@ def export(
             f"Cannot be expressed in {to}: {'; '.join(faults)}.\n{able}{'l' if able else 'L'}oad it with embedsmith."
         )
     expected = expect(live)
+    placed = None if to is Format.MERGED else place_prompts(live)
     with files.atomic_folder(folder) as temporary:
-        _write(temporary, live=live, to=to, dtype=dtype)
+        _write(temporary, live=live, placed=placed, dtype=dtype)
         del live
         let_go()
-        check = check_merged if to is Format.MERGED else check_sentence_transformers
-        return check(temporary, expected=expected, dtype=dtype, device=device)
+        if placed is None:
+            return check_merged(temporary, expected=expected, dtype=dtype, device=device)
+        return check_sentence_transformers(temporary, expected=expected, placed=placed, dtype=dtype, device=device)
 
 
-def _write(folder: Path, *, live: Embedder, to: Format, dtype: Precision) -> None:
+def _write(folder: Path, *, live: Embedder, placed: PlacedPrompts | None, dtype: Precision) -> None:
     """All files; the adapter stays in the model's weights."""
     network = _merge(live)
     if dtype is Precision.BF16:
         network.to(torch.bfloat16)
     network.save_pretrained(folder)
     files.write_json(folder / SETTINGS_FILE, asdict(live.settings))
-    if to is Format.MERGED:
+    if placed is None:
         write_tokenizer(live.backbone.tokenizer, folder=folder)
     else:
-        write_closing_tokenizer(live.tokenizer, folder=folder)
-        _describe(folder, live=live)
+        write_closing_tokenizer(live.tokenizer, folder=folder, prompts=placed)
+        _describe(folder, live=live, prompts=placed)
 
 
 def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
@@ -126,24 +128,7 @@ def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
         faults.append("means over the text alone, without the start token")
     if settings.pooling not in _MODES:
         faults.append(f"pooling {settings.pooling}")
-    for name in ("prompt", "query_prompt"):
-        template = getattr(settings, name)
-        if template is not None and (template.count("{text}") > 1 or not template.endswith("{text}")):
-            faults.append(f"{name} {template!r}, which goes on behind the text")
-    return faults
-
-
-def _prompts_with_control_tokens(live: Embedder, *, to: Format) -> list[str]:
-    """sentence-transformers puts prompt and text together before it looks for control tokens."""
-    if to is Format.MERGED:
-        return []
-    prompts = {live.prompt_of(side): None for side in Side}
-    spelled = {prompt.template: live.tokenizer.encoder.control_tokens_in(prompt) for prompt in prompts}
-    return [
-        f"prompt {template!r}, whose {', '.join(tokens)} could not be told from the same in a text"
-        for template, tokens in spelled.items()
-        if tokens
-    ]
+    return [*faults, *faults_of_prompts(live)]
 
 
 def _check_folder(folder: Path) -> None:
@@ -161,7 +146,7 @@ def _merge(live: Embedder) -> Any:
     return live.backbone.model
 
 
-def _describe(folder: Path, *, live: Embedder) -> None:
+def _describe(folder: Path, *, live: Embedder, prompts: PlacedPrompts) -> None:
     """sentence-transformers' own files, in the form that its old and new versions and the servers read."""
     settings = live.settings
     dense = live.backbone.dense
@@ -174,16 +159,14 @@ def _describe(folder: Path, *, live: Embedder) -> None:
         {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
         for index, (path, kind) in enumerate(zip(folders, kinds, strict=True))
     ]
-    named = {name: template.removesuffix(TEXT_FIELD) for name, template in settings.prompts.items()}
-    prompts = {**named, **{str(side): live.prompt_of(side).parts[0] for side in Side}}
     limits = {"max_seq_length": settings.max_length, "do_lower_case": False}
     files.write_json(folder / "sentence_bert_config.json", limits)
     files.write_json(
         folder / "config_sentence_transformers.json",
         {
             "model_type": "SentenceTransformer",
-            "prompts": prompts,
-            "default_prompt_name": str(Side.DOCUMENT) if prompts[Side.DOCUMENT] else None,
+            "prompts": prompts.texts,
+            "default_prompt_name": str(Side.DOCUMENT) if prompts.texts[Side.DOCUMENT] else None,
             "similarity_fn_name": "cosine",
         },
     )

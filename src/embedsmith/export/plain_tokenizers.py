@@ -11,10 +11,12 @@ knows by name (eos_token ...) into recognised ones again.
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer, processors
+from tokenizers import Tokenizer
 from transformers import PreTrainedTokenizerFast
 
+from embedsmith.export.placing import PlacedPrompts
 from embedsmith.model.control_tokens import change_control_tokens, find_control_tokens
+from embedsmith.model.loading.exported_prompts import cut_off_beginnings, set_template
 from embedsmith.model.tokens import TextTokenizer
 
 _TOKENIZER_FILE = "tokenizer.json"
@@ -35,19 +37,23 @@ def write_tokenizer(tokenizer: Any, *, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write_closing_tokenizer(texts: TextTokenizer, *, folder: Path) -> None:
-    """A tokenizer that puts start and end tokens as embedsmith does, whatever tool loads it; no chat template."""
+def write_closing_tokenizer(texts: TextTokenizer, *, folder: Path, prompts: PlacedPrompts) -> None:
+    """A tokenizer that puts start and end tokens, and the prompts that are placed in it, as embedsmith does, whatever
+    tool loads it; no chat template."""
     tokenizer = texts.tokenizer
-    control_tokens = find_control_tokens(tokenizer)
-    first = tokenizer("a")["input_ids"][0]
-    starts = [tokenizer.bos_token] if tokenizer.bos_token_id is not None and first == tokenizer.bos_token_id else []
     end = tokenizer.convert_ids_to_tokens(texts.end_id)
-    ends = [end] if texts.end_token else []
-    special = [(token, control_tokens[token]) for token in dict.fromkeys([*starts, *ends])]
+    control_tokens = texts.encoder.control_tokens
     backend = change_control_tokens(tokenizer.backend_tokenizer, control_tokens, change=lambda _: None)
-    backend.post_processor = processors.TemplateProcessing(
-        single=" ".join([*starts, "$A", *ends]), special_tokens=special
+    set_template(
+        backend,
+        starts=texts.encoder.starts,
+        before=prompts.before,
+        behind=prompts.behind,
+        ends=[texts.end_id] if texts.end_token else [],
+        control_ids=control_tokens.values(),
     )
+    if prompts.cut_off:
+        cut_off_beginnings(backend, beginnings=prompts.cut_off)
     _wrap(
         backend,
         tokenizer,

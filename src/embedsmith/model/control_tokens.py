@@ -15,6 +15,9 @@ import json
 import re
 import secrets
 from collections.abc import Callable, Collection, Iterable, Sequence
+from functools import cached_property
+from itertools import takewhile
+from operator import itemgetter
 from typing import Any, NamedTuple
 
 from tokenizers import Tokenizer
@@ -80,7 +83,6 @@ class TextEncoder:
         self._control_ids = frozenset(self.control_tokens.values())
         self._spelling_of = {index: spelling for spelling, index in self.control_tokens.items()}
         self._own: dict[Prompt, tuple[int, ...]] = {}
-        self._hidden: _HiddenSpelling | None = None
         self._respelled: dict[Prompt, Prompt] = {}
 
     def encode(self, texts: Sequence[str], prompts: Sequence[Prompt], *, with_offsets: bool = False) -> list[Encoded]:
@@ -107,11 +109,38 @@ class TextEncoder:
 
     def encode_plainly(self, text: str, prompt: Prompt) -> Encoded:
         """The long way, which is right for every text; errors as `encode`."""
-        if self._hidden is None:
-            self._hidden = _HiddenSpelling(self._backend, self.control_tokens)
         if prompt not in self._respelled:
-            self._respelled[prompt] = self._respell(prompt, self._hidden)
-        return self._hidden.encode(text, self._respelled[prompt])
+            self._respelled[prompt] = self._respell(prompt, self._hidden_spelling)
+        return self._hidden_spelling.encode(text, self._respelled[prompt])
+
+    @cached_property
+    def _hidden_spelling(self) -> "_HiddenSpelling":
+        return _HiddenSpelling(self._backend, self.control_tokens)
+
+    def encode_alone(self, texts: Sequence[str]) -> list[list[int]]:
+        """Ids of texts without anything around them."""
+        encodings = self._whole_texts().encode_batch_fast(texts, add_special_tokens=False)
+        return [
+            encoding.ids if self._control_ids.isdisjoint(encoding.ids) else self._hidden_spelling.encode_alone(text)
+            for text, encoding in zip(texts, encodings, strict=True)
+        ]
+
+    def encode_part(self, part: str) -> list[int]:
+        """Ids of a part of a prompt, whose control tokens count."""
+        return list(self._whole_texts().encode(part, add_special_tokens=False).ids)
+
+    @cached_property
+    def starts(self) -> list[int]:
+        """What the tokenizer puts before every text by itself."""
+        encoding = self._whole_texts().encode(PROBE)
+        added = zip(encoding.ids, encoding.special_tokens_mask, strict=True)
+        return [index for index, _ in takewhile(itemgetter(1), added)]
+
+    @cached_property
+    def puts_blank(self) -> bool:
+        """Whether it puts a blank before a text, and one more before a text that begins with one (Llama 2's)."""
+        normalizer = self._backend.normalizer
+        return normalizer is not None and normalizer.normalize_str(f" {PROBE}")[:-1] not in (" ", "\u2581", "")
 
     def own_control_ids(self, prompt: Prompt) -> tuple[int, ...]:
         """The control tokens of any text under a prompt: those that the tokenizer adds, and the prompt's."""
@@ -193,7 +222,13 @@ class _HiddenSpelling:
 
     def encode(self, text: str, prompt: Prompt) -> Encoded:
         encoding = self._tokenizer.encode(prompt.around(text))
-        return Encoded([self._id_of.get(index, index) for index in encoding.ids], encoding.offsets, prompt)
+        return Encoded(self._own_ids(encoding.ids), encoding.offsets, prompt)
+
+    def encode_alone(self, text: str) -> list[int]:
+        return self._own_ids(self._tokenizer.encode(text, add_special_tokens=False).ids)
+
+    def _own_ids(self, ids: list[int]) -> list[int]:
+        return [self._id_of.get(index, index) for index in ids]
 
 
 def _is_inside(prompt: Prompt, start: int, end: int) -> bool:

@@ -43,7 +43,7 @@ from embedsmith.model.loading.dense import check_dense
 from embedsmith.model.loading.devices import choose_device, choose_precision
 from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.model.loading.fingerprint import describe_embedding
-from embedsmith.model.loading.settings import EmbeddingSettings
+from embedsmith.model.loading.settings import EmbeddingSettings, PromptTokens
 from embedsmith.model.loading.stages import load_base
 from embedsmith.model.loading.tokenizer_files import check_prompt_ids
 from embedsmith.model.packing import pack_tokens
@@ -117,6 +117,7 @@ class Embedder:
         prompt: str | None = None,
         query_prompt: str | None = None,
         instruction: str | None = None,
+        prompt_tokens: PromptTokens | None = None,
         end_token: bool | None = None,
         max_length: int | None = None,
         bidirectional_layers: int | Literal["all"] | None = None,
@@ -138,6 +139,7 @@ class Embedder:
                 trained, else the bare text.
             query_prompt: the same for queries; None: as trained, else as `prompt`.
             instruction: fills `{instruction}` in a prompt; None: as trained.
+            prompt_tokens: whether prompt and text are tokenised `apart` or `joined`; None: as trained, else apart.
             end_token: whether texts end with the end token; None: as trained, else yes.
             max_length: most tokens per text; None: as trained, else 150 or what the model takes.
             bidirectional_layers: so many of the last layers, or `all`, see later tokens; None: as trained, else none.
@@ -162,6 +164,7 @@ class Embedder:
             "prompt": prompt,
             "query_prompt": query_prompt,
             "instruction": instruction,
+            "prompt_tokens": prompt_tokens,
             "end_token": end_token,
             "max_length": max_length,
             "bidirectional_layers": bidirectional_layers,
@@ -201,6 +204,7 @@ class Embedder:
             max_length=settings.max_length,
             end_token=settings.end_token,
             pool_over=settings.pool_over,
+            prompt_tokens=settings.prompt_tokens,
         )
         for side in Side:  # a prompt that leaves no room, or lacks its instruction, must show at once
             check_prompt_ids(

@@ -15,6 +15,7 @@ from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.fingerprint import fingerprint_model
+from embedsmith.model.loading.settings import PromptTokens
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import known_keys
 from embedsmith.support import files
@@ -70,9 +71,20 @@ def describe_machine(embedder: Embedder) -> dict[str, str]:
     }
 
 
-def write_inputs(folder: Path, inputs: Mapping[str, Any], *, machine: Mapping[str, str]) -> None:
+def write_inputs(
+    folder: Path, inputs: Mapping[str, Any], *, machine: Mapping[str, str], prompt_tokens: PromptTokens
+) -> None:
     """Keep them in the run's folder."""
-    files.write_json(folder / INPUTS_FILE, {**inputs, "machine": dict(machine)})
+    files.write_json(folder / INPUTS_FILE, {**inputs, "machine": dict(machine), "prompt_tokens": prompt_tokens})
+
+
+def begun_prompt_tokens(folder: Path) -> PromptTokens:
+    """How a run that has begun tokenises prompts; joined with texts where it does not say, as all did then."""
+    try:
+        values = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return "joined"  # `check_unchanged` says what is wrong with the file
+    return values.get("prompt_tokens", "joined") if isinstance(values, dict) else "joined"
 
 
 def check_unchanged(folder: Path, inputs: Mapping[str, Any], *, machine: Mapping[str, str] | None = None) -> None:

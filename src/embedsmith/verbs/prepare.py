@@ -20,6 +20,7 @@ from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.devices import choose_device
 from embedsmith.model.loading.embedding_files import describe_published
+from embedsmith.model.loading.settings import PromptTokens
 from embedsmith.settings.config import Loss, ModelSection, Precision, RunConfig
 from embedsmith.settings.prompts import INSTRUCTION_FIELD
 from embedsmith.support.errors import ConfigError, MissingExtraError
@@ -58,8 +59,15 @@ class PreparedRun:
     schedule: Schedule
 
 
-def prepare_run(config: RunConfig, *, device: str | None = None) -> PreparedRun:
-    """Load and check data, model, tokens, objective and the length of the run; nothing is written. `device` as `train`.
+def prepare_run(
+    config: RunConfig, *, device: str | None = None, prompt_tokens: PromptTokens | None = None
+) -> PreparedRun:
+    """Load and check data, model, tokens, objective and the length of the run; nothing is written.
+
+    Args:
+        config: the run.
+        device: as `train`.
+        prompt_tokens: as the run has begun; None: as its base has them, else apart.
 
     Raises:
         DataError, ModelError, ConfigError, MissingExtraError: by their names.
@@ -75,7 +83,7 @@ def prepare_run(config: RunConfig, *, device: str | None = None) -> PreparedRun:
         log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
     schedule = make_schedule(config, num_triplets=len(triplets))
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
-    embedder = _load_embedder(config, device=accelerator.device)
+    embedder = _load_embedder(config, device=accelerator.device, prompt_tokens=prompt_tokens)
     check_instructions(embedder, data=triplets)
     objective = _make_objective(config, triplets=triplets, embedder=embedder)
     return PreparedRun(config, triplets, dev, embedder, objective, accelerator, schedule)
@@ -143,7 +151,7 @@ def _choose_training_device(device: str | None) -> torch.device:
     return chosen
 
 
-def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
+def _load_embedder(config: RunConfig, *, device: torch.device, prompt_tokens: PromptTokens | None) -> Embedder:
     is_full = config.adapter.method == "full"
     if is_full and describe_published(config.model.model):
         raise ConfigError(
@@ -155,6 +163,7 @@ def _load_embedder(config: RunConfig, *, device: torch.device) -> Embedder:
         precision=Precision.FP32 if is_full else config.model.precision,
         quantization=config.model.quantization,
         device=str(device),
+        prompt_tokens=prompt_tokens,
         fused=config.model.fused and not is_full,  # fused blocks form no gradients of weights
     )
     examine(embedder).raise_if_wrong()

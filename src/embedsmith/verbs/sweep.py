@@ -23,13 +23,14 @@ from filelock import FileLock, Timeout
 from pydantic import Field, ValidationError
 from rich.console import Console
 
+from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.records.results import SweepPoint
 from embedsmith.settings.config import Int, Place, RunConfig, Section
 from embedsmith.settings.recipe import by_full_key, is_setting, load_config, parse_config, read_yaml_file
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError, list_faults
 from embedsmith.support.free_memory import let_go
-from embedsmith.verbs.inputs import check_unchanged, load_inputs
+from embedsmith.verbs.inputs import INPUTS_FILE, begun_prompt_tokens, check_unchanged, load_inputs
 from embedsmith.verbs.train import DEV_TASK, resume_run, train
 
 log = logging.getLogger(__name__)
@@ -197,10 +198,20 @@ def _check_unchanged(folder: Path, distinct: Mapping[str, RunConfig]) -> None:
             check_unchanged(run, {**known[sources], "settings": {}})  # those are the same, by the run's name
         except RunError as error:
             faults += [f"{run.name}: {line.strip()}" for line in str(error).split("\n")[1:-1]]
+        if was := _other_prompt_tokens(run, config):
+            faults.append(f"{run.name}: prompts and texts were tokenised {was}, which new runs are not")
     if faults:
         advice = "Put back what was there, or remove these runs, or sweep into another folder."
         headline = "There are runs of this sweep that were made from something else. Since then have changed:"
         raise RunError(list_faults(headline, faults, advice=advice))
+
+
+def _other_prompt_tokens(run: Path, config: RunConfig) -> str | None:
+    """How a run with a prompt was begun to tokenise it, if a new one would do otherwise."""
+    if not (run / INPUTS_FILE).exists() or not (config.model.prompt or config.model.query_prompt):
+        return None
+    begun = begun_prompt_tokens(run)
+    return begun if begun != describe_model(config.model.model).settings.prompt_tokens else None
 
 
 def report_sweep(sweep: SweepConfig, cells: Sequence[Cell]) -> list[SweepPoint]:

@@ -20,7 +20,13 @@ from embedsmith.support.display import TrainingDisplay
 from embedsmith.support.errors import ModelError, RunError
 from embedsmith.training.loop import Outcome, train_adapter
 from embedsmith.verbs.card import write_card
-from embedsmith.verbs.inputs import check_unchanged, describe_inputs, describe_machine, write_inputs
+from embedsmith.verbs.inputs import (
+    begun_prompt_tokens,
+    check_unchanged,
+    describe_inputs,
+    describe_machine,
+    write_inputs,
+)
 from embedsmith.verbs.prepare import PreparedRun, is_first_process, prepare_run
 from embedsmith.verbs.run_folder import CONFIG_FILE, write_outcome
 
@@ -67,7 +73,8 @@ def train(config: RunConfig, *, resume: bool = False, device: str | None = None,
     folder = Path(config.output_dir)
     if not resume and is_first_process():
         check_run_folder(folder)
-    run = prepare_run(config, device=device)
+    begun = begun_prompt_tokens(folder) if resume else None
+    run = prepare_run(config, device=device, prompt_tokens=begun)
     config = run.config
     embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
     _announce(run, console)
@@ -79,7 +86,7 @@ def train(config: RunConfig, *, resume: bool = False, device: str | None = None,
         if accelerator.is_main_process:
             files.write_text(folder / CONFIG_FILE, config.to_yaml())
             if not resume:
-                write_inputs(folder, inputs, machine=machine)
+                write_inputs(folder, inputs, machine=machine, prompt_tokens=embedder.settings.prompt_tokens)
         if config.training.report_to:
             accelerator.init_trackers("embedsmith")
         with TrainingDisplay(console, max_steps=run.schedule.max_steps) as display:

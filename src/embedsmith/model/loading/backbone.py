@@ -20,6 +20,7 @@ from embedsmith.model.loading.checkpoint_files import conversion_advice, find_fi
 from embedsmith.model.loading.configuration import is_decoder, load_config, reason_of
 from embedsmith.model.loading.dense import Dense, load_dense
 from embedsmith.model.loading.devices import choose_dtype
+from embedsmith.model.loading.exported_prompts import has_prompts, take_out_prompts
 from embedsmith.model.loading.minicpm import OTHER_VARIANT
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
 from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules, is_encoder
@@ -188,7 +189,11 @@ def _load_network(model: str, source: str, config: Any, *, dtype: torch.dtype, *
 
 def _load_tokenizer(model: str, source: str, config: Any) -> Any:
     try:
-        return load_tokenizer(source, config=config)
+        tokenizer = load_tokenizer(source, config=config)
+        # An export of ours: its prompts are put where its settings say.
+        if has_prompts(tokenizer.backend_tokenizer) and find_file(source, SETTINGS_FILE):
+            take_out_prompts(tokenizer.backend_tokenizer)
+        return tokenizer
     except EmbedsmithError:
         raise
     except Exception as error:  # of every kind: tokenizers raises the bare class

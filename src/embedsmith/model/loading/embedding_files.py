@@ -50,10 +50,16 @@ def describe_model(model: str, *, base_model: str | None = None) -> Described:
 
 
 def describe_published(model: str) -> Described | None:
-    """The same of a model that is published as an embedding model, in another tool's files; None where it is none."""
+    """The same of a model that is published as an embedding model, in another tool's files; None where it is none.
+
+    An export of ours is in such files too, and its own settings say more.
+    """
     if is_converted(model):
         return None
     if modules := find_modules(model):
+        if own := find_file(model, SETTINGS_FILE):
+            settings = EmbeddingSettings.read(own.parent)
+            return Described(settings, dict.fromkeys(asdict(settings), SETTINGS_FILE))
         return read_sentence_settings(modules)
     path = find_file(model, LLM2VEC_FILE)
     return read_llm2vec_settings(model, path) if path else None

@@ -44,6 +44,7 @@ def read_llm2vec_settings(model: str, path: Path) -> Described:
         pooling=_POOLINGS[mode],
         pool_over="text" if values.get("skip_instruction", True) else "all",
         prompt=_PROMPTS.get(str(base)),
+        prompt_tokens="joined",
         end_token=True if mode == "eos_token" else None,
         max_length=max_length,
         bidirectional_layers="all",

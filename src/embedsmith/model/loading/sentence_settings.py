@@ -53,6 +53,7 @@ def read_sentence_settings(modules: Modules) -> Described:
         # Without one, queries are embedded bare, whatever stands before documents.
         query_prompt=prompts.get("query") or (TEXT_FIELD if document else None),
         prompts=prompts,
+        prompt_tokens="joined",
         end_token=None,
         max_length=max_length,
         bidirectional_layers=None,

@@ -13,6 +13,7 @@ from embedsmith.support.errors import ConfigError, ModelError
 from embedsmith.support.json_text import parse_json
 
 PoolOver = Literal["all", "behind_prompt", "text"]
+PromptTokens = Literal["apart", "joined"]
 
 
 @dataclass(frozen=True)
@@ -24,6 +25,8 @@ class EmbeddingSettings:
         pool_over: what mean poolings look at: `all` tokens; those `behind_prompt`, where there is one; or the `text`,
             and what stands behind it, alone. The two last are ways of published models.
         prompts: name -> template, those that a published model brings for other uses.
+        prompt_tokens: whether a prompt's parts and the text are tokenised `apart`, or `joined`: put together first, as
+            published models have it, and runs whose file does not say.
         end_token: None: as the tokenizer does by itself.
         max_length: most tokens per text; None: not decided yet.
         bidirectional_layers: None: as the model's configuration says.
@@ -37,6 +40,7 @@ class EmbeddingSettings:
     query_prompt: str | None = None
     prompts: Mapping[str, str] = field(default_factory=dict)
     instruction: str | None = None
+    prompt_tokens: PromptTokens = "apart"
     end_token: bool | None = True
     max_length: int | None = None
     bidirectional_layers: int | Literal["all"] | None = None
@@ -52,7 +56,7 @@ class EmbeddingSettings:
     def read(cls, folder: Path) -> "EmbeddingSettings":
         """Read `embedding.json`, or assume the published method where another tool wrote the adapter.
 
-        Fields that were not known when the file was written have their defaults.
+        Fields that were not known when the file was written have their defaults; prompts were joined with texts then.
 
         Raises:
             ModelError: the file is damaged.
@@ -70,6 +74,7 @@ class EmbeddingSettings:
                 "base_model": _name_of_base(values["base_model"]),
                 "pooling": Pooling(values["pooling"]),
                 "pool_over": _one_of(values.get("pool_over", "all"), get_args(PoolOver)),
+                "prompt_tokens": _one_of(values.get("prompt_tokens", "joined"), get_args(PromptTokens)),
                 "prompts": {str(name): str(value) for name, value in values.get("prompts", {}).items()},
                 "max_length": None if values["max_length"] is None else int(values["max_length"]),
                 "end_token": bool(values.get("end_token", True)),
@@ -85,7 +90,7 @@ class EmbeddingSettings:
         known ones.
 
         Raises:
-            ConfigError: an unknown pooling or quantization, or a prompt without a text.
+            ConfigError: an unknown pooling, quantization or way of tokenising prompts, or a prompt without a text.
         """
         values = {name: value for name, value in given.items() if value is not None}
         for name, kind in (("pooling", Pooling), ("quantization", Quantization)):
@@ -93,6 +98,8 @@ class EmbeddingSettings:
                 raise ConfigError(f"{name} is {values[name]!r}; it must be one of {', '.join(kind)}.")
             if name in values:
                 values[name] = kind(values[name])
+        if (way := values.get("prompt_tokens", "apart")) not in get_args(PromptTokens):
+            raise ConfigError(f"prompt_tokens is {way!r}; it must be one of {', '.join(get_args(PromptTokens))}.")
         for name in ("prompt", "query_prompt"):
             if name in values:
                 values[name] = self.prompts.get(values[name]) or _template(values[name], own=self.prompts)
