@@ -11,6 +11,7 @@ from embedsmith.cli import run_command
 from embedsmith.model import doctor
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading.settings import PromptTokens
 from embedsmith.support.errors import ModelError
 from tests.tiny import FAMILIES, save_model
 
@@ -156,3 +157,12 @@ def test_products_of_rounded_inputs_are_no_fault_of_the_model(
 ) -> None:
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: products)
     assert doctor._tolerance(dtype, device=torch.device(kind)) == expected
+
+
+@pytest.mark.parametrize(("way", "said"), [("apart", "apart from the text"), ("joined", "joined with the text")])
+def test_how_a_prompt_is_tokenised_is_said(way: PromptTokens, said: str, model_folders: dict[str, str]) -> None:
+    embedder = Embedder.load(model_folders["llama"], prompt="the cat {text}", prompt_tokens=way, precision="fp32")
+    diagnosis = examine(embedder)
+    assert diagnosis.is_healthy
+    (detail,) = [finding.detail for finding in diagnosis.findings if finding.check == "prompt"]
+    assert f", tokenised {said}" in detail

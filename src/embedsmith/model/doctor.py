@@ -183,7 +183,9 @@ def _prompt(embedder: Embedder, text: str, side: Side) -> Finding:
     advice = "" if is_ok else "The tokenizer changes the prompt's text; write it as it is decoded here."
     why = embedder.why_not_shared(side)
     cost = f"; computed anew with every text: {why}" if why else ""
-    return Finding(check, is_ok, f"{prompt.template!r} {origin} becomes {decoded!r}{cost}", advice)
+    way = {"apart": "apart from the text", "joined": "joined with the text"}[embedder.settings.prompt_tokens]
+    detail = f"{prompt.template!r} {origin} becomes {decoded!r}, tokenised {way}{cost}"
+    return Finding(check, is_ok, detail, advice)
 
 
 def _named_prompts(embedder: Embedder) -> list[Finding]:
