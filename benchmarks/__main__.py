@@ -28,9 +28,9 @@ from benchmarks.scale import FULL, QUICK
 from benchmarks.texts import TextSource
 from benchmarks.variants import load_peers
 from embedsmith.data.sample import SAMPLE
-from embedsmith.model.loading.builtin import builtin_model_folder
+from embedsmith.model.loading.sources import source_of
 
-PARTS = ("step", "gradcache", "encode", "growth", "families", "start")
+PARTS = ("step", "gradcache", "encode", "prompt", "growth", "families", "start")
 MODEL = "smollm2-135m"
 DOCS = Path(__file__).parent.parent / "docs"
 RESULTS_FILE = "performance.json"
@@ -82,7 +82,7 @@ def _measure(options: argparse.Namespace, *, folder: Path) -> None:
         if peer.missing:
             console.print(f"skipped: {peer.label}, {peer.missing}")
     with tempfile.TemporaryDirectory() as name:
-        model = builtin_model_folder(MODEL)
+        model = Path(source_of(MODEL))
         source = TextSource(triplets=options.triplets, sts=options.sts, model=model)
         planner = Planner(folder=Path(name), source=source, model=model, scale=scale, peers=peers)
         console.print("preparing texts and models ...")

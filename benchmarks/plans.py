@@ -3,6 +3,7 @@
 step        a training step of 32 and of 64 triplets, everybody
 gradcache   512 triplets within a bound on memory, against one forward of 64
 encode      sentences, and one short text
+prompt      a step, and sentences, under a prompt
 growth      time and memory against batch, text length, model size
 families    random models of other families
 start       from the start of a process to its first finished step
@@ -75,6 +76,7 @@ class Planner:
             "step": self._step,
             "gradcache": self._gradcache,
             "encode": self._encode,
+            "prompt": self._prompt,
             "growth": self._growth,
             "families": self._families,
             "start": self._start,
@@ -116,6 +118,14 @@ class Planner:
         )
         members = tuple(replace(m, spec=replace(m.spec, sentences=spec_file)) for m in plan.members)
         return [replace(plan, works=works, members=members)]
+
+    def _prompt(self) -> list[Plan]:
+        size = self.scale.step_batches[0]
+        variants = [VARIANTS[name] for name in ("embedsmith-prompt", "embedsmith-prompt-apart")]
+        return [
+            self._training_plan("prompt", {f"{size} triplets": self._batches(size)}, variants=variants),
+            self._encoding_plan("prompt", self.source.sentences(self.scale.num_sentences), variants=variants),
+        ]
 
     def _growth(self) -> list[Plan]:
         st = VARIANTS["st-bf16"]

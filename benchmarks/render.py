@@ -34,6 +34,7 @@ def render(folder: Path) -> None:
         "step": _step,
         "gradcache": _gradcache,
         "encode": _encode,
+        "prompt": _prompt,
         "growth": _growth,
         "families": _families,
         "start": _start,
@@ -117,6 +118,14 @@ def _encode(rows: Sequence[Row], images: Path) -> str:
         plots.draw_bars(own, path, title=f"Encoding {work}", xlabel="seconds, median and IQR")
         parts += [f"### {work}, {own[0].tokens:,.0f} tokens", "", _image(path, f"Encoding, {work}"), ""]
         parts += [encoding_table(own), ""]
+    return "\n".join(parts)
+
+
+def _prompt(rows: Sequence[Row], images: Path) -> str:
+    parts = ["## Under a prompt", "", "Tokens are those of the texts without a prompt.", ""]
+    for work, own in _by_work(rows):
+        show = encoding_table if "sentences" in work else comparison_table
+        parts += [f"### {work}, {own[0].tokens:,.0f} real tokens", "", show(own, with_fraction=False), ""]
     return "\n".join(parts)
 
 

@@ -28,6 +28,8 @@ _RATES = {
     "embedsmith": 1000,
     "embedsmith-default": 850,
     "embedsmith-plain": 600,
+    "embedsmith-prompt": 750,
+    "embedsmith-prompt-apart": 500,
     "st-bf16": 230,
     "st-fp32": 130,
     "st-as-it-comes": 45,

@@ -41,15 +41,17 @@ def per_item_table(rows: Sequence[Row]) -> str:
     return table(header, lines)
 
 
-def encoding_table(rows: Sequence[Row]) -> str:
+def encoding_table(rows: Sequence[Row], *, with_fraction: bool = True) -> str:
     """Texts a second, and how near the embeddings are to the float32 ones."""
     has_cosine = any(row.cosine is not None for row in rows)
-    header = ["variant", "seconds (IQR)", "texts a second", "times embedsmith (quartiles)", LIMIT_COLUMN]
-    header += ["peak memory", *(["smallest cosine to fp32 (mean)"] if has_cosine else [])]
+    header = ["variant", "seconds (IQR)", "texts a second", "times embedsmith (quartiles)"]
+    header += [*([LIMIT_COLUMN] if with_fraction else []), "peak memory"]
+    header += [*(["smallest cosine to fp32 (mean)"] if has_cosine else [])]
     lines = []
     for row in rows:
         rate = "-" if row.seconds is None else f"{row.items / row.seconds:,.0f}"
-        cells = [row.label, seconds_cell(row), rate, ratio_cell(row), limit_cell(row), memory_cell(row)]
+        cells = [row.label, seconds_cell(row), rate, ratio_cell(row)]
+        cells += [*([limit_cell(row)] if with_fraction else []), memory_cell(row)]
         if has_cosine:
             cells.append("-" if row.cosine is None else f"{row.cosine:.5f} ({row.mean_cosine:.5f})")
         lines.append(cells)

@@ -36,6 +36,8 @@ class Variant:
         precision: of the frozen weights.
         chat_template: sentence-transformers only, whether the tokenizer's template is left where it is.
         keep_freed_memory: whether the allocator keeps what was freed.
+        prompt: embedsmith only, every text's, the name of a known one; with the end token or without as its authors.
+        shares_prefixes: embedsmith only, whether the prompt's first part is computed once for all texts.
         max_tokens: embedsmith only, tokens that keep their graph; None: as installed; UNBOUNDED_TOKENS: all of them,
             as the others do it.
         command: how its worker is started.
@@ -50,6 +52,8 @@ class Variant:
     precision: str = "bf16"
     chat_template: bool = False
     keep_freed_memory: bool = True
+    prompt: str | None = None
+    shares_prefixes: bool = True
     max_tokens: int | None = UNBOUNDED_TOKENS
     command: tuple[str, ...] = (sys.executable, "-m", "benchmarks.worker")
     missing: str | None = None
@@ -82,6 +86,23 @@ _TABLE = (
         max_tokens=BOUNDED_TOKENS,
     ),
     Variant(name="embedsmith-plain", label="embedsmith, blocks not fused", tool=Tool.EMBEDSMITH, memory_gb=3.4),
+    Variant(
+        name="embedsmith-prompt",
+        label="embedsmith, prompt `pretended-cot`",
+        tool=Tool.EMBEDSMITH,
+        fused=True,
+        memory_gb=3,
+        prompt="pretended-cot",
+    ),
+    Variant(
+        name="embedsmith-prompt-apart",
+        label="the same, its first part computed with every text",
+        tool=Tool.EMBEDSMITH,
+        fused=True,
+        memory_gb=4,
+        prompt="pretended-cot",
+        shares_prefixes=False,
+    ),
     Variant(
         name="embedsmith-fp32",
         label="embedsmith, fp32",

@@ -55,7 +55,7 @@ def load_subject(spec: WorkerSpec) -> Subject:
     if variant.tool is Tool.EMBEDSMITH:
         from benchmarks.workers.embedsmith_worker import EmbedsmithSubject
 
-        return EmbedsmithSubject(spec, fused=variant.fused)
+        return EmbedsmithSubject(spec, variant=variant)
     if variant.tool is Tool.SENTENCE_TRANSFORMERS:
         from benchmarks.workers.sentence_transformers_worker import SentenceTransformersSubject
 

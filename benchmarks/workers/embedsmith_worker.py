@@ -5,9 +5,11 @@ import torch
 from accelerate import Accelerator
 
 from benchmarks.protocol import Batch, WorkerSpec
+from benchmarks.variants import Variant
 from embedsmith.data.table import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import Loss
+from embedsmith.settings.prompts import PROMPTS
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.distributed import Processes
 from embedsmith.training.memory import tokens_that_fit
@@ -18,11 +20,11 @@ from embedsmith.training.step import take_step
 class EmbedsmithSubject:
     """An embedder, with an adapter where it is to be trained."""
 
-    def __init__(self, spec: WorkerSpec, *, fused: bool) -> None:
+    def __init__(self, spec: WorkerSpec, *, variant: Variant) -> None:
         overrides = {
             "output_dir": "unused",
             "model": spec.model,
-            "fused": str(fused).lower(),
+            "fused": str(variant.fused).lower(),
             "max_length": str(spec.max_length),
             "precision": spec.precision,
             "batch_size": str(spec.batch_size),
@@ -37,9 +39,16 @@ class EmbedsmithSubject:
             overrides["max_tokens"] = str(spec.max_tokens)
         self.config = load_config(overrides=overrides)
         self.embedder = Embedder.load(
-            spec.model, precision=spec.precision, max_length=spec.max_length, device="cpu", fused=fused
+            spec.model,
+            precision=spec.precision,
+            max_length=spec.max_length,
+            device="cpu",
+            fused=variant.fused,
+            prompt=variant.prompt,
+            end_token=PROMPTS[variant.prompt].end_token if variant.prompt else True,
         )
-        if fused and self.embedder.why_not_fused:
+        self.embedder.shares_prefixes = variant.shares_prefixes
+        if variant.fused and self.embedder.why_not_fused:
             raise RuntimeError(f"the blocks are not fused: {self.embedder.why_not_fused}")
         self.max_grad_norm = spec.max_grad_norm
         self.accelerator = Accelerator(cpu=True)

@@ -169,7 +169,7 @@ def test_a_prompt_is_computed_once_for_all_texts_of_a_row(
     assert max_tokens == 1 or max(rows) <= max_tokens
     count = sum(rows)
     rows.clear()
-    monkeypatch.setattr(Embedder, "shares_prefixes", False)
+    embedder.shares_prefixes = False
     expected = embedder.encode([*TEXTS, ""])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert count == sum(rows) if max_tokens == 1 else count < sum(rows) - 6

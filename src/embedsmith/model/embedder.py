@@ -95,6 +95,8 @@ class Embedder:
             settings = replace(settings, bidirectional_layers="all" if sees_both_ways(config) else 0)
         num_bidirectional = settings.num_bidirectional(config.num_hidden_layers)
         self.causal_layers = config.num_hidden_layers - num_bidirectional
+        # What texts begin with in common is computed once, where no layer lets it see what stands behind.
+        self.shares_prefixes = num_bidirectional == 0
         self.backbone = backbone
         self.origins = dict(origins or {})
         self.settings = replace(settings, max_length=max_length)
@@ -260,11 +262,6 @@ class Embedder:
     def attends_as_base(self) -> bool:
         """Whether attention goes the ways that the backbone's own configuration says, as other tools run it."""
         return self.settings.bidirectional_layers == ("all" if sees_both_ways(self.backbone.model.config) else 0)
-
-    @property
-    def shares_prefixes(self) -> bool:
-        """Whether what texts begin with in common is computed once: where no layer lets it see what stands behind."""
-        return self.causal_layers == self.backbone.model.config.num_hidden_layers
 
     @property
     def path(self) -> str:
