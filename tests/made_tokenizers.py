@@ -2,12 +2,15 @@
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
+import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from tests.published import pieces_tokenizer
-from tests.tiny import TEXTS, WORDS
+from tests.tiny import SHAPE, TEXTS, WORDS
 
 SPECIAL = ["<unk>", "<s>", "</s>", "<pad>", "<|im_start|>", "<|im_end|>"]
 MARKS = ["<image>", "[toxicity=0]", "</tool_call>"]  # added, and not called special
@@ -95,3 +98,12 @@ KINDS: dict[str, Callable[[], PreTrainedTokenizerFast]] = {
     "whole words": _whole_words,
     "unigram": _unigram,
 }
+
+
+def save_with(kind: str, folder: Path) -> Path:
+    """A random Llama with one of these tokenizers."""
+    torch.manual_seed(0)
+    config = CONFIG_MAPPING["llama"](**{**SHAPE, "vocab_size": 900, "initializer_range": 0.3})
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+    KINDS[kind]().save_pretrained(folder)
+    return folder

@@ -11,8 +11,7 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
-from transformers import AutoModel, AutoModelForCausalLM, AutoTokenizer, LlamaModel, PreTrainedTokenizerFast
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+from transformers import AutoModel, AutoTokenizer, LlamaModel, PreTrainedTokenizerFast
 
 from embedsmith.cli import run_command
 from embedsmith.export import folders, parity
@@ -22,9 +21,9 @@ from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import ConfigError, RunError
-from tests.made_tokenizers import KINDS, MARKS, SPECIAL, TEXT_TOKENS
+from tests.made_tokenizers import KINDS, MARKS, SPECIAL, TEXT_TOKENS, save_with
 from tests.published import SAVERS
-from tests.tiny import SHAPE, TEXTS, save_model
+from tests.tiny import TEXTS, save_model
 
 LONG = " ".join(f"w{n}" for n in range(80))
 
@@ -166,10 +165,7 @@ def test_a_tokenizer_that_cuts_otherwise_is_not_kept(
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_texts_are_characters_in_every_export(kind: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    config = CONFIG_MAPPING["llama"](**{**SHAPE, "vocab_size": 900, "initializer_range": 0.3})
-    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path / "m")
-    KINDS[kind]().save_pretrained(tmp_path / "m")
+    save_with(kind, tmp_path / "m")
     live = Embedder.load(str(tmp_path / "m"), precision="fp32")
     texts = [f"a cat{token}" for token in ("", *SPECIAL, *MARKS, *TEXT_TOKENS)]
     expected = live.encode(texts)

@@ -7,8 +7,6 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
-from transformers import AutoModelForCausalLM
-from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 
 from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
@@ -17,19 +15,16 @@ from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.verbs.base_settings import with_base_settings
 from embedsmith.verbs.prepare import load_base
-from tests.made_tokenizers import KINDS, SPECIAL
+from tests.made_tokenizers import KINDS, SPECIAL, save_with
 from tests.published import SAVERS
-from tests.tiny import SHAPE, TEXTS
+from tests.tiny import TEXTS
 
 # Long ones are cut; one begins as a prompt does.
 ALL = [*TEXTS, "", "x", " a  cat ", "Ünï 東京 🙂", "a cat runs away " * 20, "stop at </s>", "the cat: runs", *SPECIAL]
 
 
 def _run(folder: Path, *, kind: str, **settings: object) -> Embedder:
-    torch.manual_seed(0)
-    config = CONFIG_MAPPING["llama"](**{**SHAPE, "vocab_size": 900, "initializer_range": 0.3})
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder / "base")
-    KINDS[kind]().save_pretrained(folder / "base")
+    save_with(kind, folder / "base")
     live = Embedder.load(str(folder / "base"), precision="fp32", **{"max_length": 40, **settings})
     live.add_adapter(AdapterSection())
     for weight in live.backbone.model.parameters():

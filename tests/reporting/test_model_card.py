@@ -22,6 +22,7 @@ def _content(**changes: Any) -> CardContent:
         "pooling": Pooling.LAST,
         "prompt": None,
         "instruction": None,
+        "prompt_tokens": "apart",
         "end_token": True,
         "max_length": 150,
         "has_query_prompt": False,
@@ -132,7 +133,8 @@ def test_trained_widths_are_told() -> None:
         ({"attends_as_base": False}, "attend both ways"),
         ({"is_quantized": True}, "few bits"),
         ({"pooling": Pooling.CONCAT}, "side by side"),
-        ({"prompt": "{text} in one word:"}, "goes on behind the text"),
+        ({"prompt": "{text} in one word:", "prompt_tokens": "joined"}, "goes on behind the text"),
+        ({"prompt": "{text} in one word:", "has_query_prompt": True}, "goes on behind the text"),
         ({"prompt": "{text} again: {text}"}, "goes on behind the text"),
         ({"prompt": "{instruction}: {text}"}, "an instruction with every text"),
     ],
@@ -152,4 +154,5 @@ def test_granite_may_be_minicpm() -> None:
 
 @pytest.mark.parametrize(("prompt", "is_on"), [(None, True), ("query: {text}", True), ("<|im_start|>{text}", False)])
 def test_a_text_s_control_tokens_are_characters_unless_the_prompt_has_some(prompt: str | None, is_on: bool) -> None:
-    assert ("split_special_tokens=True" in model_card(_content(prompt=prompt))) == is_on
+    assert ("split_special_tokens=True" in model_card(_content(prompt=prompt, prompt_tokens="joined"))) == is_on
+    assert "split_special_tokens=True" in model_card(_content(prompt=prompt))

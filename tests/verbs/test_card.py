@@ -16,6 +16,7 @@ from embedsmith.settings.recipe import load_config
 from embedsmith.verbs.card import write_card
 from embedsmith.verbs.evaluate import base_of
 from embedsmith.verbs.train import train
+from tests.made_tokenizers import save_with
 from tests.tiny import save_model, write_pairs, write_triplets
 
 SAID = ["A cat sleeps.", "An animal is asleep."]  # in every snippet
@@ -44,6 +45,8 @@ def _train(folder: Path, **settings: str) -> None:
         {},
         {"model.pooling": "mean", "model.prompt": "the cat {text}"},
         {"model.pooling": "weighted_mean", "model.end_token": "false"},
+        {"model.prompt": "the cat: {text} runs:", "model.end_token": "false"},
+        {"model.pooling": "mean", "model.prompt": '<image>the "{text}" runs'},
         {"model.query_prompt": "the roof {text}"},
         {"adapter.method": "full", "learning_rate": "0.001"},
     ],
@@ -53,7 +56,7 @@ def test_the_snippets_give_what_the_model_gives(
     settings: dict[str, str], tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    save_model("llama", tmp_path / "base")
+    save_with("bytes", tmp_path / "base")
     _train(tmp_path, **settings)
     assert Path(base_of("run")).name == "base"
     card = (tmp_path / "run" / "README.md").read_text(encoding="utf-8")

@@ -254,9 +254,12 @@ class Embedder:
 
     @property
     def is_plain(self) -> bool:
-        """Whether a text's vector is its pooled states and nothing more, with the tokenizer's `eos_token` as end."""
+        """Whether a text's vector is its pooled states and nothing more, with the tokenizer's `eos_token` as end, and
+        no blank that the tokenizer puts where prompt and text meet."""
         eos = self.backbone.tokenizer.eos_token_id
-        return not self.backbone.dense and self.settings.pool_over == "all" and self.tokenizer.end_id == eos
+        is_pooled = not self.backbone.dense and self.settings.pool_over == "all"
+        has_seam = self.settings.prompt_tokens == "apart" and self.settings.prompt is not None
+        return is_pooled and self.tokenizer.end_id == eos and not (has_seam and self.tokenizer.encoder.puts_blank)
 
     @property
     def attends_as_base(self) -> bool:

@@ -27,7 +27,7 @@ class CardContent:
         license: of the base, where it is known.
         family: its architecture, as transformers calls it.
         is_adapter: LoRA, or else all weights.
-        pooling, prompt, instruction, end_token, max_length: how a text is embedded.
+        pooling, prompt, instruction, prompt_tokens, end_token, max_length: how a text is embedded.
         has_query_prompt: whether queries have a prompt of their own.
         attends_as_base: whether attention goes the ways that the base's own configuration says.
         is_plain: see `Embedder`.
@@ -54,6 +54,7 @@ class CardContent:
     pooling: Pooling
     prompt: str | None
     instruction: str | None
+    prompt_tokens: str
     end_token: bool
     max_length: int
     has_query_prompt: bool
@@ -175,7 +176,9 @@ def _why_only_here(card: CardContent) -> str | None:
     prompt = _prompt(card)
     if prompt is None:
         return "its prompt takes an instruction with every text"
-    return "its prompt goes on behind the text" if prompt.is_echo or prompt.parts[1] else None
+    # What stands behind a text can be the exported tokenizer's, where it is the same for queries.
+    is_put = card.prompt_tokens == "apart" and not card.has_query_prompt
+    return "its prompt goes on behind the text" if prompt.is_echo or (prompt.parts[1] and not is_put) else None
 
 
 def _prompt(card: CardContent) -> Prompt | None:
@@ -192,24 +195,12 @@ def _transformers_usage(card: CardContent) -> list[str]:
     if card.family == "granite":
         # It may be MiniCPM under another name; whose own folder transformers does not read.
         return ["With transformers alone: `embedsmith export --to merged` writes a folder that it reads.\n"]
-    prompt = _prompt(card)
-    assert prompt is not None
-    before = prompt.parts[0]
     # A hub id, or whatever the user has to put in the place of a folder of ours.
     base = card.base_model
     if card.is_adapter:
         load = f'model = PeftModel.from_pretrained(AutoModel.from_pretrained("{base}"), "{card.name}/adapter")\n'
     else:
         load = f'model = AutoModel.from_pretrained("{card.name}/model")\n'
-    room = card.max_length - 1 if card.end_token else card.max_length
-    texts = f"[{before!r} + text for text in texts]" if before else "texts"
-    # Control tokens that a text spells are characters; those of a prompt would be, too.
-    switch = "" if re.search(r"<\S+>|\[\S+\]", before) else ", split_special_tokens=True"
-    ends = (
-        "ids = [one if one[-1:] == [tokenizer.eos_token_id] else [*one, tokenizer.eos_token_id] for one in ids]\n"
-        if card.end_token
-        else ""
-    )
     return [
         f"With transformers{' and peft' if card.is_adapter else ''} alone:\n",
         "```python\n"
@@ -220,8 +211,7 @@ def _transformers_usage(card: CardContent) -> list[str]:
         "tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token\n"
         f"{load}"
         'texts = ["A cat sleeps.", "An animal is asleep."]\n'
-        f'ids = tokenizer({texts}, truncation=True, max_length={room}{switch})["input_ids"]\n'
-        f"{ends}"
+        f"{_ids_apart(card) if card.prompt and card.prompt_tokens == 'apart' else _ids_joined(card)}"
         'batch = tokenizer.pad({"input_ids": ids}, padding_side="right", return_tensors="pt")\n'
         "with torch.inference_mode():\n"
         "    states = model(**batch).last_hidden_state\n"
@@ -230,6 +220,40 @@ def _transformers_usage(card: CardContent) -> list[str]:
         "```\n",
         *([f"{card.base_remark}\n"] if card.base_remark and card.is_adapter else []),
     ]
+
+
+def _ids_joined(card: CardContent) -> str:
+    """Lines that make `ids`, prompt and text put together first."""
+    prompt = _prompt(card)
+    assert prompt is not None
+    before = prompt.parts[0]
+    room = card.max_length - 1 if card.end_token else card.max_length
+    texts = f"[{before!r} + text for text in texts]" if before else "texts"
+    # Control tokens that a text spells are characters; those of a prompt would be, too.
+    switch = "" if re.search(r"<\S+>|\[\S+\]", before) else ", split_special_tokens=True"
+    ends = (
+        "ids = [one if one[-1:] == [tokenizer.eos_token_id] else [*one, tokenizer.eos_token_id] for one in ids]\n"
+        if card.end_token
+        else ""
+    )
+    return f'ids = tokenizer({texts}, truncation=True, max_length={room}{switch})["input_ids"]\n{ends}'
+
+
+def _ids_apart(card: CardContent) -> str:
+    """The same, each cut into tokens alone; a blank before the text is the text's."""
+    prompt = _prompt(card)
+    assert prompt is not None
+    before, behind = prompt.parts
+    texts = "[' ' + text for text in texts]" if before.endswith(" ") else "texts"
+    end = ", tokenizer.eos_token_id" if card.end_token else ""
+    return (
+        f"parts = [{before.removesuffix(' ')!r}, {behind!r}]\n"
+        'before, behind = (tokenizer(part, add_special_tokens=False)["input_ids"] for part in parts)\n'
+        'start = tokenizer("a")["input_ids"][:1]\n'
+        f"before, behind = [*(start if start == [tokenizer.bos_token_id] else []), *before], [*behind{end}]\n"
+        f'own = tokenizer({texts}, add_special_tokens=False, split_special_tokens=True)["input_ids"]\n'
+        f"ids = [[*before, *one[: {card.max_length} - len(before) - len(behind)], *behind] for one in own]\n"
+    )
 
 
 _MASKED_MEAN = "pooled = (states * weights[..., None]).sum(1) / weights.sum(1, keepdim=True)\n"

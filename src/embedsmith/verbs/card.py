@@ -67,6 +67,7 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         pooling=settings.pooling,
         prompt=settings.prompt,
         instruction=settings.instruction,
+        prompt_tokens=settings.prompt_tokens,
         end_token=settings.end_token is not False,
         max_length=settings.max_length,
         has_query_prompt=settings.query_prompt is not None,
