@@ -1,10 +1,10 @@
-"""The command line: measure, keep `performance.json`, write `performance.md`.
+"""The command line: measure, keep `performance/<machine>.json`, write `performance.md`, which shows every machine.
 
 python -m benchmarks                                   everything, on the sample in the package (about an hour)
 python -m benchmarks --triplets 'nli/*_triplets.tsv.gz' --sts sts/STSBenchmark-test.tsv.gz
 python -m benchmarks --parts step encode               some parts; the others stay as they are in the file
 python -m benchmarks --quick                           everything, tiny: does it run, not how fast
-python -m benchmarks --render                          the pages again, from performance.json
+python -m benchmarks --render                          the page again, from the results kept
 """
 
 import argparse
@@ -19,9 +19,9 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.machine import describe_machine, measure_limits_apart
+from benchmarks.machine import describe_machine, machine_slug, measure_limits_apart
 from benchmarks.plans import Plan, Planner
-from benchmarks.render import render
+from benchmarks.render import RESULTS_FOLDER, render
 from benchmarks.rows import Row, read_results, with_fractions, write_results
 from benchmarks.runner import Clock, run_plan
 from benchmarks.scale import FULL, QUICK
@@ -30,10 +30,9 @@ from benchmarks.variants import load_peers
 from embedsmith.data.sample import SAMPLE
 from embedsmith.model.loading.sources import source_of
 
-PARTS = ("step", "gradcache", "encode", "prompt", "growth", "families", "start")
+PARTS = ("step", "gradcache", "encode", "prompt", "growth", "families", "busy", "long", "start")
 MODEL = "smollm2-135m"
 DOCS = Path(__file__).parent.parent / "docs"
-RESULTS_FILE = "performance.json"
 console = Console(highlight=False, soft_wrap=True)
 
 
@@ -43,9 +42,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     folder: Path = options.output or (Path("results/bench-quick") if options.quick else DOCS)
     folder.mkdir(parents=True, exist_ok=True)
     if not options.render:
-        _measure(options, folder=folder)
+        console.print(f"wrote {_measure(options, folder=folder)}")
     render(folder)
-    console.print(f"wrote {folder / RESULTS_FILE} and {folder / 'performance.md'}")
+    console.print(f"wrote {folder / 'performance.md'}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -66,12 +65,13 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
-def _measure(options: argparse.Namespace, *, folder: Path) -> None:
+def _measure(options: argparse.Namespace, *, folder: Path) -> Path:
     machine = describe_machine()
-    results = read_results(folder / RESULTS_FILE)
+    path = folder / RESULTS_FOLDER / f"{machine_slug(machine)}.json"
+    results = read_results(path)
     if results["machine"] not in (None, machine):
-        # Figures of two machines, or two versions, do not belong into one table.
-        console.print("the results in the folder are of another machine or of other versions: all of them are replaced")
+        # Figures of two versions do not belong into one table.
+        console.print(f"the results in {path} are of other versions or another memory: all of them are replaced")
         results = {"parts": {}}
     results["machine"] = machine
     scale = QUICK if options.quick else FULL
@@ -96,9 +96,10 @@ def _measure(options: argparse.Namespace, *, folder: Path) -> None:
 
         def keep(measured: dict[str, Any]) -> None:
             results["parts"] |= {part: {**settings, **values} for part, values in measured.items()}
-            write_results(folder / RESULTS_FILE, results)
+            write_results(path, results)
 
         _run_all(plans, folder=Path(name), keep=keep)
+    return path
 
 
 def _run_all(plans: dict[str, list[Plan]], *, folder: Path, keep: Callable[[dict[str, Any]], None]) -> None:

@@ -6,6 +6,7 @@ python -m benchmarks.machine     prints one JSON line
 import json
 import os
 import platform
+import re
 import statistics
 import subprocess
 import sys
@@ -60,9 +61,26 @@ def describe_machine() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 1e9, 1),
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "bf16_in_hardware": bool(torch.cpu.get_capabilities().get("avx512_bf16")),
+        "amx_in_hardware": bool(torch.cpu.get_capabilities().get("amx_bf16")),
         "system": platform.system(),
         "versions": {"python": platform.python_version(), **{name: version(name) for name in PACKAGES}},
     }
+
+
+def machine_title(machine: dict[str, Any]) -> str:
+    """Processor and instruction sets, as a heading: what ratios depend on."""
+    return f"{machine['processor']}, {', '.join(instruction_sets(machine))}, {machine['cores']} cores"
+
+
+def instruction_sets(machine: dict[str, Any]) -> list[str]:
+    """Those that a step uses."""
+    sets = {"bf16 products": machine["bf16_in_hardware"], "AMX": machine["amx_in_hardware"]}
+    return [machine["instructions"], *(name for name, is_there in sets.items() if is_there)]
+
+
+def machine_slug(machine: dict[str, Any]) -> str:
+    """The same for the name of a file."""
+    return "-".join(re.findall("[a-z0-9]+", machine_title(machine).lower()))
 
 
 def available_bytes() -> int:

@@ -6,6 +6,8 @@ encode      sentences, and one short text
 prompt      a step, and sentences, under a prompt
 growth      time and memory against batch, text length, model size
 families    random models of other families
+busy        a step on an idle machine, and beside a process that wants a core
+long        memory and speed over hundreds of steps
 start       from the start of a process to its first finished step
 """
 
@@ -38,6 +40,7 @@ class Plan:
         parameters: of the model, outside its embedding.
         factor: necessary operations per parameter and token.
         fresh_process: each round starts new processes, and their start counts.
+        in_one_go: the reference alone does the works one after the other, each once, and all of it counts.
     """
 
     part: str
@@ -47,6 +50,7 @@ class Plan:
     parameters: int
     factor: int = TRAINING_FACTOR
     fresh_process: bool = False
+    in_one_go: bool = False
 
 
 class Planner:
@@ -79,6 +83,8 @@ class Planner:
             "prompt": self._prompt,
             "growth": self._growth,
             "families": self._families,
+            "busy": self._busy,
+            "long": self._long,
             "start": self._start,
         }
         return makers[part]()
@@ -174,6 +180,43 @@ class Planner:
             plans.append(self._training_plan("families", named, variants=[st], model=folder, plain_model=folder))
             plans.append(self._encoding_plan("families", sentences, variants=[st], model=folder, prefix=f"{family}: "))
         return plans
+
+    def _busy(self) -> list[Plan]:
+        size = self.scale.step_batches[0]
+        names = ("embedsmith-one-thread", "embedsmith-awake", "st-bf16")
+        idle = f"{size} triplets"
+        plan = self._training_plan("busy", {idle: self._batches(size)}, variants=[VARIANTS[name] for name in names])
+        busy = replace(plan.works[0], name=f"{idle}, one other busy process", num_busy=1, against=idle)
+        return [replace(plan, works=(*plan.works, busy))]
+
+    def _long(self) -> list[Plan]:
+        scale = self.scale
+        batches = self.source.batches(scale.long_batch, scale.long_steps)
+        path = self.folder / "long.json"
+        write_batches(path, batches)
+        spec = WorkerSpec(variant="", model="", triplets=str(path), batch_size=scale.long_batch)
+        member = self._member(VARIANTS[REFERENCE], spec, model=self.model, plain_model=self.plain_model)
+        tokens = [self.source.count_tokens(batch.texts) for batch in batches]
+        works = tuple(
+            Work(
+                name=f"steps {first + 1} to {first + scale.long_block}",
+                requests=({"steps": [first, first + scale.long_block]},),
+                tokens=tuple(tokens[first : first + scale.long_block]),
+                items=scale.long_batch,
+                x=first + scale.long_block,
+            )
+            for first in range(0, scale.long_steps, scale.long_block)
+        )
+        return [
+            Plan(
+                part="long",
+                members=(member,),
+                works=works,
+                reference=REFERENCE,
+                parameters=count_parameters(self.model),
+                in_one_go=True,
+            )
+        ]
 
     def _start(self) -> list[Plan]:
         size = self.scale.step_batches[0]
@@ -295,7 +338,7 @@ class Planner:
             keep_freed_memory=variant.keep_freed_memory,
             max_tokens=variant.max_tokens,
         )
-        return Member(variant, own)
+        return Member(variant, own, environment=dict(variant.environment))
 
     def _write_sentences(self, name: str, lists: dict[str, list[str]]) -> str:
         path = self.folder / f"{name}.json".replace(": ", "-")

@@ -9,9 +9,10 @@ import json
 import os
 import re
 import subprocess
+import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from benchmarks.variants import UNBOUNDED_TOKENS, Variant
 Say = Callable[[str], None]
 ROOT = Path(__file__).parent.parent
 _ERROR = re.compile(r"[\w.]+(Error|Exception)\b")
+_START_S = 0.3
+"""Until a busy process is busy."""
 BASE_BYTES = 600_000_000
 """Of a process that has only imported its libraries."""
 
@@ -40,6 +43,9 @@ class Work:
         items: triplets of a step, or texts encoded.
         x: where it lies on the axis of its plot, if it has one.
         skip: variants that have no part in it.
+        num_busy: processes that keep a core busy meanwhile.
+        against: the work whose times, by the same variant, ratios are taken against; None: the reference's times on
+            this one.
     """
 
     name: str
@@ -48,6 +54,8 @@ class Work:
     items: int
     x: float | None = None
     skip: frozenset[str] = frozenset()
+    num_busy: int = 0
+    against: str | None = None
 
 
 @dataclass
@@ -242,7 +250,8 @@ def _round(number: int, work: Work, *, workers: dict[str, Worker], results: Resu
             say(f"  {work.name}: {name} not run, {reason}")
             continue
         try:
-            reply = workers[name].ask(work.requests[number])
+            with busy_processes(work.num_busy):
+                reply = workers[name].ask(work.requests[number])
         except WorkerDiedError as error:
             say(f"  {work.name}: {name} failed: {error}")
             series.failure = str(error)
@@ -260,6 +269,20 @@ def _round(number: int, work: Work, *, workers: dict[str, Worker], results: Resu
             series.seconds.append(reply["seconds"])
     kind = "warm-up" if number == 0 else f"round {number}/{len(work.requests) - 1}"
     say(f"  {work.name}, {kind}: {', '.join(heard) or 'nobody left'}")
+
+
+@contextmanager
+def busy_processes(number: int) -> Iterator[None]:
+    """So many processes that do nothing but run, while the block does."""
+    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(number)]
+    if processes:
+        time.sleep(_START_S)
+    try:
+        yield
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def _too_large(work: Work, worker: Worker, results: Results) -> str | None:

@@ -3,6 +3,7 @@
     parent: starts `python -m benchmarks.worker SPEC` (or a peer's own python and script), SPEC a WorkerSpec as JSON
     worker: {"ready": true, "load_s": 3.1}
     parent: {"step": 4}                       worker: {"seconds": 1.5, "tokens": 1240, "loss": 2.1, "peak_bytes": ...}
+    parent: {"steps": [50, 100]}              worker: {"each_s": [1.5, ...], "resident_bytes": 1700000000}
     parent: {"encode": "sts", "repeat": 1}    worker: {"seconds": 4.8, "peak_bytes": ...}
     parent: {"quit": true}                    worker: {"peak_bytes": 1800000000}, and exits
 
@@ -35,7 +36,8 @@ class WorkerSpec:
         precision: of the frozen weights, bf16 or fp32.
         max_length: most tokens of a text, end token included.
         max_tokens: embedsmith's bound on one forward; None: its default.
-        keep_freed_memory: whether to call `embedsmith.support.allocator.keep_freed_memory` first.
+        keep_freed_memory: whether the process keeps freed memory and lets its waiting threads give way, as embedsmith's
+            command line does.
         memory_limit_bytes: more than this fails inside the worker instead of endangering the others.
         seed: of adapter and dropout.
         lora_r, lora_alpha, lora_dropout, target_modules: the adapter.
@@ -109,8 +111,17 @@ def write_sentences(path: Path, lists: dict[str, list[str]]) -> None:
 
 
 def peak_bytes() -> int:
-    """Most memory this process ever had resident (VmHWM)."""
+    """Most memory this process ever had resident."""
+    return _status_bytes("VmHWM")
+
+
+def resident_bytes() -> int:
+    """Memory this process has resident now."""
+    return _status_bytes("VmRSS")
+
+
+def _status_bytes(field: str) -> int:
     for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("VmHWM:"):
+        if line.startswith(f"{field}:"):
             return int(line.split()[1]) * 1024
-    raise RuntimeError("/proc/self/status has no VmHWM: peak memory can be measured on Linux only")
+    raise RuntimeError(f"/proc/self/status has no {field}: memory can be measured on Linux only")

@@ -1,17 +1,40 @@
-"""performance.json -> performance.md and images/performance-*.svg beside it. Nothing is measured here."""
+"""performance/<machine>.json -> performance.md and images/performance-*.svg beside it. Nothing is measured here."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
+from benchmarks.machine import instruction_sets, machine_slug, machine_title
 from benchmarks.rows import Row, read_results, rows_of
-from benchmarks.tables import comparison_table, encoding_table, growth_table, per_item_table, table
+from benchmarks.tables import (
+    busy_table,
+    comparison_table,
+    encoding_table,
+    growth_table,
+    long_table,
+    per_item_table,
+    percent_cell,
+    ratio_cell,
+    table,
+)
+from benchmarks.variants import REFERENCE
 from embedsmith.support import files
 
 EXPLANATION_FILE = Path(__file__).parent / "explanation.md"
 NOTES_FILE = Path(__file__).parent / "notes.md"
+RESULTS_FOLDER = "performance"
+_PEER = "st-bf16"
+_HEAD = """\
+<!-- Made by `python -m benchmarks`; edit benchmarks/explanation.md and notes.md instead. -->
+# Performance
+
+Every figure is the median of rounds in which all variants took turns on the same texts, each in a process of
+its own; IQR is the interquartile range; ratios are taken within each round. Peak memory is that of the whole
+process while it works, loading aside.
+"""
 _AXES = {
     "growth-batch": "triplets a step",
     "growth-length": "tokens of each text",
@@ -25,49 +48,62 @@ _HEADINGS = {
 
 
 def render(folder: Path) -> None:
-    """Write the page and its plots from `folder/performance.json`."""
-    results = read_results(folder / "performance.json")
-    if not results["parts"]:
-        raise SystemExit(f"{folder / 'performance.json'} holds no results; measure first: python -m benchmarks")
-    sections = [_head(results), EXPLANATION_FILE.read_text(encoding="utf-8"), _machine(results)]
-    makers = {
+    """Write the page and its plots from the results of every machine in `folder/performance`."""
+    every = [read_results(path) for path in sorted((folder / RESULTS_FOLDER).glob("*.json"))]
+    every = [results for results in every if results["parts"]]
+    if not every:
+        raise SystemExit(f"{folder / RESULTS_FOLDER} holds no results; measure first: python -m benchmarks")
+    sections = [_HEAD, EXPLANATION_FILE.read_text(encoding="utf-8"), _overview(every)]
+    for results in every:
+        sections += _machine_sections(results, folder / "images")
+    sections.append(NOTES_FILE.read_text(encoding="utf-8"))
+    files.write_text(folder / "performance.md", "\n".join(section.rstrip() + "\n" for section in sections))
+
+
+def _overview(every: Sequence[dict[str, Any]]) -> str:
+    """A line a machine: what its sections say in full."""
+    header = ["machine", "step of 32 triplets", "encoding", "beside a busy process", "memory over a long run"]
+    header[1:3] = [f"{name}: of the bf16 peak; sentence-transformers' bf16 takes" for name in header[1:3]]
+    lines = []
+    for results in every:
+        cells = [machine_title(results["machine"])]
+        for part in ("step", "encode"):
+            rows = rows_of(results, part)
+            work = rows[0].work if rows else None
+            ours, theirs = (
+                next((row for row in rows if (row.work, row.variant) == (work, name)), None)
+                for name in (REFERENCE, _PEER)
+            )
+            cells.append(f"{percent_cell(ours.fraction)}; {ratio_cell(theirs)} times" if ours and theirs else "-")
+        beside = [row for row in rows_of(results, "busy") if row.variant == REFERENCE][1:]
+        cells.append(f"{ratio_cell(beside[0])} times idle" if beside else "-")
+        blocks = rows_of(results, "long")
+        grown = [(row.peak_bytes or 0) / (blocks[0].peak_bytes or 1) for row in blocks]
+        cells.append(f"{grown[-1]:.2f} times, {blocks[-1].work} against {blocks[0].work}" if blocks else "-")
+        lines.append(cells)
+    return "## Every machine that was measured\n\n" + table(header, lines)
+
+
+def _machine_sections(results: dict[str, Any], images: Path) -> list[str]:
+    slug = machine_slug(results["machine"])
+    makers: dict[str, Callable[[Sequence[Row], Path, str], str]] = {
         "step": _step,
         "gradcache": _gradcache,
         "encode": _encode,
         "prompt": _prompt,
         "growth": _growth,
         "families": _families,
+        "busy": _busy,
+        "long": _long,
         "start": _start,
     }
-    for part, make in makers.items():
-        rows = rows_of(results, part)
-        if rows:
-            sections.append(make(rows, folder / "images"))
-    sections.append(NOTES_FILE.read_text(encoding="utf-8"))
-    files.write_text(folder / "performance.md", "\n".join(section.rstrip() + "\n" for section in sections))
+    kept = {part: rows for part in makers if (rows := rows_of(results, part))}
+    sections = [_machine(results), *(makers[part](rows, images, slug) for part, rows in kept.items())]
+    title = f"## {machine_title(results['machine'])}\n"
+    return [title, *(re.sub("^#", "##", section, flags=re.MULTILINE) for section in sections)]
 
 
 # ---- sections -----------------------------------------------------------------------------------------------------
-
-
-def _head(results: dict[str, Any]) -> str:
-    commands = dict.fromkeys(values["command"] for values in results["parts"].values())
-    missing = dict.fromkeys(line for values in results["parts"].values() for line in values["missing"])
-    lines = [
-        "<!-- Made by `python -m benchmarks`; edit benchmarks/explanation.md and notes.md instead. -->",
-        "# Performance",
-        "",
-        "Every figure is the median of rounds in which all variants took turns on the same texts, each in a process of",
-        "its own; IQR is the interquartile range; ratios are taken within each round. Peak memory is that of the whole",
-        "process while it works, loading aside. Made by:",
-        "",
-        "<!-- not run: it takes an hour or more -->",
-        "```bash",
-        *commands,
-        "```",
-    ]
-    lines += [f"\nLeft out: {line}." for line in missing]
-    return "\n".join(lines)
 
 
 def _machine(results: dict[str, Any]) -> str:
@@ -76,7 +112,7 @@ def _machine(results: dict[str, Any]) -> str:
         "processor": machine["processor"],
         "cores": machine["cores"],
         "memory": f"{machine['memory_gb']} GB",
-        "instructions": machine["instructions"] + (", bf16 products" if machine["bf16_in_hardware"] else ""),
+        "instructions": ", ".join(instruction_sets(machine)),
         **machine["versions"],
     }
     lines = []
@@ -88,8 +124,13 @@ def _machine(results: dict[str, Any]) -> str:
         ["part", "rounds", "texts", "bf16 GFLOPS (before, after)", "of `torch.mm`", "fp32 GFLOPS", "copying GB/s"],
         lines,
     )
+    commands = dict.fromkeys(values["command"] for values in results["parts"].values())
+    missing = dict.fromkeys(line for values in results["parts"].values() for line in values["missing"])
+    made = ["Made by:", "", "<!-- not run: it takes an hour or more -->", "```bash", *commands, "```", ""]
+    made += [f"Left out: {line}." for line in missing]
     return (
-        "## The machine\n\n"
+        "\n".join(made)
+        + "\n## The machine\n\n"
         + table(["", "value"], [[name, str(value)] for name, value in facts.items()])
         + "\nA peak is the best median over the shapes a step consists of: of `torch.mm`, and of any product, weights\n"
         "laid out beforehand included. A step on a frozen base needs 4 operations per parameter outside the embedding\n"
@@ -97,31 +138,31 @@ def _machine(results: dict[str, Any]) -> str:
     )
 
 
-def _step(rows: Sequence[Row], images: Path) -> str:
+def _step(rows: Sequence[Row], images: Path, slug: str) -> str:
     parts = ["## Training step", ""]
     for work, own in _by_work(rows):
-        path = images / f"performance-step-{own[0].items}.svg"
+        path = images / f"performance-{slug}-step-{own[0].items}.svg"
         plots.draw_bars(own, path, title=f"A training step of {work}", xlabel="seconds, median and IQR")
         parts += [f"### {work}, {own[0].tokens:,.0f} real tokens", "", _image(path, f"Step time, {work}"), ""]
         parts += [comparison_table(own), ""]
     return "\n".join(parts)
 
 
-def _gradcache(rows: Sequence[Row], images: Path) -> str:
+def _gradcache(rows: Sequence[Row], images: Path, slug: str) -> str:
     return "\n".join(["## A large batch in bounded memory", "", per_item_table(rows)])
 
 
-def _encode(rows: Sequence[Row], images: Path) -> str:
+def _encode(rows: Sequence[Row], images: Path, slug: str) -> str:
     parts = ["## Encoding", ""]
     for number, (work, own) in enumerate(_by_work(rows)):
-        path = images / f"performance-encode-{number + 1}.svg"
+        path = images / f"performance-{slug}-encode-{number + 1}.svg"
         plots.draw_bars(own, path, title=f"Encoding {work}", xlabel="seconds, median and IQR")
         parts += [f"### {work}, {own[0].tokens:,.0f} tokens", "", _image(path, f"Encoding, {work}"), ""]
         parts += [encoding_table(own), ""]
     return "\n".join(parts)
 
 
-def _prompt(rows: Sequence[Row], images: Path) -> str:
+def _prompt(rows: Sequence[Row], images: Path, slug: str) -> str:
     parts = ["## Under a prompt", "", "Tokens are those of the texts without a prompt.", ""]
     for work, own in _by_work(rows):
         show = encoding_table if "sentences" in work else comparison_table
@@ -129,10 +170,10 @@ def _prompt(rows: Sequence[Row], images: Path) -> str:
     return "\n".join(parts)
 
 
-def _growth(rows: Sequence[Row], images: Path) -> str:
+def _growth(rows: Sequence[Row], images: Path, slug: str) -> str:
     panels = {part: [row for row in rows if row.part == part] for part in _AXES}
     panels = {part: own for part, own in panels.items() if own}
-    path = images / "performance-growth.svg"
+    path = images / f"performance-{slug}-growth.svg"
     plots.draw_growth({_AXES[part]: own for part, own in panels.items()}, path)
     parts = ["## How cost grows", "", "Slopes are of log cost on log size: 1 is in proportion.", ""]
     parts += [_image(path, "Growth of time and memory"), ""]
@@ -141,7 +182,7 @@ def _growth(rows: Sequence[Row], images: Path) -> str:
     return "\n".join(parts)
 
 
-def _families(rows: Sequence[Row], images: Path) -> str:
+def _families(rows: Sequence[Row], images: Path, slug: str) -> str:
     parts = ["## Other families", "", "Random weights, about 100M parameters outside the embedding.", ""]
     for work, own in _by_work(rows):
         is_encoding = "sentences" in work
@@ -149,7 +190,20 @@ def _families(rows: Sequence[Row], images: Path) -> str:
     return "\n".join(parts)
 
 
-def _start(rows: Sequence[Row], images: Path) -> str:
+def _busy(rows: Sequence[Row], images: Path, slug: str) -> str:
+    return (
+        f"## Beside a busy process\n\nA step of {rows[0].work}, idle and beside a process that wants a core.\n\n"
+        + busy_table(rows)
+    )
+
+
+def _long(rows: Sequence[Row], images: Path, slug: str) -> str:
+    return f"## A long run\n\nSteps of {rows[0].items} triplets, none met before, in one process.\n\n" + long_table(
+        rows
+    )
+
+
+def _start(rows: Sequence[Row], images: Path, slug: str) -> str:
     return "\n".join(
         [
             "## From the start of the process to the first finished step",

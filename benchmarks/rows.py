@@ -32,7 +32,7 @@ class Row:
         repetitions: counted ones.
         seconds: median.
         spread: interquartile range of the seconds.
-        ratio: median over rounds of its seconds over the reference's; how many times the reference's time it took.
+        ratio: median over rounds of its seconds over the reference's, or those that `Work.against` names.
         ratio_low, ratio_high: quartiles of the same.
         fraction: of the machine's bf16 matrix peak that the work's necessary operations make, by any product.
         fraction_of_mm: the same of `torch.mm`'s peak, whose weights are not laid out beforehand.
@@ -83,7 +83,8 @@ def summarize(
             series = results.get((work.name, variant.name))
             if series is None:
                 continue
-            base = results.get((work.name, reference), Series())
+            compared = (work.against, variant.name) if work.against else (work.name, reference)
+            base = results.get(compared, Series())
             cosine, mean_cosine = cosines.get(variant.name, (None, None))
             row = Row(
                 part=part,

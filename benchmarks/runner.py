@@ -1,6 +1,7 @@
 """Plans -> rows: members into groups that fit the memory, groups through `pool.measure`, series into rows."""
 
 import shutil
+import statistics
 import time
 from collections.abc import Sequence
 from dataclasses import replace
@@ -85,6 +86,8 @@ def run_plan(plan: Plan, *, folder: Path, say: Say) -> list[Row]:
     if plan.fresh_process:
         results = _measure_starts(plan, folder=folder, say=say)
         return _rows(plan, results, variants=[member.variant for member in plan.members])
+    if plan.in_one_go:
+        return _measure_in_one_go(plan, folder=folder, say=say)
     rows: list[Row] = []
     budget = available_bytes() - RESERVE_BYTES
     for group in group_members(plan, budget_bytes=budget):
@@ -180,6 +183,37 @@ def _first_step(member: Member, *, request: dict[str, object], series: Series, l
     series.replies.append(reply)
     series.peak_bytes = max(series.peak_bytes or 0, reply["peak_bytes"])
     return seconds
+
+
+def _measure_in_one_go(plan: Plan, *, folder: Path, say: Say) -> list[Row]:
+    """One process, a row for every work: median seconds of its steps, and the memory it holds when they are done."""
+    (member,) = plan.members
+    worker = Worker(member, log=folder / f"{member.variant.name}.log")
+    rows: list[Row] = []
+    try:
+        for work in plan.works:
+            reply = worker.ask(work.requests[0])
+            low, middle, high = statistics.quantiles(reply["each_s"], n=4)
+            say(f"  {work.name}: {middle:.3g} s a step, {reply['resident_bytes'] / 1e9:.2f} GB")
+            rows.append(
+                Row(
+                    part=plan.part,
+                    work=work.name,
+                    variant=member.variant.name,
+                    label=member.variant.label,
+                    items=work.items,
+                    x=work.x,
+                    tokens=statistics.median(work.tokens),
+                    repetitions=len(reply["each_s"]),
+                    seconds=middle,
+                    spread=high - low,
+                    fraction=plan.factor * plan.parameters * sum(work.tokens) / sum(reply["each_s"]),
+                    peak_bytes=reply["resident_bytes"],
+                )
+            )
+    finally:
+        worker.kill()
+    return rows
 
 
 def _rows(plan: Plan, results: Results, *, variants: Sequence[Variant]) -> list[Row]:

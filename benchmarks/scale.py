@@ -18,6 +18,9 @@ class Scale:
     growth_model_batch: int
     families_batch: int
     families_sentences: int
+    long_batch: int
+    long_steps: int
+    long_block: int
 
 
 FULL = Scale(
@@ -32,6 +35,9 @@ FULL = Scale(
     growth_model_batch=16,
     families_batch=32,
     families_sentences=200,
+    long_batch=64,
+    long_steps=300,
+    long_block=50,
 )
 QUICK = Scale(
     repetitions=2,
@@ -45,4 +51,7 @@ QUICK = Scale(
     growth_model_batch=2,
     families_batch=2,
     families_sentences=20,
+    long_batch=2,
+    long_steps=6,
+    long_block=2,
 )

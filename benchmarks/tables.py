@@ -81,6 +81,43 @@ def growth_table(rows: Sequence[Row], *, axis: str) -> str:
     return table(header, lines)
 
 
+def busy_table(rows: Sequence[Row]) -> str:
+    """A line a variant: idle, and beside a busy process, against the reference and against itself."""
+    idle, busy = ([row for row in rows if ("busy" in row.work) is is_busy] for is_busy in (False, True))
+    header = ["variant", "idle: seconds (IQR)", "times embedsmith (quartiles)", "beside a busy process: seconds (IQR)"]
+    header += ["times its own when idle (quartiles)"]
+    beside = {row.variant: row for row in busy}
+    lines = [
+        [
+            row.label,
+            seconds_cell(row),
+            ratio_cell(row),
+            seconds_cell(beside[row.variant]),
+            ratio_cell(beside[row.variant]),
+        ]
+        for row in idle
+    ]
+    return table(header, lines)
+
+
+def long_table(rows: Sequence[Row]) -> str:
+    """A line a block of steps: seconds a step, share of the peak, memory afterwards and against the first block's."""
+    header = ["", "real tokens a step", "seconds a step (IQR)", LIMIT_COLUMN, "memory afterwards", "times the first"]
+    first = rows[0].peak_bytes or 0
+    lines = [
+        [
+            row.work,
+            f"{row.tokens:,.0f}",
+            seconds_cell(row),
+            limit_cell(row),
+            f"{(row.peak_bytes or 0) / 1e9:.2f} GB",
+            f"{(row.peak_bytes or 0) / first:.2f}",
+        ]
+        for row in rows
+    ]
+    return table(header, lines)
+
+
 def slope(x: Sequence[float], y: Sequence[float]) -> float:
     """Exponent of growth: slope of the straight line through (log x, log y)."""
     return float(np.polyfit(np.log(x), np.log(y), 1)[0])

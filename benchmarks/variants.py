@@ -41,6 +41,7 @@ class Variant:
         max_tokens: embedsmith only, tokens that keep their graph; None: as installed; UNBOUNDED_TOKENS: all of them,
             as the others do it.
         command: how its worker is started.
+        environment: variables of its process.
         missing: why it cannot run here, or None.
     """
 
@@ -56,6 +57,7 @@ class Variant:
     shares_prefixes: bool = True
     max_tokens: int | None = UNBOUNDED_TOKENS
     command: tuple[str, ...] = (sys.executable, "-m", "benchmarks.worker")
+    environment: tuple[tuple[str, str], ...] = ()
     missing: str | None = None
 
     @property
@@ -76,6 +78,22 @@ _TABLE = (
         fused=True,
         memory_gb=2.6,
         max_tokens=None,
+    ),
+    Variant(
+        name="embedsmith-one-thread",
+        label="embedsmith, one thread",
+        tool=Tool.EMBEDSMITH,
+        fused=True,
+        memory_gb=2.6,
+        environment=(("OMP_NUM_THREADS", "1"),),
+    ),
+    Variant(
+        name="embedsmith-awake",
+        label="embedsmith, threads wait awake as OpenMP's do by itself",
+        tool=Tool.EMBEDSMITH,
+        fused=True,
+        memory_gb=2.6,
+        environment=(("GOMP_SPINCOUNT", "300000"),),
     ),
     Variant(
         name="embedsmith-bounded",

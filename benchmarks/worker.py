@@ -13,7 +13,15 @@ from typing import Protocol, TextIO
 
 import numpy as np
 
-from benchmarks.protocol import Batch, Message, WorkerSpec, peak_bytes, read_batches, read_sentences
+from benchmarks.protocol import (
+    Batch,
+    Message,
+    WorkerSpec,
+    peak_bytes,
+    read_batches,
+    read_sentences,
+    resident_bytes,
+)
 from benchmarks.variants import VARIANTS, Tool
 
 
@@ -39,7 +47,9 @@ def main() -> None:
     try:
         if spec.keep_freed_memory:
             from embedsmith.support.allocator import keep_freed_memory
+            from embedsmith.support.processor import share_processor
 
+            share_processor()
             keep_freed_memory()
         subject = load_subject(spec)
         _say(answers, {"ready": True, "load_s": time.perf_counter() - started})
@@ -80,6 +90,13 @@ def _serve(subject: Subject, *, spec: WorkerSpec, answers: TextIO) -> None:
             loss, num_tokens = subject.step(batch)
             seconds = time.perf_counter() - started
             _say(answers, {"seconds": seconds, "tokens": num_tokens, "loss": loss, "peak_bytes": peak_bytes()})
+        elif "steps" in request:
+            seconds = []
+            for index in range(*request["steps"]):
+                started = time.perf_counter()
+                subject.step(batches[index])
+                seconds.append(time.perf_counter() - started)
+            _say(answers, {"each_s": seconds, "resident_bytes": resident_bytes()})
         elif "encode" in request:
             texts, repeat = sentences[request["encode"]], request.get("repeat", 1)
             started = time.perf_counter()

@@ -4,19 +4,25 @@ The paper's arms are trained and scored, in small.
 """
 
 import json
+import pkgutil
+import time
+from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
+import benchmarks
 from benchmarks import paper
 from benchmarks.paper_plot import steps_svg
 from benchmarks.paper_tables import arms_table, runs_table, scores_table, steps_table
-from benchmarks.pool import Series, Work
+from benchmarks.pool import Series, Work, busy_processes
 from benchmarks.render import render
 from benchmarks.rows import Row, cosines_to, read_results, summarize, with_fractions, write_results
-from benchmarks.tables import slope
+from benchmarks.tables import busy_table, long_table, slope
 from benchmarks.variants import VARIANTS
 from embedsmith.training import loop
 from tests.tiny import save_model, write_pairs, write_triplets
@@ -84,17 +90,65 @@ def test_a_page_is_made_of_the_results_alone(tmp_path: Path) -> None:
         "memory_gb": 24.0,
         "instructions": "AVX512",
         "bf16_in_hardware": True,
+        "amx_in_hardware": False,
         "versions": {"torch": "2.13.0"},
     }
-    write_results(tmp_path / "performance.json", {"machine": machine, "parts": {"step": part}})
-    assert read_results(tmp_path / "performance.json")["machine"] == machine
+    (tmp_path / "performance").mkdir()
+    results = tmp_path / "performance" / "one.json"
+    write_results(results, {"machine": machine, "parts": {"step": part}})
+    assert read_results(results)["machine"] == machine
+    other = {**machine, "processor": "another", "amx_in_hardware": True}
+    write_results(tmp_path / "performance" / "two.json", {"machine": other, "parts": {"step": part}})
     render(tmp_path)
     page = (tmp_path / "performance.md").read_text()
     assert "python -m benchmarks --parts step" in page
     assert "4.00 (3.50 to 4.50)" in page
     assert "it would need about 30 GB" in page
-    (plot,) = (tmp_path / "images").glob("*.svg")
-    assert plot.name in page
+    plots = sorted(path.name for path in (tmp_path / "images").glob("*.svg"))
+    assert plots == [
+        "performance-a-processor-avx512-bf16-products-2-cores-step-4.svg",
+        "performance-another-avx512-bf16-products-amx-2-cores-step-4.svg",
+    ]
+    assert all(plot in page for plot in plots)
+    assert "\n## another, AVX512, bf16 products, AMX, 2 cores\n" in page
+
+
+def test_every_module_of_the_measurements_can_be_loaded() -> None:
+    names = [module.name for module in pkgutil.walk_packages(benchmarks.__path__, "benchmarks.")]
+    assert "benchmarks.__main__" in names
+    for name in names:
+        if not name.startswith("benchmarks.peers"):
+            import_module(name)
+
+
+def test_the_memory_of_a_long_run_is_shown_against_its_first_steps(tmp_path: Path) -> None:
+    works = [("steps 1 to 2", 1_000_000_000), ("steps 3 to 4", 1_300_000_000)]
+    rows = [replace(_rows()[0], part="long", work=work, peak_bytes=size) for work, size in works]
+    lines = long_table(rows).split("\n")
+    assert [line.split(" | ")[-2:] for line in lines[2:4]] == [["1.00 GB", "1.00 |"], ["1.30 GB", "1.30 |"]]
+
+
+def test_a_step_beside_a_busy_process_is_compared_with_its_own_idle_one() -> None:
+    idle, busy = WORK, replace(WORK, name="4 triplets, one other busy process", num_busy=1, against=WORK.name)
+    results = {
+        (idle.name, "embedsmith"): Series(seconds=[1.0, 2.0, 1.0]),
+        (busy.name, "embedsmith"): Series(seconds=[1.5, 4.0, 1.6]),
+    }
+    variants = [VARIANTS["embedsmith"]]
+    rows = summarize(
+        results, part="busy", works=[idle, busy], variants=variants, reference="embedsmith",
+        operations_per_token=1e9, cosines={},
+    )  # fmt: skip
+    assert [row.ratio for row in rows] == [1.0, 1.6]
+    assert "1.60 (1.55 to 1.80)" in busy_table(rows)
+
+
+def test_a_busy_process_is_busy_and_ends() -> None:
+    with busy_processes(1):
+        (process,) = psutil.Process().children()
+        time.sleep(0.5)
+        assert sum(process.cpu_times()[:2]) > 0
+    assert not process.is_running()
 
 
 # ---- the paper's arms -----------------------------------------------------------------------------------------------

@@ -18,7 +18,7 @@ def test_a_page_is_fresh(path: Path) -> None:
 
 def test_the_page_of_measurements_is_made_of_them(tmp_path: Path) -> None:
     docs = PAGES[0].parent / "docs"
-    shutil.copy(docs / "performance.json", tmp_path)
+    shutil.copytree(docs / "performance", tmp_path / "performance")
     benchmarks.render.render(tmp_path)
     fresh = (tmp_path / "performance.md").read_text(encoding="utf-8")
     stale = "docs/performance.md is stale. Write it anew with: python -m benchmarks --render"

@@ -22,6 +22,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
 from embedsmith.cli.app import app, data_app
 from embedsmith.support.allocator import keep_freed_memory
 from embedsmith.support.errors import ConfigError, EmbedsmithError
+from embedsmith.support.processor import share_processor
 
 _INTERRUPTED = 130
 _LISTS = ("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against")
@@ -35,6 +36,7 @@ def main() -> None:
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
+    share_processor()
     keep_freed_memory()
     sys.exit(run_command(sys.argv[1:]))
 

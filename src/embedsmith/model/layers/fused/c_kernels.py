@@ -7,6 +7,7 @@ import torch
 
 from embedsmith.model.layers.dropout import DropoutMask
 from embedsmith.model.layers.fused.kernels import Activation, AttentionShape, Norm, NormState
+from embedsmith.model.layers.fused.rows import empty_rows, empty_rows_like
 
 _KINDS = {"silu": 0, "gelu": 1}
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
@@ -57,8 +58,8 @@ class CKernels:
         keep: bool,
     ) -> tuple[torch.Tensor, NormState | None]:  # fmt: skip
         """As `Kernels.add_norm`."""
-        h = torch.empty(x.shape, dtype=dtype)
-        state = NormState(torch.empty_like(h), torch.empty(len(x))) if keep else None
+        h = empty_rows(*x.shape, dtype=dtype)
+        state = NormState(empty_rows_like(h), torch.empty(len(x))) if keep else None
         first, second = (*updates, None, None)[:2]
         _call(
             self._library, "add_norm", dtype, x, first, second, ctypes.c_float(alpha), norm.weight, norm.bias,
@@ -78,7 +79,7 @@ class CKernels:
     ) -> torch.Tensor:
         """As `Kernels.norm_backward`."""
         first, second = (*gradients, None)[:2]
-        out = torch.empty_like(state.normed)
+        out = empty_rows_like(state.normed)
         _call(
             self._library, "norm_backward", out.dtype, first, second, state.normed, state.scale, norm.weight,
             ctypes.c_int32(norm.is_centered), dx, out, ctypes.c_float(alpha), *dx.shape,
@@ -88,7 +89,7 @@ class CKernels:
     def activate(self, x: torch.Tensor, *, activation: Activation) -> torch.Tensor:
         """As `Kernels.activate`."""
         width = x.shape[1] // (2 if activation.is_gated else 1)
-        out = torch.empty(len(x), width, dtype=x.dtype)
+        out = empty_rows(len(x), width, dtype=x.dtype)
         _call(self._library, "activation", x.dtype, x, out, *_kind(activation), len(x), width)
         return out
 
@@ -139,7 +140,7 @@ class CKernels:
     def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: AttentionShape) -> torch.Tensor:
         """As `Kernels.attention`."""
         assert k.stride(0) == v.stride(0)
-        out = torch.empty(q.shape, dtype=q.dtype)
+        out = empty_rows(*q.shape, dtype=q.dtype)
         _call(
             self._library,
             "attention",
@@ -196,8 +197,8 @@ class CProducts:
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """As `Products.activate`."""
         assert x.dtype is torch.bfloat16 and x.is_contiguous()
-        before = torch.empty(len(x), num_out, dtype=x.dtype) if keep else None
-        after = torch.empty(len(x), num_out // (2 if activation.is_gated else 1), dtype=x.dtype)
+        before = empty_rows(len(x), num_out, dtype=x.dtype) if keep else None
+        after = empty_rows(len(x), num_out // (2 if activation.is_gated else 1), dtype=x.dtype)
         _call(
             self._library, "product_activation", None, x, panels, bias, before, after, *_kind(activation), *x.shape,
             after.shape[1],

@@ -9,6 +9,7 @@ from embedsmith.model.layers.fused.branches import Stream, normed_rows
 from embedsmith.model.layers.fused.kernels import AttentionShape, Kernels, NormState
 from embedsmith.model.layers.fused.layout import Layer, Layout
 from embedsmith.model.layers.fused.linear import Gradients, LinearGroup, Update
+from embedsmith.model.layers.fused.rows import empty_rows_like
 from embedsmith.model.layers.fused.torch_kernels import norm_gradient, normalize
 from embedsmith.model.layers.segments import PackedTexts
 
@@ -254,7 +255,7 @@ class Forward:
 
     def _attention_backward(self, layer: Layer, saved: Saved, dattended: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Gradients of the buffers that hold queries, keys and values before their norms."""
-        dbuffers = tuple(torch.empty_like(buffer) for buffer in saved.buffers)
+        dbuffers = tuple(empty_rows_like(buffer) for buffer in saved.buffers)
         dheads = self._split_heads(dbuffers, saved.rows)
         shape = self._shape(layer, saved.rows)
         self.kernels.attention_backward(*saved.heads, dattended, shape=shape, into=dheads)

@@ -65,6 +65,12 @@ INLINE vf loadf(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
 INLINE void storef(float *p, vf v) { memcpy(p, &v, sizeof v); }
 #define EACH_VECTOR(j, n) for (int64_t j = 0; j < (n); j += LANES)
 
+/* A loop that all threads share, a few turns at a time: a core that others keep busy takes fewer of them. Each turn
+ * writes what is its own, so who takes it changes nothing. */
+#define PRAGMA(x) _Pragma(#x)
+#define EACH_SHARE(turns) PRAGMA(omp parallel for schedule(dynamic, turns))
+enum { SHARE_ROWS = 16 };
+
 /* e^x to about 1e-7 relative: x = n ln 2 + f, a polynomial in f, n into the exponent. Held to e^-87 .. e^88. */
 INLINE vf exp_v(vf x) {
     x = min_v(max_v(x, splat(-87.0f)), splat(88.0f));

@@ -7,7 +7,7 @@
  * center: LayerNorm, else RMSNorm. normed (the value before weight and bias) and rstd are what backward needs. */
 void NAME(add_norm)(float *x, const T *y, const T *z, float alpha, const float *weight, const float *bias, float eps,
                     int32_t center, T *h, T *normed, float *rstd, int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static)
+EACH_SHARE(SHARE_ROWS)
     for (int64_t i = 0; i < rows; i++) {
         float *row = x + i * width;
         vf sum = splat(0), squares = splat(0);
@@ -47,7 +47,7 @@ void NAME(add_norm)(float *x, const T *y, const T *z, float alpha, const float *
 /* dx += gradient of the norm at dh (+ dh2); out = alpha dx, in the rows' type, for the product below. */
 void NAME(norm_backward)(const T *dh, const T *dh2, const T *normed, const float *rstd, const float *weight,
                          int32_t center, float *dx, T *out, float alpha, int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static)
+EACH_SHARE(SHARE_ROWS)
     for (int64_t i = 0; i < rows; i++) {
         int64_t at = i * width;
         vf sum = splat(0), along = splat(0);
@@ -84,7 +84,7 @@ INLINE vf NAME(gate)(vf g, int32_t kind, vf *slope) {
 
 /* a (rows x width) = gate(x[:, :width]) [* x[:, width:] if is_gated]. */
 void NAME(activation)(const T *x, T *a, int32_t kind, int32_t is_gated, int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static)
+EACH_SHARE(SHARE_ROWS)
     for (int64_t i = 0; i < rows; i++) {
         const T *row = x + i * width * (is_gated ? 2 : 1);
         EACH_VECTOR(j, width) {
@@ -97,7 +97,7 @@ void NAME(activation)(const T *x, T *a, int32_t kind, int32_t is_gated, int64_t 
 
 /* x becomes its own gradient at da. */
 void NAME(activation_backward)(T *x, const T *da, int32_t kind, int32_t is_gated, int64_t rows, int64_t width) {
-#pragma omp parallel for schedule(static)
+EACH_SHARE(SHARE_ROWS)
     for (int64_t i = 0; i < rows; i++) {
         T *row = x + i * width * (is_gated ? 2 : 1);
         EACH_VECTOR(j, width) {
@@ -138,7 +138,7 @@ INLINE void NAME(project_row)(const T *x, const float *w, const dropout_t *d, fl
 /* u (rows x rank) = scale * dropout(x) w^T, w (rank x width). */
 void NAME(project)(const T *x, int64_t stride, const float *w, const dropout_t *d, float scale, float *u, int64_t rows,
                    int64_t rank, int64_t width) {
-#pragma omp parallel for schedule(static)
+EACH_SHARE(SHARE_ROWS)
     for (int64_t i = 0; i < rows; i++) {
 #define STEP(R) NAME(project_row)(x + i * stride, w + r * width, d, scale, u + i * rank + r, i, width, R)
         EACH_RANK_BLOCK(STEP)
@@ -158,7 +158,7 @@ INLINE void NAME(expand_row)(const float *u, const float *w, const dropout_t *d,
 /* y += dropout's mask * scale * (u w), w (rank x width). */
 void NAME(expand_add)(const float *u, const float *w, const dropout_t *d, float scale, T *y, int64_t stride,
                       int64_t rows, int64_t rank, int64_t width) {
-#pragma omp parallel for schedule(static)
+EACH_SHARE(SHARE_ROWS)
     for (int64_t i = 0; i < rows; i++) {
 #define STEP(R) NAME(expand_row)(u + i * rank + r, w + r * width, d, scale, y + i * stride, i, width, R)
         EACH_RANK_BLOCK(STEP)
@@ -184,7 +184,7 @@ INLINE void NAME(outer_block)(const float *u, const T *x, int64_t stride, const 
 /* g (rank x width) = u^T dropout(x). Threads own columns, so sums do not depend on their number. */
 void NAME(outer)(const float *u, const T *x, int64_t stride, const dropout_t *d, float *g, int64_t rows, int64_t rank,
                  int64_t width) {
-#pragma omp parallel for schedule(static)
+EACH_SHARE(1)
     for (int64_t j = 0; j < width; j += 2 * LANES) {
 #define BLOCK(R, V) NAME(outer_block)(u + r, x, stride, d, g + r * width, rows, rank, width, j, R, V)
 #define STEP(R) if (j + LANES < width) BLOCK(R, 2); else BLOCK(R, 1)

@@ -28,7 +28,7 @@ INLINE void strip(const uint16_t *a, int64_t k, const uint16_t *panel, vf sum[ST
 /* body(rows) for every strip `i` of rows and every panel `panel`; the rows that do not fill a strip go one by one. */
 #define EACH_STRIP(num_panels, body)                                                                   \
     const int64_t panels = num_panels, blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;                  \
-    _Pragma("omp parallel for schedule(static) collapse(2)")                                           \
+    _Pragma("omp parallel for schedule(dynamic) collapse(2)")                                          \
     for (int64_t block = 0; block < blocks; block++)                                                   \
         for (int64_t panel = 0; panel < panels; panel++) {                                             \
             int64_t i = block * BLOCK_ROWS, end = i + BLOCK_ROWS < rows ? i + BLOCK_ROWS : rows;       \

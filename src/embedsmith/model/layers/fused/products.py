@@ -13,6 +13,7 @@ from torch.nn.functional import linear
 
 from embedsmith.model.layers.fused.kernels import Activation, Products
 from embedsmith.model.layers.fused.panels import from_panels, gate_beside_up, gate_then_up, to_panels
+from embedsmith.model.layers.fused.rows import whole_block
 
 
 class FrozenProduct:
@@ -165,4 +166,5 @@ def _pack(weight: torch.Tensor) -> torch.Tensor:
 
 
 def _multiply(x: torch.Tensor, pack: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
-    return torch.ops.mkldnn._linear_pointwise(x, pack, bias, "none", [], "")
+    # Fewer shapes to compile for: `rows.py`.
+    return torch.ops.mkldnn._linear_pointwise(whole_block(x), pack, bias, "none", [], "")[: len(x)]
