@@ -57,6 +57,24 @@ def test_a_blank_before_the_text_is_the_texts(tokenizer: PreTrainedTokenizerFast
     assert tokenizer.decode(found.ids[1].tolist()[1:-1]).split() == ["the", "cat", "runs"]
 
 
+def test_a_blank_before_both_copies_is_the_texts(tokenizer: PreTrainedTokenizerFast) -> None:
+    template = "the cat {text} runs {text} the cat"
+    apart, joined = (
+        TextTokenizer(tokenizer, max_length=99, prompt=template, prompt_tokens=way).tokenize(["the cat", "runs"])
+        for way in ("apart", "joined")
+    )
+    assert [ids.tolist() for ids in apart.ids] == [ids.tolist() for ids in joined.ids]
+    for text, ids, start in zip(["the cat", "runs"], apart.ids, apart.pool_from, strict=True):
+        assert tokenizer.decode(ids[start:-1]).strip() == f"{text} the cat"
+
+
+def test_a_blank_before_one_copy_stays_where_it_stands() -> None:
+    tokenizer = make_bytes()
+    for template in ("the cat {text},{text}", "the cat,{text} a {text}"):
+        ids = TextTokenizer(tokenizer, max_length=99, prompt=template)(["runs"])[0]
+        assert tokenizer.decode(ids[1:-1]) == template.replace("{text}", "runs")
+
+
 @pytest.mark.parametrize("end_token", [True, False])
 @pytest.mark.parametrize("template", TEMPLATES)
 def test_a_text_is_cut_to_its_first_tokens(tokenizer: PreTrainedTokenizerFast, template: str, end_token: bool) -> None:

@@ -5,7 +5,7 @@
 
 No token belongs to both prompt and text, so a prompt is tokenised once, and what texts have in common is computed once.
 Where the first part ends with a blank, that goes to the text's tokens: language models know words with the blank before
-them ("Query: {text}" is 'Query:' and ' a cat').
+them ("Query: {text}" is 'Query:' and ' a cat'). In an echo prompt it does if one stands before both copies.
 
 A tokenizer that puts a blank before whatever it cuts (Llama 2's) puts it before each part and the text as well; a blank
 that stands there already is not put twice.
@@ -78,11 +78,14 @@ class ApartPrompts:
     def parts_of(self, prompt: Prompt) -> PromptParts:
         """A prompt's tokens, cut once."""
         if prompt not in self._parts:
-            before, *others = prompt.parts
+            *before_texts, last = prompt.parts
             puts_blank = self._encoder.puts_blank
-            has_blank = before.endswith(_BLANK)
+            has_blank = all(part.endswith(_BLANK) for part in before_texts)
+            first, *others = (
+                [*(part.removesuffix(_BLANK) for part in before_texts), last] if has_blank else prompt.parts
+            )
             self._parts[prompt] = PromptParts(
-                [*self._encoder.starts, *self._encoder.encode_part(before[:-1] if has_blank else before)],
+                [*self._encoder.starts, *self._encoder.encode_part(first)],
                 [self._encoder.encode_part(part.removeprefix(_BLANK) if puts_blank else part) for part in others],
                 _BLANK if has_blank and not puts_blank else "",
             )
