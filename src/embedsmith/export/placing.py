@@ -6,7 +6,7 @@ that it finds before texts. What stands behind texts is ids in either case.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from embedsmith.model.apart import ApartPrompts
 from embedsmith.model.embedder import Embedder
@@ -28,7 +28,7 @@ class PlacedPrompts:
     texts: dict[str, str]
     before: Sequence[int] = ()
     behind: Sequence[int] = ()
-    cut_off: Sequence[str] = field(default_factory=tuple)
+    cut_off: Sequence[str] = ()
 
 
 def named_prompts(live: Embedder) -> dict[str, Prompt]:
@@ -51,6 +51,7 @@ def place_prompts(live: Embedder) -> PlacedPrompts:
     if len(set(prompts.values())) == 1 and (live.settings.pool_over == "all" or not any_prompt.parts[0]):
         before = any_parts.first[len(live.tokenizer.encoder.starts) :]
         return PlacedPrompts(dict.fromkeys(texts, any_parts.lead), before, behind)
+    # Where a tokenizer puts a blank before a text, an empty text under such a prompt has one there and none here.
     beginnings = {text.removesuffix(" ") for text in texts.values()} - {""}
     return PlacedPrompts(texts, (), behind, tuple(sorted(beginnings)))
 
@@ -76,10 +77,8 @@ def faults_of_prompts(live: Embedder) -> list[str]:
 
 def _control_tokens_before_texts(live: Embedder, prompts: dict[str, Prompt]) -> list[str]:
     """That package puts prompt and text together before it looks for control tokens."""
-    placed = place_prompts(live)
-    before = {read_prompt(None): None} | {
-        Prompt((placed.texts[name], "")): None for name in prompts if placed.texts[name].strip()
-    }
+    texts = place_prompts(live).texts
+    before = dict.fromkeys(Prompt((texts[name], "")) for name in prompts)
     spelled = {prompt.template: live.tokenizer.encoder.control_tokens_in(prompt) for prompt in before}
     return [
         f"prompt {template!r}, whose {', '.join(tokens)} could not be told from the same in a text"
