@@ -7,7 +7,7 @@ the random state has to cover. Plain and fused paths draw one seed per adapted l
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 
@@ -34,6 +34,7 @@ class DropoutMask:
     p: float = 0.0
     rows: torch.Tensor | None = None
     first_row: int = 0
+    _numbers: dict[tuple[int, torch.device], torch.Tensor] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def threshold(self) -> int:
@@ -47,15 +48,20 @@ class DropoutMask:
 
     def factors(self, num_rows: int, width: int, *, device: torch.device) -> torch.Tensor:
         """The mask times `keep_scale`, (num_rows, width) float32."""
-        rows = torch.arange(num_rows, device=device) if self.rows is None else self.rows
-        x = ((rows[:, None] + self.first_row) * width + torch.arange(width, device=device)).to(torch.int32)
-        x = x * _SPREAD + _signed(self.seed[0])
-        x = x ^ _shift(x, 16)
-        x = (x * _MIX_1) ^ _signed(self.seed[1])
-        x = x ^ _shift(x, 15)
-        x = x * _MIX_2
-        # Compared as unsigned numbers: both are moved down by 2^31.
-        return (x - 2**31 >= self.threshold - 2**31).float() * self.keep_scale
+        numbers = self.numbers(width, device=device)
+        return keep_factors(numbers, self.rows, self.keep_scale, num_rows=num_rows, width=width)
+
+    def numbers(self, width: int, *, device: torch.device) -> torch.Tensor:
+        """(4,) int32: both words of the seed, the first element's number, the threshold less 2^31; made once.
+
+        As a tensor, so that code compiled for one mask serves them all.
+        """
+        key = (width, device)
+        if key not in self._numbers:
+            words = (*self.seed, self.first_row * width, self.threshold - 2**31)
+            signed = [(word + 2**31) % _STEPS - 2**31 for word in words]
+            self._numbers[key] = torch.tensor(signed, dtype=torch.int32).to(device)
+        return self._numbers[key]
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """`x` (n, width) with elements dropped, float32."""
@@ -101,10 +107,21 @@ class AdapterDropout(torch.nn.Module):
         return x * factors.view(x.shape)
 
 
+def keep_factors(
+    numbers: torch.Tensor, rows: torch.Tensor | None, keep_scale: float, *, num_rows: int, width: int
+) -> torch.Tensor:
+    """As `DropoutMask.factors`, of the mask's `numbers`; pointwise, all sums modulo 2^32."""
+    row = torch.arange(num_rows, dtype=torch.int32, device=numbers.device) if rows is None else rows.to(torch.int32)
+    x = row[:, None] * width + torch.arange(width, dtype=torch.int32, device=numbers.device) + numbers[2]
+    x = x * _SPREAD + numbers[0]
+    x = x ^ _shift(x, 16)
+    x = (x * _MIX_1) ^ numbers[1]
+    x = x ^ _shift(x, 15)
+    x = x * _MIX_2
+    # Compared as unsigned numbers: both are moved down by 2^31, which turns the highest bit.
+    return (x ^ -(2**31) >= numbers[3]).float() * keep_scale
+
+
 def _shift(x: torch.Tensor, bits: int) -> torch.Tensor:
     """Shift to the right with zeros coming in; torch's own keeps the sign."""
     return (x >> bits) & (2 ** (32 - bits) - 1)
-
-
-def _signed(word: int) -> int:
-    return word - 2**32 if word >= 2**31 else word

@@ -76,7 +76,7 @@ class Segments:
         starts = self.pool_from or (0,) * len(self.lengths)
         return [(start, length - start) for start, length in zip(starts, self.text_lengths, strict=True)]
 
-    @property
+    @cached_property
     def ends(self) -> torch.Tensor:
         """(S,) int64, the last token of each segment."""
         return self.cu_seqlens[1:].long() - 1
