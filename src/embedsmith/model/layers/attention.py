@@ -1,8 +1,9 @@
 """Packed attention, plugged into transformers' attention interface: each segment attends to itself and its prefix only.
 
-CPU (and float32 anywhere): `scaled_dot_product_attention` over blocks of equally long segments, so nothing is padded.
-CUDA in half precision, where torch and the card have it: torch's varlen flash attention on the packed row. No attention
-mask is ever built: transformers makes none for an attention implementation it has no mask function for.
+CPU: `scaled_dot_product_attention` over blocks of equally long segments, so nothing is padded. CUDA in half precision,
+where torch and the card have it: torch's varlen flash attention on the packed row. Other rows on a GPU, float32 among
+them: blocks of similarly long segments, padded, as every block is a call that a GPU waits for. transformers builds no
+mask at all for an attention implementation it has no mask function for.
 """
 
 import inspect
@@ -117,6 +118,8 @@ def segment_attention(
     }
     if softcap is None and _takes_varlen(query):
         return _varlen(query, key, value, segments, **shape)
+    if query.device.type != "cpu":
+        return _by_similar_length(query, key, value, segments, softcap=softcap, **shape)
     return _by_length(query, key, value, segments, softcap=softcap, **shape)
 
 
@@ -149,7 +152,8 @@ def _by_length(
             window = sliding_window if is_windowed else length
             mask = _window_mask(length, window, query.device, is_causal=is_causal)[-q.shape[2] :]
         if softcap is not None:
-            output = _capped(q, k, v, scaling=scaling, window=sliding_window, softcap=softcap, is_causal=is_causal)
+            seen = _window_mask(length, sliding_window or length, q.device, is_causal=is_causal)[-q.shape[2] :]
+            output = _capped(q, k, v, seen=seen, scaling=scaling, softcap=softcap)
         else:
             output = scaled_dot_product_attention(
                 q,
@@ -169,17 +173,48 @@ def _capped(
     k: torch.Tensor,
     v: torch.Tensor,
     *,
+    seen: torch.Tensor,
     scaling: float | None,
-    window: int | None,
     softcap: float,
-    is_causal: bool,
 ) -> torch.Tensor:
-    """As `scaled_dot_product_attention`, with soft capping; the queries are the last ones of each segment."""
-    length, group = k.shape[2], q.shape[1] // k.shape[1]
+    """As `scaled_dot_product_attention`, with soft capping; `seen`: its mask."""
+    group = q.shape[1] // k.shape[1]
     k, v = k.repeat_interleave(group, dim=1), v.repeat_interleave(group, dim=1)
     scores = q @ k.transpose(2, 3) * (q.shape[-1] ** -0.5 if scaling is None else scaling)
-    mask = _window_mask(length, window or length, q.device, is_causal=is_causal)[-q.shape[2] :]
-    return (softcap * torch.tanh(scores / softcap)).masked_fill(~mask, -torch.inf).softmax(-1) @ v
+    return (softcap * torch.tanh(scores / softcap)).masked_fill(~seen, -torch.inf).softmax(-1) @ v
+
+
+def _by_similar_length(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    segments: Segments,
+    *,
+    scaling: float | None,
+    sliding_window: int | None,
+    softcap: float | None,
+    is_causal: bool,
+    ends_only: bool,
+) -> torch.Tensor:
+    """As `_by_length`, with segments up to the next power of two in one call, padded with copies of their last row."""
+    dtype = query.dtype
+    query, key, value = query.float(), key.float(), value.float()
+    outputs = []
+    for block in segments.padded_blocks:
+        # index_select, as its backward adds without sorting first; what is added twice to a row is zero.
+        k, v = (tensor.index_select(0, block.key_rows) for tensor in (key, value))
+        q = query[block.segments] if ends_only else query.index_select(0, block.query_rows)
+        q, k, v = (tensor.unflatten(0, (len(block.lengths), -1)).transpose(1, 2) for tensor in (q, k, v))
+        seen = block.mask(window=sliding_window, is_causal=is_causal, ends_only=ends_only)
+        if softcap is not None:
+            output = _capped(q, k, v, seen=seen, scaling=scaling, softcap=softcap)
+        else:
+            output = scaled_dot_product_attention(
+                q, k, v, attn_mask=seen, scale=scaling, enable_gqa=query.shape[1] != key.shape[1]
+            )
+        rows = output.transpose(1, 2).flatten(0, 1)
+        outputs.append(rows if ends_only else rows.index_select(0, block.places))
+    return torch.cat(outputs).to(dtype)
 
 
 def _window_mask(length: int, window: int | None, device: torch.device, *, is_causal: bool) -> torch.Tensor:

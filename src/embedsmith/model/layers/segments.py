@@ -8,6 +8,8 @@ from itertools import accumulate, groupby
 import numpy as np
 import torch
 
+from embedsmith.model.layers.padded import PaddedBlock, make_blocks
+
 # Of one prefix: more jobs share the work more evenly, and each needs memory for sums of its own.
 _LEAST_IN_A_JOB, _MOST_JOBS = 4, 32
 
@@ -134,6 +136,11 @@ class Segments:
             prefixes=torch.tensor([prefix for prefix, _ in jobs], dtype=torch.int32),
             num_shared=num_shared,
         )
+
+    @cached_property
+    def padded_blocks(self) -> tuple[PaddedBlock, ...]:
+        """Segments of similar length side by side, padded."""
+        return make_blocks(self.lengths, self.prefix_lengths, device=self.cu_seqlens.device)
 
     @property
     def runs(self) -> Iterator[tuple[int, int, int]]:
