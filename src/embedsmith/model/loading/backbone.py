@@ -28,6 +28,7 @@ from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
 from embedsmith.model.loading.weights import check_weights
 from embedsmith.settings.config import Precision, Quantization
+from embedsmith.support.allocator import give_back_freed_memory
 from embedsmith.support.errors import EmbedsmithError, ModelError
 
 SETTINGS_FILE = "embedding.json"
@@ -160,8 +161,10 @@ def _load(
     network.requires_grad_(False)
     network.train(mode=False)
     use_differentiable_products(network)
-    # A quantised one is there already, and cannot be moved.
-    network = network if options else network.to(device)
+    if not options:  # a quantised one is there already, and cannot be moved
+        network = network.to(device)
+    if device.type == "cuda":
+        give_back_freed_memory()
     return Backbone(name=model, model=network, tokenizer=tokenizer, dense=load_dense(find_modules(model)))
 
 

@@ -1,11 +1,17 @@
 """Where a model runs and in which number format: what the user asked for, or what the machine has."""
 
+import logging
+from functools import cache
+from pathlib import Path
+from shutil import which
 from textwrap import shorten
 
 import torch
 
 from embedsmith.settings.config import Precision
 from embedsmith.support.errors import ConfigError
+
+log = logging.getLogger(__name__)
 
 
 def choose_device(device: str | None = None) -> torch.device:
@@ -15,7 +21,10 @@ def choose_device(device: str | None = None) -> torch.device:
         ConfigError: torch knows no such device, or this machine has none.
     """
     if device is None:
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        _say_unused_gpu()
+        return torch.device("cpu")
     try:
         chosen = torch.device(device)
         # What cannot be had shows when something is put there and read back, in as many ways as there are kinds.
@@ -26,6 +35,18 @@ def choose_device(device: str | None = None) -> torch.device:
             f"This machine has: {', '.join(_available())}. Without a device the best of them is taken."
         ) from error
     return chosen
+
+
+@cache
+def _say_unused_gpu() -> None:
+    """A torch made for CUDA finds none where NVIDIA's driver is: mostly the driver is too old for it."""
+    if torch.version.cuda and (which("nvidia-smi") or Path("/dev/nvidiactl").exists()):
+        log.warning(
+            "NVIDIA's driver is here, but torch %s finds no GPU that it can use: all is computed on the CPU. Look at "
+            "nvidia-smi: is there a GPU, and is the driver new enough for CUDA %s? --device cpu says that it is meant.",
+            torch.__version__,
+            torch.version.cuda,
+        )
 
 
 def _available() -> list[str]:
