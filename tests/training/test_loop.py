@@ -1,7 +1,10 @@
 """The loop: the same bytes twice, resumed == uninterrupted, the best adapter kept, a bad loss stopped in time."""
 
 import shutil
+import threading
+import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,7 +17,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import Loss, RunConfig
 from embedsmith.settings.recipe import load_config
-from embedsmith.support.errors import RunError
+from embedsmith.support.errors import DataError, RunError
 from embedsmith.training import loop, objective
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import train_adapter
@@ -195,3 +198,58 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
     )
     assert loss(batch, **settings) == pytest.approx(loss(written_out), rel=1e-5)
     assert loss(batch, **settings) != pytest.approx(loss(batch), rel=1e-3)
+
+
+def test_batches_are_packed_one_ahead_each_once_and_none_behind_the_last(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the second step's record there are three batches, then one more each, and eight in all."""
+    packed: list[int] = []
+    seen: list[int] = []
+    pack = loop.pack_share
+
+    def count(*arguments: object, batch: Triplets, **named: object) -> object:
+        result = pack(*arguments, batch=batch, **named)
+        assert threading.current_thread() is not threading.main_thread()
+        packed.append(len(batch))
+        return result
+
+    class Watch:
+        def update(self, record: dict[str, object]) -> None:
+            deadline = time.monotonic() + 10
+            while len(packed) < min(8, record["step"] + 1) and time.monotonic() < deadline:
+                time.sleep(0.001)
+            seen.append(len(packed))
+
+    monkeypatch.setattr(loop, "pack_share", count)
+    _train(_config(tmp_path / "run"), model_folders["llama"], triplets, display=Watch())
+    assert seen == [2, 3, 4, 5, 6, 7, 8, 8]
+
+
+def test_a_batch_that_cannot_be_packed_stops_the_run_where_it_would_be_taken(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps before it are done and kept."""
+    pack, calls = loop.pack_share, list[int]()
+
+    def fail_at_7(*arguments: object, **named: object) -> object:
+        calls.append(1)
+        if len(calls) == 7:
+            raise DataError("the row is gone")
+        return pack(*arguments, **named)
+
+    monkeypatch.setattr(loop, "pack_share", fail_at_7)
+    with pytest.raises(DataError, match="the row is gone"):
+        _train(_config(tmp_path / "run", save_steps="3"), model_folders["llama"], triplets)
+    assert len(_losses(tmp_path / "run")) == 6
+    assert (tmp_path / "run" / "checkpoints" / "step-000006").exists()
+
+
+def test_the_tokenizer_serves_two_threads_at_once(model_folders: dict[str, str]) -> None:
+    """A batch may be tokenised while the development set is encoded."""
+    embedder = Embedder.load(model_folders["llama"], precision="fp32", max_length=64)
+    texts = [f"w{number % 200} cat </s> w{number % 7}" for number in range(3000)]
+    expected = [ids.tolist() for ids in embedder.tokenizer(texts)]
+    with ThreadPoolExecutor(max_workers=4) as threads:
+        for found in threads.map(lambda _: embedder.tokenizer(texts), range(8)):
+            assert [ids.tolist() for ids in found] == expected

@@ -7,10 +7,10 @@ Prompt and text are tokenised apart (`apart.py`) or, for models that were made s
 """
 
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import takewhile
 from operator import itemgetter
+from threading import RLock
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from embedsmith.model.framing import EndToken, Framing
 from embedsmith.model.joined import JoinedPrompts
 from embedsmith.model.loading.settings import PoolOver, PromptTokens
 from embedsmith.settings.prompts import Prompt, read_prompt
+from embedsmith.support.ahead import one_ahead
 from embedsmith.support.errors import ConfigError, ModelError
 
 _TEXTS_AHEAD = 4096
@@ -52,7 +53,7 @@ class TokenizedTexts:
 
 
 class TextTokenizer:
-    """Turns texts into token ids for one model and length limit.
+    """Turns texts into token ids for one model and length limit; for one thread after the other.
 
     Args:
         tokenizer: a fast Hugging Face tokenizer.
@@ -99,6 +100,7 @@ class TextTokenizer:
         end = EndToken(self.end_id, is_start=tokenizer.bos_token_id == self.end_id)
         self.framing: Framing = framing(self.encoder, end=end, pool_over=pool_over)
         self._roomy: set[Prompt] = set()
+        self._lock = RLock()  # the tokenizer is told what to do before each use
         self.prompt = read_prompt(prompt)
         self._check_room(self.prompt)
 
@@ -112,6 +114,10 @@ class TextTokenizer:
         Raises:
             ConfigError: a prompt leaves no room for a text.
         """
+        with self._lock:
+            return self._tokenize(texts, prompts)
+
+    def _tokenize(self, texts: Sequence[str], prompts: Sequence[Prompt] | Prompt | None) -> TokenizedTexts:
         if not texts:
             return TokenizedTexts([], [], [])
         each = [prompts or self.prompt] * len(texts) if prompts is None or isinstance(prompts, Prompt) else prompts
@@ -128,7 +134,8 @@ class TextTokenizer:
 
     def count_cut(self, texts: Sequence[str], *, prompt: Prompt) -> int:
         """How many of K texts are longer than the limit leaves room for, and are cut."""
-        return self.framing.count_cut(texts, prompt, max_tokens=self._max_before_end)
+        with self._lock:
+            return self.framing.count_cut(texts, prompt, max_tokens=self._max_before_end)
 
     @property
     def _max_before_end(self) -> int:
@@ -176,10 +183,6 @@ def tokenize_ahead(
     if len(starts) <= 1:
         yield 0, tokenizer.tokenize(texts, prompts=prompt)
         return
-    with ThreadPoolExecutor(max_workers=1) as thread:
-        coming = thread.submit(tokenizer.tokenize, texts[:_TEXTS_AHEAD], prompts=prompt)
-        for start in starts:
-            tokenized = coming.result()
-            end = start + _TEXTS_AHEAD
-            coming = thread.submit(tokenizer.tokenize, texts[end : end + _TEXTS_AHEAD], prompts=prompt)
-            yield start, tokenized
+    yield from one_ahead(
+        (start, tokenizer.tokenize(texts[start : start + _TEXTS_AHEAD], prompts=prompt)) for start in starts
+    )

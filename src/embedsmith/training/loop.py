@@ -1,7 +1,8 @@
 """The training loop: batches of triplets (or pairs) -> a LoRA adapter, with a development set choosing the best one.
 
 Invariants: the same configuration gives the same adapter, byte for byte (on one CPU); the optimizer never moves on
-a non-finite loss; a resumed run ends as if it had never stopped. Cost: one packed forward and backward per step.
+a non-finite loss; a resumed run ends as if it had never stopped. Cost: one packed forward and backward per step;
+the next batch is read, tokenised and packed meanwhile.
 """
 
 import time
@@ -20,6 +21,7 @@ from embedsmith.data.table import TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import RunConfig, TrainingSection
+from embedsmith.support.ahead import one_ahead
 from embedsmith.support.errors import RunError
 from embedsmith.training.batching import contrastive_batches
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
@@ -29,7 +31,7 @@ from embedsmith.training.metrics import METRICS_FILE, MetricsFile, Record
 from embedsmith.training.mntp import MaskedPrediction
 from embedsmith.training.objective import Objective
 from embedsmith.training.schedule import make_schedule
-from embedsmith.training.step import take_step
+from embedsmith.training.step import pack_share, take_step
 
 
 class Display(Protocol):
@@ -107,12 +109,18 @@ def train_adapter(
         progress.best = None  # some adapter is always kept, if only the least bad
 
     batches = contrastive_batches(triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
-    for rows in islice(batches, progress.step, schedule.max_steps):
+    prepared = (
+        (rows, batch, pack_share(embedder, batch=batch, objective=objective, processes=processes))
+        for rows in islice(batches, progress.step, schedule.max_steps)
+        for batch in [triplets.rows(rows)]
+    )
+    for rows, batch, packed in one_ahead(prepared):
         step_started = time.perf_counter()
         # ---- one step ---------------------------------------------------------------------------
         loss, num_tokens = take_step(
             embedder,
-            batch=triplets.rows(rows),
+            batch=batch,
+            packed=packed,
             objective=objective,
             max_tokens=max_tokens,
             processes=processes,

@@ -24,6 +24,7 @@ def take_step(
     objective: Objective | MaskedPrediction,
     max_tokens: int,
     processes: Processes,
+    packed: PackedTexts | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Add the gradients of one batch to the adapter; returns its loss and the tokens it took.
 
@@ -33,9 +34,11 @@ def take_step(
         objective: what is minimised.
         max_tokens: tokens that keep what backward needs at one time.
         processes: among whom the batch is shared.
+        packed: what `pack_share` made of the batch; None: make it now.
     """
     shares = processes.shares(batch)
-    packed = processes.apart(pack_batch(embedder, batch=shares[processes.index], objective=objective))
+    if packed is None:
+        packed = pack_share(embedder, batch=batch, objective=objective, processes=processes)
     if isinstance(objective, MaskedPrediction):
         return predict_masked(
             packed, embedder=embedder, objective=objective, max_tokens=max_tokens, processes=processes
@@ -77,6 +80,14 @@ def check_instructions(embedder: Embedder, *, data: TripletTable) -> None:
                 advice="Shorten them, or raise model.max_length.",
             )
         )
+
+
+def pack_share(
+    embedder: Embedder, *, batch: Triplets, objective: Objective | MaskedPrediction, processes: Processes
+) -> PackedTexts:
+    """This process's share of a batch as a packed row. A function of the batch alone: nothing random is drawn."""
+    own = processes.shares(batch)[processes.index]
+    return processes.apart(pack_batch(embedder, batch=own, objective=objective))
 
 
 def pack_batch(embedder: Embedder, *, batch: Triplets, objective: Objective | MaskedPrediction) -> PackedTexts:
