@@ -72,9 +72,16 @@ def meta_embedder(
     name: str, *, fused: bool = True, dtype: torch.dtype = torch.bfloat16, method: str = "lora"
 ) -> Embedder:
     with torch.device("meta"):
-        model = AutoModel.from_config(make_config(name), dtype=dtype, attn_implementation=PACKED_ATTENTION)
+        return make_embedder(make_config(name), dtype=dtype, adapter=AdapterSection(method=method), fused=fused)
+
+
+def make_embedder(
+    config: object, *, dtype: torch.dtype, adapter: AdapterSection, fused: bool = False, **settings: object
+) -> Embedder:
+    """An embedder on the device that is torch's at the moment; its tokenizer is the tiny one."""
+    model = AutoModel.from_config(config, dtype=dtype, attn_implementation=PACKED_ATTENTION)
     model.requires_grad_(False).eval()
-    backbone = Backbone(name=name, model=model, tokenizer=make_tokenizer())
-    embedder = Embedder(backbone, settings=EmbeddingSettings(base_model=name), fused=fused)
-    embedder.add_adapter(AdapterSection(method=method))
+    backbone = Backbone(name="made", model=model, tokenizer=make_tokenizer())
+    embedder = Embedder(backbone, settings=EmbeddingSettings(base_model="made", **settings), fused=fused)
+    embedder.add_adapter(adapter)
     return embedder

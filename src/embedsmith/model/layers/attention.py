@@ -261,7 +261,9 @@ def _varlen(
     from torch.nn.attention.varlen import varlen_attn
 
     # Fewer queries than keys: flash attention aligns them at the text's end, so the last one sees all of its text.
-    query_seqlens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
+    query_seqlens = segments.cu_seqlens
+    if ends_only:
+        query_seqlens = torch.arange(len(query) + 1, dtype=torch.int32, device=query.device)
     # (look back, look ahead); -1 is "no limit". The query itself is not counted here.
     reach = -1 if sliding_window is None else sliding_window - 1
     window = (reach, 0 if is_causal else reach)
@@ -269,7 +271,7 @@ def _varlen(
         query.contiguous(),
         key.contiguous(),
         value.contiguous(),
-        query_seqlens if ends_only else segments.cu_seqlens,
+        query_seqlens,
         segments.text_seqlens,
         1 if ends_only else segments.lengths[-1],
         segments.longest,

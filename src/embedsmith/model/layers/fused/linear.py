@@ -7,6 +7,7 @@ Backward gives gradients of x, A and B, and never of W.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import Any
 
 import torch
@@ -83,7 +84,7 @@ class LinearGroup:
         else:
             self._product = Product(weight, bias)
         self._base_layers = layers
-        ends = torch.tensor(sizes).cumsum(0).tolist()
+        ends = list(accumulate(sizes))
         self._columns = {name: slice(end - size, end) for name, size, end in zip(names, sizes, ends, strict=True)}
         self.fill_layers()
         self.empty_layers()
@@ -167,7 +168,7 @@ class LinearGroup:
                 scaling = float(layer.scaling[name])
                 projected = self._kernels.project(x, a.data, mask=mask, scale=1.0)
                 self._kernels.expand_add(
-                    projected, b.data.t().contiguous(), y=into[:, columns], mask=_NO_DROPOUT, scale=scaling * alpha
+                    projected, b.data.t(), y=into[:, columns], mask=_NO_DROPOUT, scale=scaling * alpha
                 )
                 updates.append(Update(columns, a, b, scaling, mask, projected))
         return updates
@@ -187,7 +188,7 @@ class LinearGroup:
             assert x is not None
             dy_part = dy[:, update.columns]
             projected_gradient = self._kernels.project(
-                dy_part, update.b.data.t().contiguous(), mask=_NO_DROPOUT, scale=update.scaling
+                dy_part, update.b.data.t(), mask=_NO_DROPOUT, scale=update.scaling
             )  # (n, r)
             gradients[update.b] = update.scaling * self._kernels.outer(update.projected, dy_part, mask=_NO_DROPOUT).t()
             gradients[update.a] = self._kernels.outer(projected_gradient, x, mask=update.mask)

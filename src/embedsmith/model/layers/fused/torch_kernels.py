@@ -78,8 +78,8 @@ class TorchKernels:
 
     def project(self, x: torch.Tensor, w: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
         """As `Kernels.project`."""
-        projected = self._dropped(x, mask) @ w.t()
-        return projected if scale == 1 else projected.mul_(scale)
+        dropped = self._dropped(x, mask)
+        return torch.addmm(dropped.new_empty(()), dropped, w.t(), beta=0, alpha=scale)  # beta 0: not even read
 
     def expand_add(self, u: torch.Tensor, w: torch.Tensor, *, y: torch.Tensor, mask: DropoutMask, scale: float) -> None:
         """As `Kernels.expand_add`."""
