@@ -9,7 +9,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -144,17 +144,25 @@ def _try_to_write(target: Path, *, named: Path | str, option: str) -> None:
         ) from error
 
 
-def fingerprint(paths: Iterable[Path]) -> str:
-    """Equal for files of equal names and contents in equal order; half a second a gigabyte.
+def read_digest(path: Path) -> str:
+    """SHA-256 of a file's contents; half a second a gigabyte.
 
     Raises:
-        OSError: a file cannot be read.
+        OSError: it cannot be read.
     """
-    digest = hashlib.sha256()
-    for path in paths:
-        with path.open("rb") as file:
-            digest.update(f"{path.name}\0{hashlib.file_digest(file, 'sha256').hexdigest()}\0".encode())
-    return digest.hexdigest()[:32]
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def fingerprint(paths: Iterable[Path], *, digest_of: Callable[[Path], str] = read_digest) -> str:
+    """Equal for files of equal names and contents in equal order; errors as `read_digest`.
+
+    Args:
+        paths: of the files.
+        digest_of: a file -> what stands for its contents.
+    """
+    names_and_digests = "".join(f"{path.name}\0{digest_of(path)}\0" for path in paths)
+    return hashlib.sha256(names_and_digests.encode()).hexdigest()[:32]
 
 
 def _umask() -> int:

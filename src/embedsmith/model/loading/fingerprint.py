@@ -1,7 +1,7 @@
 """MODEL -> fingerprints of the files that its vectors come from, and a record of all that an embedding depends on.
 
 Two models are one where these are equal, wherever they lie and whatever they are called. Cost: reading the weights
-once, half a second a gigabyte.
+the first time, half a second a gigabyte; `digests.py` remembers.
 """
 
 from collections.abc import Sequence
@@ -17,6 +17,7 @@ from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
 from embedsmith.settings.config import Pooling
 from embedsmith.support import files
+from embedsmith.support.digests import kept_digest
 from embedsmith.support.errors import ModelError
 
 _OWN_FILES = (
@@ -48,7 +49,8 @@ def fingerprint_own_files(model: str) -> str:
     """The first of `fingerprint_model`'s alone, for which no base is needed; errors as there."""
     model = find_model(model)
     adapter = find_adapter(model)
-    return files.fingerprint(_model_files(model) if adapter is None else _matching(adapter))
+    found = _model_files(model) if adapter is None else _matching(adapter)
+    return files.fingerprint(found, digest_of=kept_digest)
 
 
 def describe_embedding(

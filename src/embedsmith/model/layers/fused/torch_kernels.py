@@ -9,7 +9,6 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch._dynamo.exc import TorchDynamoException
 
 from embedsmith.model.layers.attention import segment_attention
 from embedsmith.model.layers.dropout import DropoutMask
@@ -140,6 +139,8 @@ class _Compiled:
         self._run = torch.compile(function, dynamic=True)
 
     def __call__(self, *arguments: Any) -> Any:
+        from torch._dynamo.exc import TorchDynamoException  # most of a second, and only a GPU needs it
+
         try:
             return self._run(*arguments)
         except TorchDynamoException as error:
