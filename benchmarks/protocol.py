@@ -40,6 +40,7 @@ class WorkerSpec:
             command line does.
         memory_limit_bytes: more than this fails inside the worker instead of endangering the others.
         seed: of adapter and dropout.
+        device: a torch device.
         lora_r, lora_alpha, lora_dropout, target_modules: the adapter.
         learning_rate, weight_decay, max_grad_norm, temperature: the step.
     """
@@ -56,6 +57,7 @@ class WorkerSpec:
     keep_freed_memory: bool = True
     memory_limit_bytes: int | None = None
     seed: int = 7
+    device: str = "cpu"
     lora_r: int = 8
     lora_alpha: int = 32
     lora_dropout: float = 0.1

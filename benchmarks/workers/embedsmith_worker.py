@@ -42,7 +42,7 @@ class EmbedsmithSubject:
             spec.model,
             precision=spec.precision,
             max_length=spec.max_length,
-            device="cpu",
+            device=spec.device,
             fused=variant.fused,
             prompt=variant.prompt,
             end_token=PROMPTS[variant.prompt].end_token if variant.prompt else True,
@@ -51,7 +51,7 @@ class EmbedsmithSubject:
         if variant.fused and self.embedder.why_not_fused:
             raise RuntimeError(f"the blocks are not fused: {self.embedder.why_not_fused}")
         self.max_grad_norm = spec.max_grad_norm
-        self.accelerator = Accelerator(cpu=True)
+        self.accelerator = Accelerator(cpu=spec.device == "cpu")
         if spec.triplets:
             torch.manual_seed(spec.seed)
             self.embedder.add_adapter(self.config.adapter)

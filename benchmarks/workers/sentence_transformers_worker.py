@@ -4,6 +4,7 @@ The trainer is its own. Only the loop around `training_step` is ours, because a 
 """
 
 import tempfile
+from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -28,9 +29,12 @@ class SentenceTransformersSubject:
 
     def __init__(self, spec: WorkerSpec, *, chat_template: bool) -> None:
         dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
-        transformer = Transformer(spec.model, max_seq_length=spec.max_length, model_kwargs={"dtype": dtype})
+        options: dict[str, Any] = {"dtype": dtype}
+        if spec.device != "cpu" and find_spec("flash_attn"):
+            options["attn_implementation"] = "flash_attention_2"
+        transformer = Transformer(spec.model, max_seq_length=spec.max_length, model_kwargs=options)
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
-        self.model = SentenceTransformer(modules=[transformer, pooling], device="cpu")
+        self.model = SentenceTransformer(modules=[transformer, pooling], device=spec.device)
         # A tokenizer with a chat template makes it wrap every string in a message: three times the tokens.
         modality = self.model.preprocess(["a text"])["modality"]
         assert modality == ("message" if chat_template else "text"), f"texts are taken as {modality}"
@@ -89,7 +93,7 @@ class SentenceTransformersSubject:
             max_grad_norm=spec.max_grad_norm,
             lr_scheduler_type="cosine",
             seed=spec.seed,
-            use_cpu=True,
+            use_cpu=spec.device == "cpu",
             report_to=[],
             save_strategy="no",
             disable_tqdm=True,
