@@ -8,6 +8,7 @@ python -m benchmarks --render                          the page again, from the 
 """
 
 import argparse
+import os
 import shlex
 import sys
 import tempfile
@@ -61,7 +62,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument("--render", action="store_true", help="measure nothing, write the pages from the results")
     options = parser.parse_args(arguments)
-    options.command = shlex.join(["python", "-m", "benchmarks", *(sys.argv[1:] if arguments is None else arguments)])
+    threads = os.environ.get("OMP_NUM_THREADS")
+    set_threads = [f"OMP_NUM_THREADS={threads}"] if threads else []
+    given = sys.argv[1:] if arguments is None else arguments
+    options.command = shlex.join([*set_threads, "python", "-m", "benchmarks", *given])
     return options
 
 
@@ -77,7 +81,7 @@ def _measure(options: argparse.Namespace, *, folder: Path) -> Path:
     scale = QUICK if options.quick else FULL
     if options.repetitions:
         scale = replace(scale, repetitions=options.repetitions)
-    peers = load_peers()
+    peers = load_peers() if "step" in options.parts else []  # they take no other part
     for peer in peers:
         if peer.missing:
             console.print(f"skipped: {peer.label}, {peer.missing}")
@@ -91,11 +95,14 @@ def _measure(options: argparse.Namespace, *, folder: Path) -> Path:
             "command": options.command,
             "scale": asdict(scale),
             "texts": f"{len(source.table)} triplets",
-            "missing": [f"{peer.label}: {peer.missing}" for peer in peers if peer.missing],
         }
+        missing = [f"{peer.label}: {peer.missing}" for peer in peers if peer.missing]
 
         def keep(measured: dict[str, Any]) -> None:
-            results["parts"] |= {part: {**settings, **values} for part, values in measured.items()}
+            results["parts"] |= {
+                part: {**settings, "missing": missing if part == "step" else [], **values}
+                for part, values in measured.items()
+            }
             write_results(path, results)
 
         _run_all(plans, folder=Path(name), keep=keep)

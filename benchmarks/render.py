@@ -163,10 +163,15 @@ def _encode(rows: Sequence[Row], images: Path, slug: str) -> str:
 
 
 def _prompt(rows: Sequence[Row], images: Path, slug: str) -> str:
-    parts = ["## Under a prompt", "", "Tokens are those of the texts without a prompt.", ""]
+    parts = ["## Under a prompt", ""]
     for work, own in _by_work(rows):
         show = encoding_table if "sentences" in work else comparison_table
-        parts += [f"### {work}, {own[0].tokens:,.0f} real tokens", "", show(own, with_fraction=False), ""]
+        parts += [
+            f"### {work} under a prompt, {own[0].tokens:,.0f} real tokens without it",
+            "",
+            show(own, with_fraction=False),
+            "",
+        ]
     return "\n".join(parts)
 
 

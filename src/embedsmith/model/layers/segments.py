@@ -158,11 +158,12 @@ class Segments:
         """Some of them, in this order, in a row of their own; the prefixes of all must be among them."""
         lengths = [self.lengths[segment] for segment in chosen]
         place = {segment: index for index, segment in enumerate(chosen)} | {-1: -1}
+        prefixes = tuple(place[self.prefixes[segment]] for segment in chosen) if self.prefixes else ()
         return Segments(
             lengths=tuple(lengths),
             cu_seqlens=_on_device([0, *accumulate(lengths)], torch.int32, self.cu_seqlens),
             pool_from=tuple(self.pool_from[segment] for segment in chosen) if self.pool_from else (),
-            prefixes=tuple(place[self.prefixes[segment]] for segment in chosen) if self.prefixes else (),
+            prefixes=prefixes if any(prefix >= 0 for prefix in prefixes) else (),
         )
 
 
