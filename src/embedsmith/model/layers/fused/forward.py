@@ -40,7 +40,7 @@ class Forward:
         layout: the layers.
         packed: the row.
         kernels: what computes between the products.
-        rotary: cosines and sines, (positions, rotated width / 2) float32 each, for at least the longest segment; by
+        rotary: cosines and sines, (positions, rotated width / 2) float32 each, for at least the longest text; by
             `Layer.rotary`.
         ends_only: only each segment's last token is wanted.
     """

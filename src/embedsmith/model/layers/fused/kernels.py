@@ -50,7 +50,7 @@ class AttentionShape:
     """One call of attention over packed segments.
 
     Attributes:
-        segments: each attends to itself only.
+        segments: each attends to its prefix and itself only.
         num_heads, num_kv_heads, head_dim: heads and their width.
         scaling: of the scores.
         window: tokens a query may look back, itself included, or None; as many ahead where it is not causal.
