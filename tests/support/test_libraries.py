@@ -49,7 +49,29 @@ def test_commands_say_nothing_on_stderr(tmp_path: Path) -> None:
 def test_no_kernels_are_fetched(tmp_path: Path) -> None:
     pytest.importorskip("bitsandbytes")
     (tmp_path / "kernels.py").write_text("def get_kernel(*names, **_):\n    raise SystemExit(f'fetches {names}')\n")
-    code = "import embedsmith.model.embedder, kernels, sys; print(kernels.__file__, 'bitsandbytes' in sys.modules)"
+    code = (
+        "import embedsmith.model.embedder, bitsandbytes, kernels; print(kernels.__file__, bitsandbytes.nn.Linear4bit)"
+    )
     done = _python(code, folder=tmp_path, path=tmp_path)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout.split() == [str(tmp_path / "kernels.py"), "True"]
+    file, _, kind = done.stdout.split()
+    assert file == str(tmp_path / "kernels.py")
+    assert kind == "'bitsandbytes.nn.modules.Linear4bit'>"
+
+
+def test_what_quantises_is_loaded_for_what_is_quantised_alone(tmp_path: Path) -> None:
+    pytest.importorskip("bitsandbytes")
+    save_model("llama", tmp_path / "model")
+    code = (
+        "import sys\n"
+        "from embedsmith.model.embedder import Embedder\n"
+        "from embedsmith.settings.config import AdapterSection\n"
+        "for quantization in ('none', '4bit'):\n"
+        "    embedder = Embedder.load('model', precision='fp32', quantization=quantization, device='cpu')\n"
+        "    embedder.add_adapter(AdapterSection())\n"
+        "    layer = embedder.backbone.model.layers[0].self_attn.q_proj\n"
+        "    print('bitsandbytes.nn' in sys.modules, type(layer).__name__)\n"
+    )
+    done = _python(code, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == ["False", "Linear", "True", "Linear4bit"]

@@ -3,6 +3,6 @@
 Shape letters: B triplets in a batch, N tokens in a packed row, K texts, H hidden width, D embedding width.
 """
 
-from embedsmith.support.libraries import import_bitsandbytes_quietly
+from embedsmith.support.libraries import defer_bitsandbytes
 
-import_bitsandbytes_quietly()
+defer_bitsandbytes()

@@ -1,29 +1,71 @@
-"""Libraries that speak or fetch unasked, held still; called before any of them is imported."""
+"""Libraries that speak, fetch or take long unasked, held still; called before any of them is imported."""
 
 import logging
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import import_module
 from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
-_FETCHER = "kernels"
+_QUANTISER, _FETCHER = "bitsandbytes", "kernels"
 
 
-def import_bitsandbytes_quietly() -> None:
-    """Import bitsandbytes, where it is installed, before peft does, whether or not anything is quantised.
+def defer_bitsandbytes() -> None:
+    """Let peft import bitsandbytes, where it is installed, without loading it before something of it is used.
 
-    On processors with bfloat16 it fetches compiled kernels from the hub while it is imported, or warns that it cannot.
-    Our quantised layers never come to them, and nothing is fetched and run that nobody asked for.
+    Loading takes a second or two, which a model that is not quantised need not wait for. And on processors with
+    bfloat16 it fetches compiled kernels from the hub meanwhile, or warns that it cannot: our quantised layers never
+    come to them, and nothing is fetched and run that nobody asked for.
     """
-    if find_spec("bitsandbytes") is None or "bitsandbytes" in sys.modules:
+    if _QUANTISER not in sys.modules and find_spec(_QUANTISER) is not None:
+        sys.modules[_QUANTISER] = _Deferred(_QUANTISER)
+
+
+@contextmanager
+def without_deferred() -> Iterator[None]:
+    """Run a block in which peft looks for kinds of layers: where bitsandbytes was not loaded, none is of its kinds."""
+    if not isinstance(sys.modules.get(_QUANTISER), _Deferred):
+        yield
         return
-    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    is_free = _FETCHER not in sys.modules
-    if is_free:
-        sys.modules[_FETCHER] = None  # type: ignore[assignment] # Python's way to say that it is not there
+    from peft.tuners.lora import model as lora
+
+    asked = {name: getattr(lora, name) for name in ("is_bnb_available", "is_bnb_4bit_available") if hasattr(lora, name)}
+    for name in asked:
+        setattr(lora, name, lambda: False)
     try:
-        with suppress(ImportError):  # peft does without it too
-            import_module("bitsandbytes")
+        yield
     finally:
-        if is_free:
-            del sys.modules[_FETCHER]
+        for name, function in asked.items():
+            setattr(lora, name, function)
+
+
+class _Deferred(ModuleType):
+    """Stands for a module until something of it is wanted."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.__spec__ = find_spec(name)
+        self.__file__ = self.__spec__.origin if self.__spec__ else None
+
+    def __getattr__(self, name: str) -> Any:
+        if isinstance(sys.modules.get(_QUANTISER), _Deferred):
+            del sys.modules[_QUANTISER]
+            _load_quietly()
+        module = import_module(_QUANTISER)
+        value = getattr(module, name)
+        self.__dict__.update(module.__dict__)  # for those who hold this one
+        return value
+
+
+def _load_quietly() -> None:
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
+    fetcher = sys.modules.get(_FETCHER)
+    sys.modules[_FETCHER] = None  # type: ignore[assignment] # Python's way to say that it is not there
+    try:
+        import_module(_QUANTISER)
+    finally:
+        del sys.modules[_FETCHER]
+        if fetcher is not None:
+            sys.modules[_FETCHER] = fetcher

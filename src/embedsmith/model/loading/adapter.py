@@ -28,6 +28,7 @@ from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, Model
 from embedsmith.settings.families import lora_targets
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError, list_faults
+from embedsmith.support.libraries import without_deferred
 
 WEIGHTS_FILE = "adapter_model.safetensors"
 PICKLED_FILE = "adapter_model.bin"
@@ -177,7 +178,7 @@ def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
 
 def _quietly(make: Callable[..., PeftModel], *arguments: Any) -> PeftModel:
     """peft 0.21 reads an attribute that transformers 5.23 has renamed, which warns; users can do nothing about it."""
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), without_deferred():
         warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
         return make(*arguments)
 
