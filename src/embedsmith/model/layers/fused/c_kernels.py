@@ -180,6 +180,15 @@ class CProducts:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
 
+    def multiply(
+        self, x: torch.Tensor, panels: torch.Tensor, bias: torch.Tensor | None, *, num_out: int
+    ) -> torch.Tensor:
+        """As `Products.multiply`."""
+        assert x.dtype is torch.bfloat16 and x.is_contiguous()
+        y = empty_rows(len(x), num_out, dtype=x.dtype)
+        _call(self._library, "plain_product", None, x, panels, bias, y, *x.shape, num_out)
+        return y
+
     def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
         """As `Products.add`."""
         assert x.dtype is torch.bfloat16 and x.is_contiguous() and into.is_contiguous()

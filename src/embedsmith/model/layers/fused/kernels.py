@@ -76,6 +76,11 @@ class AttentionShape:
 class Products(Protocol):
     """Products of bfloat16 rows (n, in) with a weight laid out by `panels.py`, and what follows each."""
 
+    def multiply(
+        self, x: torch.Tensor, panels: torch.Tensor, bias: torch.Tensor | None, *, num_out: int
+    ) -> torch.Tensor:
+        """x W^T + b, (n, num_out); b in float32."""
+
     def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
         """into (n, out) float32 += alpha * x W^T, in place."""
 

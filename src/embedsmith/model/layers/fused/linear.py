@@ -15,7 +15,7 @@ from peft.tuners.lora import LoraLayer
 
 from embedsmith.model.layers.dropout import DropoutMask, draw_mask
 from embedsmith.model.layers.fused.kernels import Activation, Kernels
-from embedsmith.model.layers.fused.products import ActivatedProduct, FrozenProduct, Product, StreamProduct
+from embedsmith.model.layers.fused.products import ActivatedProduct, FrozenProduct, PanelProduct, Product, StreamProduct
 from embedsmith.support.errors import ModelError
 
 Gradients = dict[torch.nn.Parameter, torch.Tensor]
@@ -81,6 +81,8 @@ class LinearGroup:
             self._product = StreamProduct(weight, bias, kernels=products)
         elif products and activation and ActivatedProduct.fits(weight):
             self._product = ActivatedProduct(weight, bias, activation=activation, kernels=products)
+        elif products:
+            self._product = PanelProduct(weight, bias, kernels=products)
         else:
             self._product = Product(weight, bias)
         self._base_layers = layers

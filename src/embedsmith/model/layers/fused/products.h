@@ -25,7 +25,7 @@ INLINE void strip(const uint16_t *a, int64_t k, const uint16_t *panel, vf sum[ST
     }
 }
 
-/* body(rows) for every strip `i` of rows and every panel `panel`; the rows that do not fill a strip go one by one. */
+/* body(rows) for every strip `i` of rows and every panel `panel`; the rows that do not fill a strip go by twos. */
 #define EACH_STRIP(num_panels, body)                                                                   \
     const int64_t panels = num_panels, blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;                  \
     _Pragma("omp parallel for schedule(dynamic) collapse(2)")                                          \
@@ -33,6 +33,7 @@ INLINE void strip(const uint16_t *a, int64_t k, const uint16_t *panel, vf sum[ST
         for (int64_t panel = 0; panel < panels; panel++) {                                             \
             int64_t i = block * BLOCK_ROWS, end = i + BLOCK_ROWS < rows ? i + BLOCK_ROWS : rows;       \
             for (; i + STRIP_ROWS <= end; i += STRIP_ROWS) { body(STRIP_ROWS); }                       \
+            for (; i + 2 <= end; i += 2) { body(2); }                                                  \
             for (; i < end; i++) { body(1); }                                                          \
         }
 
@@ -44,6 +45,28 @@ INLINE void strip(const uint16_t *a, int64_t k, const uint16_t *panel, vf sum[ST
         case 3: call(R, 3); break;                                 \
         default: call(R, 4);                                       \
     }
+
+INLINE void plain_strip(const uint16_t *a, int64_t k, const uint16_t *panel, const float *bias, uint16_t *y, int64_t n,
+                        const int R, const int V) {
+    vf sum[STRIP_ROWS][4];
+    strip(a, k, panel, sum, R, V);
+    for (int i = 0; i < R; i++)
+        for (int v = 0; v < V; v++) {
+            vf value = sum[i][v];
+            if (bias) value += loadf(bias + v * LANES);
+            put16_bf16(y + i * n + v * LANES, value);
+        }
+}
+
+/* y (rows x n) = a (rows x k) w + bias. */
+void plain_product(const uint16_t *a, const uint16_t *w, const float *bias, uint16_t *y, int64_t rows, int64_t k,
+                   int64_t n) {
+#define CALL(R, V) plain_strip(a + i * k, k, w + column * k, bias ? bias + column : NULL, y + i * n + column, n, R, V)
+#define BODY(R) int64_t column = panel * PANEL; WITH_WIDTH(CALL, R)
+    EACH_STRIP((n + PANEL - 1) / PANEL, BODY)
+#undef BODY
+#undef CALL
+}
 
 INLINE void add_strip(const uint16_t *a, int64_t k, const uint16_t *panel, float *c, int64_t n, float alpha,
                       const int R, const int V) {

@@ -51,7 +51,7 @@ class FrozenProduct:
         return self._transposed(dy)
 
     @cached_property
-    def _transposed(self) -> "Product":
+    def _transposed(self) -> "FrozenProduct":
         return Product(self.weight.t().contiguous(), None)
 
 
@@ -79,13 +79,14 @@ class Product(FrozenProduct):
         return super().backward(dy) if self.owns_weight else dy @ self._weight
 
 
-class StreamProduct(FrozenProduct):
-    """A product that is added to the float32 residual stream as it is computed, and never rounded to bfloat16."""
+class PanelProduct(FrozenProduct):
+    """A product of our own: no shape is compiled for, and its work is handed out in small shares."""
 
     def __init__(self, weight: torch.Tensor, bias: torch.Tensor | None, *, kernels: Products) -> None:
         super().__init__(weight, bias)
         self._kernels = kernels
         self._panels = to_panels(weight)
+        self._panel_bias = None if bias is None else bias.float().contiguous()
 
     @property
     def weight(self) -> torch.Tensor:
@@ -94,9 +95,15 @@ class StreamProduct(FrozenProduct):
 
     def __call__(self, x: torch.Tensor) -> torch.Tensor:
         """(n, in) -> (n, out)."""
-        y = torch.zeros(len(x), self._shape[0])
-        self.add(x, into=y, alpha=1.0)
-        return y.to(x.dtype)
+        return self._kernels.multiply(x, self._panels, self._panel_bias, num_out=self._shape[0])
+
+    @cached_property
+    def _transposed(self) -> "PanelProduct":
+        return PanelProduct(self.weight.t(), None, kernels=self._kernels)
+
+
+class StreamProduct(PanelProduct):
+    """A product that is added to the float32 residual stream as it is computed, and never rounded to bfloat16."""
 
     def add(self, x: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
         """into (n, out) float32 += alpha * (x W^T + b)."""
@@ -106,11 +113,7 @@ class StreamProduct(FrozenProduct):
 
     def backward_activation(self, dy: torch.Tensor, *, x: torch.Tensor, activation: Activation) -> None:
         """Overwrite `x`, from which an activation made this product's input, with its gradient."""
-        self._kernels.activate_backward(dy, self._transposed_panels, x=x, activation=activation)
-
-    @cached_property
-    def _transposed_panels(self) -> torch.Tensor:
-        return to_panels(self.weight.t())
+        self._kernels.activate_backward(dy, self._transposed._panels, x=x, activation=activation)
 
 
 class ActivatedProduct(FrozenProduct):
@@ -149,8 +152,12 @@ class ActivatedProduct(FrozenProduct):
         )
 
     @cached_property
-    def _plain(self) -> Product:
-        return Product(self.weight, self._bias)
+    def _plain(self) -> PanelProduct:
+        return PanelProduct(self.weight, self._bias, kernels=self._kernels)
+
+    @cached_property
+    def _transposed(self) -> PanelProduct:
+        return PanelProduct(self.weight.t(), None, kernels=self._kernels)
 
 
 def _can_pack(dtype: torch.dtype) -> bool:
