@@ -17,6 +17,7 @@ from embedsmith.model.layers.dropout import DropoutMask
 from embedsmith.model.layers.fused.build import load_library
 from embedsmith.model.layers.fused.c_kernels import CKernels, CProducts
 from embedsmith.model.layers.fused.kernels import Activation, AttentionShape, Kernels, Norm
+from embedsmith.model.layers.fused.loops import RowLoops
 from embedsmith.model.layers.fused.products import ActivatedProduct, Product, StreamProduct
 from embedsmith.model.layers.fused.torch_kernels import TorchKernels
 from embedsmith.model.layers.segments import Segments
@@ -69,7 +70,7 @@ def _products(name: str, rows: int) -> dict[str, Call]:
         calls[f"{label}, torch"] = lambda x=x, weight=weight: torch.nn.functional.linear(x, weight)
         calls[f"{label}, oneDNN's layout"] = lambda x=x, product=product: product(x)
     x, weight = torch.randn(rows, num_in).bfloat16(), torch.randn(num_out, num_in).bfloat16()
-    stream, ours = torch.zeros(rows, num_out), StreamProduct(weight, None, kernels=CProducts(load_library()))
+    stream, ours = torch.zeros(rows, num_out), StreamProduct(weight, None, kernels=CProducts(RowLoops(load_library())))
     calls["bf16, ours"] = lambda: ours.add(x, into=stream, alpha=1.0)
     x8, weight8 = (torch.randint(-9, 9, shape, dtype=torch.int8) for shape in ((rows, num_in), (num_in, num_out)))
     calls["int8"] = lambda: torch._int_mm(x8, weight8)
@@ -77,7 +78,7 @@ def _products(name: str, rows: int) -> dict[str, Call]:
 
 
 def _pair_lines() -> list[list[str]]:
-    kernels, products = CKernels(load_library()), CProducts(load_library())
+    kernels, products = CKernels(load_library()), CProducts(RowLoops(load_library()))
     activation, norm = Activation("silu", is_gated=True), Norm(torch.ones(HIDDEN), None, eps=1e-5, is_centered=False)
     up_weight, down_weight = torch.randn(2 * INNER, HIDDEN).bfloat16() / 24, torch.randn(HIDDEN, INNER).bfloat16() / 39
     up, down = Product(up_weight, None), Product(down_weight, None)

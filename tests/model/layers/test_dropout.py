@@ -173,7 +173,7 @@ def test_kernels_make_the_same_mask(name: str, p: float, dtype: torch.dtype) -> 
     expected = mask.factors(32, 32, device=CPU)
     ones, identity = torch.ones(32, 32, dtype=dtype), torch.eye(32)
     torch.testing.assert_close(kernels.project(ones, identity, mask=mask, scale=1.0), expected)
-    torch.testing.assert_close(kernels.outer(identity, ones, mask=mask), expected)
+    torch.testing.assert_close(kernels.outer(identity, ones, mask=mask, scale=1.0), expected)
     y = torch.zeros(32, 32, dtype=dtype)
     kernels.expand_add(torch.ones(32, 32) / 32, torch.ones(32, 32), y=y, mask=mask, scale=1.0)
     # bfloat16 rows are rounded after each of four blocks of ranks

@@ -186,8 +186,8 @@ def test_thin_products(
     # Sums in float32 of exact products, whatever the rows' type; terms of size 1 cancel, down from sums of their root.
     projected = kernels.project(x, w, mask=mask, scale=1.7)
     assert_close(projected, 1.7 * kept @ w.double().t(), dtype=torch.float32, size=width**0.5)
-    outer = kernels.outer(u, x, mask=mask)
-    assert_close(outer, u.double().t() @ kept, dtype=torch.float32, size=len(ROWS) ** 0.5)
+    outer = kernels.outer(u, x, mask=mask, scale=0.5)
+    assert_close(outer, 0.5 * u.double().t() @ kept, dtype=torch.float32, size=len(ROWS) ** 0.5)
     assert projected.dtype == outer.dtype == torch.float32
 
     expected = x.double() + 1.7 * dropped(u.double() @ w.double(), mask)

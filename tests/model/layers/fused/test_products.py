@@ -8,6 +8,7 @@ from embedsmith.model.layers.fused import products as products_module
 from embedsmith.model.layers.fused.build import load_library
 from embedsmith.model.layers.fused.c_kernels import CProducts
 from embedsmith.model.layers.fused.kernels import Activation
+from embedsmith.model.layers.fused.loops import RowLoops
 from embedsmith.model.layers.fused.panels import from_panels, gate_beside_up, gate_then_up, to_panels
 from embedsmith.model.layers.fused.products import ActivatedProduct, FrozenProduct, Product, StreamProduct
 from tests.model.layers.fused.cases import distance, load, needs_compiler
@@ -31,7 +32,7 @@ def products() -> CProducts:
         library = load_library.__wrapped__()
     if not library.has_products():
         pytest.skip("this processor does not multiply bfloat16")
-    return CProducts(library)
+    return CProducts(RowLoops(library))
 
 
 @pytest.mark.parametrize(("num_out", "num_in"), [(16, 2), (48, 6), (64, 32), (80, 16), (576, 48)])
@@ -111,9 +112,9 @@ def test_gradient_through_the_activation(
 def test_a_row_does_not_depend_on_the_others(products: CProducts) -> None:
     weight, x = random(192, 80, seed=12), random(103, 80, seed=13)
     together, alone = (torch.zeros(103, 192) for _ in range(2))
-    products.add(x, to_panels(weight), into=together, alpha=1.0)
+    products.add(x, to_panels(weight), None, into=together, alpha=1.0)
     for row in range(103):
-        products.add(x[row : row + 1], to_panels(weight), into=alone[row : row + 1], alpha=1.0)
+        products.add(x[row : row + 1], to_panels(weight), None, into=alone[row : row + 1], alpha=1.0)
     assert torch.equal(together, alone)
 
 

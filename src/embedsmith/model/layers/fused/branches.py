@@ -20,6 +20,7 @@ class Stream:
 
     def add(self, x: torch.Tensor, updates: tuple[torch.Tensor, ...]) -> None:
         """x += alpha * updates, in place."""
+        self.kernels.run()
         for update in updates:
             x.add_(update, alpha=self.alpha)
 
@@ -64,6 +65,7 @@ class Stream:
         """dx += the gradient at what branches read, in place; returns alpha * dx, as rows."""
         if norm:
             return self.kernels.norm_backward(gradients, state=state, norm=norm, dx=dx, alpha=self.alpha)
+        self.kernels.run()
         for gradient in gradients:
             dx += gradient
         return (self.alpha * dx).to(state.normed.dtype)

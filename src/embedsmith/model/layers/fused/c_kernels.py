@@ -1,16 +1,20 @@
 """The kernels of kernels.c under the `Kernels` interface; tensors go by address. `build.py` builds them."""
 
 import ctypes
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 
 from embedsmith.model.layers.dropout import DropoutMask
 from embedsmith.model.layers.fused.kernels import Activation, AttentionShape, Norm, NormState
+from embedsmith.model.layers.fused.loops import Argument, RowLoops
 from embedsmith.model.layers.fused.rows import empty_rows, empty_rows_like
 
 _KINDS = {"silu": 0, "gelu": 1}
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
+_PANEL = 64  # columns of a panel of weights
+_OUTER_COLUMNS = 32  # two vectors
 
 
 class _Dropout(ctypes.Structure):
@@ -49,9 +53,18 @@ class CKernels:
 
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
+        self._loops = RowLoops(library)
         # Where there are tile instructions (AMX), oneDNN's products are several times faster than plain vectors.
         has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
-        self.products = CProducts(library) if library.has_products() and not has_tiles else None
+        self.products = CProducts(self._loops) if library.has_products() and not has_tiles else None
+
+    def together(self) -> AbstractContextManager[None]:
+        """As `Kernels.together`."""
+        return self._loops.together()
+
+    def run(self) -> None:
+        """As `Kernels.run`."""
+        self._loops.run()
 
     def add_norm(
         self, x: torch.Tensor, updates: tuple[torch.Tensor, ...], *, alpha: float, norm: Norm, dtype: torch.dtype,
@@ -61,10 +74,10 @@ class CKernels:
         h = empty_rows(*x.shape, dtype=dtype)
         state = NormState(empty_rows_like(h), torch.empty(len(x))) if keep else None
         first, second = (*updates, None, None)[:2]
-        _call(
-            self._library, "add_norm", dtype, x, first, second, ctypes.c_float(alpha), norm.weight, norm.bias,
-            ctypes.c_float(norm.eps), ctypes.c_int32(norm.is_centered), h, state and state.normed,
-            state and state.scale, *x.shape,
+        normed, scale = (state.normed, state.scale) if state else (None, None)
+        self._loops.call(
+            "add_norm", dtype, x, first, second, alpha, norm.weight, norm.bias, norm.eps, norm.is_centered, h, normed,
+            scale, x.shape[1], rows=len(x),
         )  # fmt: skip
         return h, state
 
@@ -80,9 +93,9 @@ class CKernels:
         """As `Kernels.norm_backward`."""
         first, second = (*gradients, None)[:2]
         out = empty_rows_like(state.normed)
-        _call(
-            self._library, "norm_backward", out.dtype, first, second, state.normed, state.scale, norm.weight,
-            ctypes.c_int32(norm.is_centered), dx, out, ctypes.c_float(alpha), *dx.shape,
+        self._loops.call(
+            "norm_backward", out.dtype, first, second, state.normed, state.scale, norm.weight, norm.is_centered, dx,
+            out, alpha, dx.shape[1], rows=len(dx),
         )  # fmt: skip
         return out
 
@@ -90,56 +103,40 @@ class CKernels:
         """As `Kernels.activate`."""
         width = x.shape[1] // (2 if activation.is_gated else 1)
         out = empty_rows(len(x), width, dtype=x.dtype)
-        _call(self._library, "activation", x.dtype, x, out, *_kind(activation), len(x), width)
+        self._loops.call("activation", x.dtype, x, out, *_kind(activation), width, rows=len(x))
         return out
 
     def activate_backward(self, x: torch.Tensor, dy: torch.Tensor, *, activation: Activation) -> None:
         """As `Kernels.activate_backward`."""
-        _call(self._library, "activation_backward", x.dtype, x, dy, *_kind(activation), *dy.shape)
+        self._loops.call("activation_backward", x.dtype, x, dy, *_kind(activation), dy.shape[1], rows=len(x))
 
     def project(self, x: torch.Tensor, w: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
         """As `Kernels.project`."""
         u = torch.empty(len(x), len(w))
-        _call(
-            self._library,
-            "project",
-            x.dtype,
-            x,
-            x.stride(0),
-            w.contiguous(),
-            _dropout(mask),
-            ctypes.c_float(scale),
-            u,
-            len(x),
-            *w.shape,
+        self._loops.call(
+            "project", x.dtype, x, x.stride(0), w.contiguous(), _dropout(mask), scale, u, *w.shape, rows=len(x)
         )
         return u
 
     def expand_add(self, u: torch.Tensor, w: torch.Tensor, *, y: torch.Tensor, mask: DropoutMask, scale: float) -> None:
         """As `Kernels.expand_add`."""
-        _call(
-            self._library,
-            "expand_add",
-            y.dtype,
-            u,
-            w.contiguous(),
-            _dropout(mask),
-            ctypes.c_float(scale),
-            y,
-            y.stride(0),
-            len(y),
-            *w.shape,
+        self._loops.call(
+            "expand_add", y.dtype, u, w.contiguous(), _dropout(mask), scale, y, y.stride(0), *w.shape, rows=len(y)
         )
 
-    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask) -> torch.Tensor:
+    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
         """As `Kernels.outer`."""
         out = torch.empty(u.shape[1], x.shape[1])
-        _call(self._library, "outer", x.dtype, u, x, x.stride(0), _dropout(mask), out, len(x), *out.shape)
+        self._loops.call_outer(
+            "outer", x.dtype, u, x, x.stride(0), _dropout(mask), scale, out, *out.shape, rows=len(x),
+            parts=-(-x.shape[1] // _OUTER_COLUMNS),
+        )  # fmt: skip
         return out
 
     def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: AttentionShape) -> torch.Tensor:
         """As `Kernels.attention`."""
         assert k.stride(0) == v.stride(0)
+        self.run()
         out = empty_rows(*q.shape, dtype=q.dtype)
         _call(
             self._library,
@@ -168,6 +165,7 @@ class CKernels:
     ) -> None:
         """As `Kernels.attention_backward`."""
         assert [tensor.stride() for tensor in into] == [tensor.stride() for tensor in (q, k, v)]
+        self.run()
         _call(
             self._library, "attention_backward", q.dtype, _attention(shape), q, q.stride(0), k, v, k.stride(0), dy,
             dy.stride(0), *into,
@@ -177,22 +175,23 @@ class CKernels:
 class CProducts:
     """`Products` of products.h, for processors that multiply bfloat16 and have no tile instructions."""
 
-    def __init__(self, library: ctypes.CDLL) -> None:
-        self._library = library
+    def __init__(self, loops: RowLoops) -> None:
+        self._loops = loops
 
     def multiply(
         self, x: torch.Tensor, panels: torch.Tensor, bias: torch.Tensor | None, *, num_out: int
     ) -> torch.Tensor:
         """As `Products.multiply`."""
-        assert x.dtype is torch.bfloat16 and x.is_contiguous()
         y = empty_rows(len(x), num_out, dtype=x.dtype)
-        _call(self._library, "plain_product", None, x, panels, bias, y, *x.shape, num_out)
+        self._call("plain_product", x, panels, bias, y, x.shape[1], num_out, rows=len(x), num_columns=num_out)
         return y
 
-    def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
+    def add(
+        self, x: torch.Tensor, panels: torch.Tensor, bias: torch.Tensor | None, *, into: torch.Tensor, alpha: float
+    ) -> None:
         """As `Products.add`."""
-        assert x.dtype is torch.bfloat16 and x.is_contiguous() and into.is_contiguous()
-        _call(self._library, "add_product", None, x, panels, into, ctypes.c_float(alpha), *x.shape, into.shape[1])
+        num_out = into.shape[1]
+        self._call("add_product", x, panels, bias, into, alpha, x.shape[1], num_out, rows=len(x), num_columns=num_out)
 
     def activate(
         self,
@@ -205,12 +204,11 @@ class CProducts:
         keep: bool,
     ) -> tuple[torch.Tensor | None, torch.Tensor]:
         """As `Products.activate`."""
-        assert x.dtype is torch.bfloat16 and x.is_contiguous()
         before = empty_rows(len(x), num_out, dtype=x.dtype) if keep else None
         after = empty_rows(len(x), num_out // (2 if activation.is_gated else 1), dtype=x.dtype)
-        _call(
-            self._library, "product_activation", None, x, panels, bias, before, after, *_kind(activation), *x.shape,
-            after.shape[1],
+        self._call(
+            "product_activation", x, panels, bias, before, after, *_kind(activation), x.shape[1], after.shape[1],
+            rows=len(x), num_columns=num_out,
         )  # fmt: skip
         return before, after
 
@@ -218,14 +216,19 @@ class CProducts:
         self, dy: torch.Tensor, panels: torch.Tensor, *, x: torch.Tensor, activation: Activation
     ) -> None:
         """As `Products.activate_backward`."""
-        assert dy.dtype is x.dtype is torch.bfloat16 and dy.is_contiguous() and x.is_contiguous()
         width = x.shape[1] // (2 if activation.is_gated else 1)
-        _call(
-            self._library, "product_activation_backward", None, dy, panels, x, *_kind(activation), *dy.shape, width
+        self._call(
+            "product_activation_backward", dy, panels, x, *_kind(activation), dy.shape[1], width, rows=len(x),
+            num_columns=width,
         )  # fmt: skip
 
+    def _call(self, name: str, x: torch.Tensor, *others: Argument, rows: int, num_columns: int) -> None:
+        tensors = [x, *(other for other in others if isinstance(other, torch.Tensor))]
+        assert x.dtype is torch.bfloat16 and all(tensor.is_contiguous() for tensor in tensors)
+        self._loops.call(name, None, x, *others, rows=rows, parts=-(-num_columns // _PANEL))
 
-def _call(library: ctypes.CDLL, name: str, dtype: torch.dtype | None, *arguments: object) -> None:
+
+def _call(library: ctypes.CDLL, name: str, dtype: torch.dtype, *arguments: object) -> None:
     converted: list[Any] = []
     for argument in arguments:
         if isinstance(argument, torch.Tensor):
@@ -237,16 +240,18 @@ def _call(library: ctypes.CDLL, name: str, dtype: torch.dtype | None, *arguments
             converted.append(ctypes.byref(argument))
         else:
             converted.append(argument)
-    getattr(library, f"{name}_{_SUFFIX[dtype]}" if dtype else name)(*converted)
+    getattr(library, f"{name}_{_SUFFIX[dtype]}")(*converted)
 
 
-def _kind(activation: Activation) -> tuple[ctypes.c_int32, ctypes.c_int32]:
-    return ctypes.c_int32(_KINDS[activation.kind]), ctypes.c_int32(activation.is_gated)
+def _kind(activation: Activation) -> tuple[int, bool]:
+    return _KINDS[activation.kind], activation.is_gated
 
 
 def _dropout(mask: DropoutMask) -> _Dropout:
     rows = mask.rows.data_ptr() if mask.rows is not None else None
-    return _Dropout(*mask.seed, mask.threshold, mask.keep_scale, rows, mask.first_row)
+    dropout = _Dropout(*mask.seed, mask.threshold, mask.keep_scale, rows, mask.first_row)
+    dropout.rows_owner = mask.rows  # lives as long as the address is used
+    return dropout
 
 
 def _attention(shape: AttentionShape) -> _Attention:

@@ -101,8 +101,9 @@ class Forward:
         keep: bool,
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, ...], Saved | None]:
         updates: dict[str, list[Update]] = {}
-        h, norm_state = self.stream.enter(x, pending, norm=layer.norm, dtype=dtype, keep=keep)
-        buffers = self._project_heads(layer, h, rows, updates)
+        with self.kernels.together():
+            h, norm_state = self.stream.enter(x, pending, norm=layer.norm, dtype=dtype, keep=keep)
+            buffers = self._project_heads(layer, h, rows, updates)
         q, k, v = self._split_heads(buffers, rows)
         head_states = None
         if layer.head_norms:
@@ -113,17 +114,20 @@ class Forward:
         attended = self.kernels.attention(q, k, v, shape=self._shape(layer, rows))
         if rows is not None:
             x, h = x[rows], h[rows]
-        pending, updates["out"], out_state = self.stream.leave(
-            x, attended, group=layer.out, norm=layer.out_norm, rows=rows, keep=keep
-        )
-        mlp_state = None
-        if not layer.is_parallel:
-            h, mlp_state = self.stream.enter(x, pending, norm=layer.mlp_norm, dtype=dtype, keep=keep)
-            pending = ()
-        inner, activated, updates["up"] = layer.up.activate(h, activation=self.layout.activation, rows=rows, keep=keep)
-        mlp_pending, updates["down"], down_state = self.stream.leave(
-            x, activated, group=layer.down, norm=layer.down_norm, rows=rows, keep=keep
-        )
+        with self.kernels.together():
+            pending, updates["out"], out_state = self.stream.leave(
+                x, attended, group=layer.out, norm=layer.out_norm, rows=rows, keep=keep
+            )
+            mlp_state = None
+            if not layer.is_parallel:
+                h, mlp_state = self.stream.enter(x, pending, norm=layer.mlp_norm, dtype=dtype, keep=keep)
+                pending = ()
+            inner, activated, updates["up"] = layer.up.activate(
+                h, activation=self.layout.activation, rows=rows, keep=keep
+            )
+            mlp_pending, updates["down"], down_state = self.stream.leave(
+                x, activated, group=layer.down, norm=layer.down_norm, rows=rows, keep=keep
+            )
         pending = (*pending, *mlp_pending)
         if not keep:
             return x, pending, None
@@ -153,6 +157,7 @@ class Forward:
             qkv, updates["qkv"] = layer.qkv(h)
             return (qkv,)
         assert layer.q and layer.kv
+        self.kernels.run()
         q, updates["q"] = layer.q(h if rows is None else h[rows], rows=rows)
         kv, updates["kv"] = layer.kv(h)
         return q, kv
@@ -217,41 +222,44 @@ class Forward:
         """dx (n, H) float32: gradient of the residual stream; dy: the same times its multiplier, as rows."""
         updates = saved.updates
         inner = saved.inner
-        layer.down.backward_activation(
-            self.stream.leave_backward(dy, saved.down_norm, layer.down_norm),
-            x=inner,
-            activation=self.layout.activation,
-            updates=updates["down"],
-            gradients=gradients,
-        )
-        norm, state = (layer.norm, saved.norm) if layer.is_parallel else (layer.mlp_norm, saved.mlp_norm)
-        assert state is not None
-        mlp_input = normed_rows(state, norm) if updates["up"] else None
-        if mlp_input is not None and layer.is_parallel and saved.rows is not None:
-            mlp_input = mlp_input[saved.rows]
-        dh_mlp = layer.up.backward(inner, x=mlp_input, updates=updates["up"], gradients=gradients)
-        assert dh_mlp is not None
-        if not layer.is_parallel:
-            dy = self.stream.enter_backward((dh_mlp,), state, norm, dx=dx)
-        if is_lowest and not any(updates[name] for name in updates if name not in ("up", "down")):
-            return dx, dy
+        with self.kernels.together():
+            layer.down.backward_activation(
+                self.stream.leave_backward(dy, saved.down_norm, layer.down_norm),
+                x=inner,
+                activation=self.layout.activation,
+                updates=updates["down"],
+                gradients=gradients,
+            )
+            norm, state = (layer.norm, saved.norm) if layer.is_parallel else (layer.mlp_norm, saved.mlp_norm)
+            assert state is not None
+            mlp_input = normed_rows(state, norm) if updates["up"] else None
+            if mlp_input is not None and layer.is_parallel and saved.rows is not None:
+                mlp_input = mlp_input[saved.rows]
+            dh_mlp = layer.up.backward(inner, x=mlp_input, updates=updates["up"], gradients=gradients)
+            assert dh_mlp is not None
+            if not layer.is_parallel:
+                dy = self.stream.enter_backward((dh_mlp,), state, norm, dx=dx)
+            if is_lowest and not any(updates[name] for name in updates if name not in ("up", "down")):
+                return dx, dy
 
-        dattended = layer.out.backward(
-            self.stream.leave_backward(dy, saved.out_norm, layer.out_norm),
-            x=saved.attended,
-            updates=updates["out"],
-            gradients=gradients,
-        )
+            dattended = layer.out.backward(
+                self.stream.leave_backward(dy, saved.out_norm, layer.out_norm),
+                x=saved.attended,
+                updates=updates["out"],
+                gradients=gradients,
+            )
         assert dattended is not None
         dbuffers = self._attention_backward(layer, saved, dattended)
-        dh = self._heads_backward(layer, saved, dbuffers, gradients=gradients, needs_dx=not is_lowest)
-        if dh is None:
-            return dx, dy
-        if saved.rows is not None:
-            dx = torch.zeros(dh.shape, device=dx.device).index_copy_(0, saved.rows, dx)
-            dh_mlp = torch.zeros_like(dh).index_copy_(0, saved.rows, dh_mlp) if layer.is_parallel else dh_mlp
-        branches = (dh, dh_mlp) if layer.is_parallel else (dh,)
-        return dx, self.stream.enter_backward(branches, saved.norm, layer.norm, dx=dx)
+        with self.kernels.together():
+            dh = self._heads_backward(layer, saved, dbuffers, gradients=gradients, needs_dx=not is_lowest)
+            if dh is None:
+                return dx, dy
+            if saved.rows is not None:
+                self.kernels.run()
+                dx = torch.zeros(dh.shape, device=dx.device).index_copy_(0, saved.rows, dx)
+                dh_mlp = torch.zeros_like(dh).index_copy_(0, saved.rows, dh_mlp) if layer.is_parallel else dh_mlp
+            branches = (dh, dh_mlp) if layer.is_parallel else (dh,)
+            return dx, self.stream.enter_backward(branches, saved.norm, layer.norm, dx=dx)
 
     def _attention_backward(self, layer: Layer, saved: Saved, dattended: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """Gradients of the buffers that hold queries, keys and values before their norms."""
@@ -289,6 +297,7 @@ class Forward:
         dh = layer.kv.backward(dbuffers[1], x=h, updates=updates["kv"], gradients=gradients, needs_dx=needs_dx)
         if dh is None or dh_rows is None:
             return None
+        self.kernels.run()
         return dh.add_(dh_rows) if rows is None else dh.index_add_(0, rows, dh_rows)
 
 

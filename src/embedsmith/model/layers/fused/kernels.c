@@ -23,6 +23,7 @@ typedef uint16_t vh __attribute__((vector_size(32)));
 
 #define INLINE static inline __attribute__((always_inline))
 #define LANES 16
+enum { STRIP_ROWS = 6 }; /* rows whose sums fill the registers, in products.h */
 #define ROUND_UP(n) (((n) + LANES - 1) / LANES * LANES)
 
 INLINE vf splat(float a) { return a - (vf){0}; }
@@ -65,11 +66,15 @@ INLINE vf loadf(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
 INLINE void storef(float *p, vf v) { memcpy(p, &v, sizeof v); }
 #define EACH_VECTOR(j, n) for (int64_t j = 0; j < (n); j += LANES)
 
-/* A loop that all threads share, a few turns at a time: a core that others keep busy takes fewer of them. Each turn
- * writes what is its own, so who takes it changes nothing. */
-#define PRAGMA(x) _Pragma(#x)
-#define EACH_SHARE(turns) PRAGMA(omp parallel for schedule(dynamic, turns))
-enum { SHARE_ROWS = 16 };
+/* A loop over rows `first` to `last`, or over parts of what it makes (panels of columns) from `part` to `end`, or both;
+ * `run_loops` at the end of this file shares them out. Each row and part is written by itself, so who takes it changes
+ * nothing. What it reads and writes lies in slots, in the order of `loops.py`. */
+typedef union {
+    void *p;
+    int64_t i;
+    float f;
+} slot_t;
+#define LOOP(name) static void name(const slot_t *a, int64_t first, int64_t last, int64_t part, int64_t end)
 
 /* e^x to about 1e-7 relative: x = n ln 2 + f, a polynomial in f, n into the exponent. Held to e^-87 .. e^88. */
 INLINE vf exp_v(vf x) {
@@ -355,3 +360,79 @@ INLINE vf get16_f32(const float *p) { vf v; memcpy(&v, p, sizeof v); return v; }
 INLINE void put16_f32(float *p, vf v) { memcpy(p, &v, sizeof v); }
 #include "kernels_body.h"
 #include "products.h"
+
+/* ---- several loops together ------------------------------------------------------------------------------------- */
+
+typedef struct {
+    int64_t loop, parts, is_outer;
+    slot_t slots[13];
+} call_t;
+
+typedef struct {
+    const char *name;
+    void (*run)(const slot_t *, int64_t, int64_t, int64_t, int64_t);
+} loop_t;
+#define BOTH(name) {#name "_bf16", name##_bf16}, {#name "_f32", name##_f32}
+static const loop_t LOOPS[] = {
+    BOTH(add_norm), BOTH(norm_backward), BOTH(activation), BOTH(activation_backward), BOTH(project), BOTH(expand_add),
+    BOTH(outer),
+#ifdef __AVX512BF16__
+    {"plain_product", plain_product}, {"add_product", add_product}, {"product_activation", product_activation},
+    {"product_activation_backward", product_activation_backward},
+#endif
+};
+
+/* A loop's number, or -1. */
+int64_t find_loop(const char *name) {
+    for (uint64_t i = 0; i < sizeof LOOPS / sizeof *LOOPS; i++)
+        if (!strcmp(LOOPS[i].name, name)) return (int64_t)i;
+    return -1;
+}
+
+/* BLOCK_ROWS: as many rows share a panel of weights while it lies in the second cache. FEW_ROWS: a thread with fewer has
+ * read the weights for too little. */
+enum { BLOCK_ROWS = 96, FEW_ROWS = 48, SHARE_ROWS = 16 };
+
+/* Run calls of loops over the same rows, each as if those before it had ended, in one parallel region; then outer
+ * products, which sum over the rows.
+ *
+ * Many rows: a thread takes a block of them through all calls, so that threads meet once, however many there are, and a
+ * core that others use takes fewer blocks. Few rows: threads share the parts of each call. */
+void run_loops(const call_t *calls, int64_t num_calls, int64_t rows, int64_t threads) {
+    int64_t blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS, outer_parts = 0;
+    for (int64_t c = 0; c < num_calls; c++) outer_parts += calls[c].is_outer ? calls[c].parts : 0;
+    const int is_wide = rows >= threads * FEW_ROWS;
+    if (is_wide) blocks = (blocks + threads - 1) / threads * threads;
+    int64_t block_rows = (rows + blocks - 1) / blocks;
+    if (is_wide) block_rows = (block_rows + STRIP_ROWS - 1) / STRIP_ROWS * STRIP_ROWS;
+#pragma omp parallel
+    {
+        if (is_wide) {
+#pragma omp for schedule(dynamic, 1)
+            for (int64_t block = 0; block < blocks; block++) {
+                int64_t first = block * block_rows, last = first + block_rows < rows ? first + block_rows : rows;
+                for (int64_t c = 0; c < num_calls && first < last; c++)
+                    if (!calls[c].is_outer) LOOPS[calls[c].loop].run(calls[c].slots, first, last, 0, calls[c].parts);
+            }
+        } else {
+            for (int64_t c = 0; c < num_calls; c++) {
+                const call_t *call = calls + c;
+                const int64_t share = call->parts > 1 ? block_rows : SHARE_ROWS, shares = (rows + share - 1) / share;
+                if (call->is_outer) continue;
+#pragma omp for schedule(dynamic, 1)
+                for (int64_t turn = 0; turn < shares * call->parts; turn++) {
+                    int64_t first = turn / call->parts * share, part = turn % call->parts;
+                    int64_t last = first + share < rows ? first + share : rows;
+                    LOOPS[call->loop].run(call->slots, first, last, part, part + 1);
+                }
+            }
+        }
+#pragma omp for schedule(dynamic, 1)
+        for (int64_t turn = 0; turn < outer_parts; turn++) {
+            const call_t *call = calls;
+            int64_t part = turn;
+            for (; !call->is_outer || part >= call->parts; call++) part -= call->is_outer ? call->parts : 0;
+            LOOPS[call->loop].run(call->slots, 0, rows, part, part + 1);
+        }
+    }
+}

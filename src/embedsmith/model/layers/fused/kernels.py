@@ -3,6 +3,7 @@
 Two implementations, equal within rounding: `c_kernels` (CPU, built at first use) and `torch_kernels` (everything else).
 """
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -81,8 +82,10 @@ class Products(Protocol):
     ) -> torch.Tensor:
         """x W^T + b, (n, num_out); b in float32."""
 
-    def add(self, x: torch.Tensor, panels: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
-        """into (n, out) float32 += alpha * x W^T, in place."""
+    def add(
+        self, x: torch.Tensor, panels: torch.Tensor, bias: torch.Tensor | None, *, into: torch.Tensor, alpha: float
+    ) -> None:
+        """into (n, out) float32 += alpha * (x W^T + b), in place."""
 
     def activate(
         self,
@@ -110,6 +113,12 @@ class Kernels(Protocol):
     @property
     def products(self) -> Products | None:
         """None where torch's own products serve better."""
+
+    def together(self) -> AbstractContextManager[None]:
+        """What the block asks for may be done at its end, or when `run` is called: until then no result is there."""
+
+    def run(self) -> None:
+        """Do what was asked for so far."""
 
     def add_norm(
         self,
@@ -146,8 +155,8 @@ class Kernels(Protocol):
     def expand_add(self, u: torch.Tensor, w: torch.Tensor, *, y: torch.Tensor, mask: DropoutMask, scale: float) -> None:
         """y += mask * scale * (u w), in place: (n, r) and (r, width) -> (n, width)."""
 
-    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask) -> torch.Tensor:
-        """u^T dropout(x): (n, r) and (n, width) -> (r, width) float32."""
+    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
+        """scale * u^T dropout(x): (n, r) and (n, width) -> (r, width) float32; of what is done together, at the end."""
 
     def attention(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, *, shape: AttentionShape) -> torch.Tensor:
         """Rotary and attention; heads lie side by side in a row. Returns rows like `q`, contiguous."""

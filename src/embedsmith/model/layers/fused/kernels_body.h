@@ -5,10 +5,13 @@
 
 /* x += alpha (y + z); h = norm(x) weight + bias. y, z, bias, normed and rstd may be NULL.
  * center: LayerNorm, else RMSNorm. normed (the value before weight and bias) and rstd are what backward needs. */
-void NAME(add_norm)(float *x, const T *y, const T *z, float alpha, const float *weight, const float *bias, float eps,
-                    int32_t center, T *h, T *normed, float *rstd, int64_t rows, int64_t width) {
-EACH_SHARE(SHARE_ROWS)
-    for (int64_t i = 0; i < rows; i++) {
+LOOP(NAME(add_norm)) {
+    float *x = a[0].p, alpha = a[3].f, eps = a[6].f, *rstd = a[10].p;
+    const T *y = a[1].p, *z = a[2].p;
+    const float *weight = a[4].p, *bias = a[5].p;
+    int64_t center = a[7].i, width = a[11].i;
+    T *h = a[8].p, *normed = a[9].p;
+    for (int64_t i = first; i < last; i++) {
         float *row = x + i * width;
         vf sum = splat(0), squares = splat(0);
         EACH_VECTOR(j, width) {
@@ -45,10 +48,13 @@ EACH_SHARE(SHARE_ROWS)
 }
 
 /* dx += gradient of the norm at dh (+ dh2); out = alpha dx, in the rows' type, for the product below. */
-void NAME(norm_backward)(const T *dh, const T *dh2, const T *normed, const float *rstd, const float *weight,
-                         int32_t center, float *dx, T *out, float alpha, int64_t rows, int64_t width) {
-EACH_SHARE(SHARE_ROWS)
-    for (int64_t i = 0; i < rows; i++) {
+LOOP(NAME(norm_backward)) {
+    const T *dh = a[0].p, *dh2 = a[1].p, *normed = a[2].p;
+    const float *rstd = a[3].p, *weight = a[4].p;
+    int64_t center = a[5].i, width = a[9].i;
+    float *dx = a[6].p, alpha = a[8].f;
+    T *out = a[7].p;
+    for (int64_t i = first; i < last; i++) {
         int64_t at = i * width;
         vf sum = splat(0), along = splat(0);
         EACH_VECTOR(j, width) {
@@ -82,23 +88,27 @@ INLINE vf NAME(gate)(vf g, int32_t kind, vf *slope) {
     return g * sigmoid;
 }
 
-/* a (rows x width) = gate(x[:, :width]) [* x[:, width:] if is_gated]. */
-void NAME(activation)(const T *x, T *a, int32_t kind, int32_t is_gated, int64_t rows, int64_t width) {
-EACH_SHARE(SHARE_ROWS)
-    for (int64_t i = 0; i < rows; i++) {
+/* y (rows x width) = gate(x[:, :width]) [* x[:, width:] if is_gated]. */
+LOOP(NAME(activation)) {
+    const T *x = a[0].p;
+    T *y = a[1].p;
+    int64_t kind = a[2].i, is_gated = a[3].i, width = a[4].i;
+    for (int64_t i = first; i < last; i++) {
         const T *row = x + i * width * (is_gated ? 2 : 1);
         EACH_VECTOR(j, width) {
             vf v = NAME(gate)(get(row + j), kind, 0);
             if (is_gated) v *= get(row + width + j);
-            put(a + i * width + j, v);
+            put(y + i * width + j, v);
         }
     }
 }
 
 /* x becomes its own gradient at da. */
-void NAME(activation_backward)(T *x, const T *da, int32_t kind, int32_t is_gated, int64_t rows, int64_t width) {
-EACH_SHARE(SHARE_ROWS)
-    for (int64_t i = 0; i < rows; i++) {
+LOOP(NAME(activation_backward)) {
+    T *x = a[0].p;
+    const T *da = a[1].p;
+    int64_t kind = a[2].i, is_gated = a[3].i, width = a[4].i;
+    for (int64_t i = first; i < last; i++) {
         T *row = x + i * width * (is_gated ? 2 : 1);
         EACH_VECTOR(j, width) {
             vf slope, d = get(da + i * width + j);
@@ -136,10 +146,13 @@ INLINE void NAME(project_row)(const T *x, const float *w, const dropout_t *d, fl
 }
 
 /* u (rows x rank) = scale * dropout(x) w^T, w (rank x width). */
-void NAME(project)(const T *x, int64_t stride, const float *w, const dropout_t *d, float scale, float *u, int64_t rows,
-                   int64_t rank, int64_t width) {
-EACH_SHARE(SHARE_ROWS)
-    for (int64_t i = 0; i < rows; i++) {
+LOOP(NAME(project)) {
+    const T *x = a[0].p;
+    const float *w = a[2].p;
+    const dropout_t *d = a[3].p;
+    float scale = a[4].f, *u = a[5].p;
+    int64_t stride = a[1].i, rank = a[6].i, width = a[7].i;
+    for (int64_t i = first; i < last; i++) {
 #define STEP(R) NAME(project_row)(x + i * stride, w + r * width, d, scale, u + i * rank + r, i, width, R)
         EACH_RANK_BLOCK(STEP)
 #undef STEP
@@ -156,10 +169,13 @@ INLINE void NAME(expand_row)(const float *u, const float *w, const dropout_t *d,
 }
 
 /* y += dropout's mask * scale * (u w), w (rank x width). */
-void NAME(expand_add)(const float *u, const float *w, const dropout_t *d, float scale, T *y, int64_t stride,
-                      int64_t rows, int64_t rank, int64_t width) {
-EACH_SHARE(SHARE_ROWS)
-    for (int64_t i = 0; i < rows; i++) {
+LOOP(NAME(expand_add)) {
+    const float *u = a[0].p, *w = a[1].p;
+    const dropout_t *d = a[2].p;
+    float scale = a[3].f;
+    T *y = a[4].p;
+    int64_t stride = a[5].i, rank = a[6].i, width = a[7].i;
+    for (int64_t i = first; i < last; i++) {
 #define STEP(R) NAME(expand_row)(u + i * rank + r, w + r * width, d, scale, y + i * stride, i, width, R)
         EACH_RANK_BLOCK(STEP)
 #undef STEP
@@ -167,8 +183,8 @@ EACH_SHARE(SHARE_ROWS)
 }
 
 /* Two vectors wide from column j on: one cache line of bfloat16. */
-INLINE void NAME(outer_block)(const float *u, const T *x, int64_t stride, const dropout_t *d, float *g, int64_t rows,
-                              int64_t rank, int64_t width, int64_t j, const int R, const int V) {
+INLINE void NAME(outer_block)(const float *u, const T *x, int64_t stride, const dropout_t *d, float scale, float *g,
+                              int64_t rows, int64_t rank, int64_t width, int64_t j, const int R, const int V) {
     vf sum[8][2];
     for (int t = 0; t < R; t++)
         for (int v = 0; v < V; v++) sum[t][v] = splat(0);
@@ -178,15 +194,18 @@ INLINE void NAME(outer_block)(const float *u, const T *x, int64_t stride, const 
             for (int t = 0; t < R; t++) sum[t][v] += u[i * rank + t] * value;
         }
     for (int t = 0; t < R; t++)
-        for (int v = 0; v < V; v++) storef(g + t * width + j + v * LANES, sum[t][v]);
+        for (int v = 0; v < V; v++) storef(g + t * width + j + v * LANES, scale * sum[t][v]);
 }
 
-/* g (rank x width) = u^T dropout(x). Threads own columns, so sums do not depend on their number. */
-void NAME(outer)(const float *u, const T *x, int64_t stride, const dropout_t *d, float *g, int64_t rows, int64_t rank,
-                 int64_t width) {
-EACH_SHARE(1)
-    for (int64_t j = 0; j < width; j += 2 * LANES) {
-#define BLOCK(R, V) NAME(outer_block)(u + r, x, stride, d, g + r * width, rows, rank, width, j, R, V)
+/* g (rank x width) = scale * u^T dropout(x), by parts of two vectors of columns: sums do not depend on who takes them. */
+LOOP(NAME(outer)) {
+    const float *u = a[0].p;
+    const T *x = a[1].p;
+    const dropout_t *d = a[3].p;
+    float scale = a[4].f, *g = a[5].p;
+    int64_t stride = a[2].i, rank = a[6].i, width = a[7].i;
+    for (int64_t j = part * 2 * LANES; j < end * 2 * LANES; j += 2 * LANES) {
+#define BLOCK(R, V) NAME(outer_block)(u + r, x, stride, d, scale, g + r * width, last, rank, width, j, R, V)
 #define STEP(R) if (j + LANES < width) BLOCK(R, 2); else BLOCK(R, 1)
         EACH_RANK_BLOCK(STEP)
 #undef STEP

@@ -117,6 +117,7 @@ class LinearGroup:
         float32 rows are multiplied in float32 whatever the weight's precision.
         """
         product = self._product if x.dtype is self._product.dtype else self._product.exact
+        self._await(product)
         y = product(x)
         return y, self._update(x, into=y, alpha=1.0, rows=rows)
 
@@ -185,6 +186,7 @@ class LinearGroup:
         needs_dx: bool = True,
     ) -> torch.Tensor | None:
         """Gradient of x, or None if not needed; those of A and B are put into `gradients`. x: None if no updates."""
+        self._await(self._product)
         dx = self._product.backward(dy) if needs_dx else None
         for update in updates:
             assert x is not None
@@ -192,11 +194,18 @@ class LinearGroup:
             projected_gradient = self._kernels.project(
                 dy_part, update.b.data.t(), mask=_NO_DROPOUT, scale=update.scaling
             )  # (n, r)
-            gradients[update.b] = update.scaling * self._kernels.outer(update.projected, dy_part, mask=_NO_DROPOUT).t()
-            gradients[update.a] = self._kernels.outer(projected_gradient, x, mask=update.mask)
+            gradients[update.b] = self._kernels.outer(
+                update.projected, dy_part, mask=_NO_DROPOUT, scale=update.scaling
+            ).t()
+            gradients[update.a] = self._kernels.outer(projected_gradient, x, mask=update.mask, scale=1.0)
             if dx is not None:
                 self._kernels.expand_add(projected_gradient, update.a.data, y=dx, mask=update.mask, scale=1.0)
         return dx
+
+    def _await(self, product: FrozenProduct) -> None:
+        """A product of torch's is taken at once, so what it reads must be there."""
+        if isinstance(product, Product):
+            self._kernels.run()
 
     @property
     def num_columns(self) -> int:

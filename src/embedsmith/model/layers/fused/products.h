@@ -4,7 +4,7 @@
  * instruction multiplies lies together. Sums are float32, taken in the same order whatever the number of rows.
  * Only where the processor multiplies bfloat16 itself; `has_products` tells.
  */
-enum { PANEL = 4 * LANES, STRIP_ROWS = 6, BLOCK_ROWS = 96 };
+enum { PANEL = 4 * LANES };
 
 #ifdef __AVX512BF16__
 int32_t has_products(void) { return 1; }
@@ -25,17 +25,14 @@ INLINE void strip(const uint16_t *a, int64_t k, const uint16_t *panel, vf sum[ST
     }
 }
 
-/* body(rows) for every strip `i` of rows and every panel `panel`; the rows that do not fill a strip go by twos. */
-#define EACH_STRIP(num_panels, body)                                                                   \
-    const int64_t panels = num_panels, blocks = (rows + BLOCK_ROWS - 1) / BLOCK_ROWS;                  \
-    _Pragma("omp parallel for schedule(dynamic) collapse(2)")                                          \
-    for (int64_t block = 0; block < blocks; block++)                                                   \
-        for (int64_t panel = 0; panel < panels; panel++) {                                             \
-            int64_t i = block * BLOCK_ROWS, end = i + BLOCK_ROWS < rows ? i + BLOCK_ROWS : rows;       \
-            for (; i + STRIP_ROWS <= end; i += STRIP_ROWS) { body(STRIP_ROWS); }                       \
-            for (; i + 2 <= end; i += 2) { body(2); }                                                  \
-            for (; i < end; i++) { body(1); }                                                          \
-        }
+/* body(rows) for every panel from `part` on, and every strip `i` of rows; those that do not fill a strip go by twos. */
+#define EACH_STRIP(body)                                               \
+    for (int64_t panel = part; panel < end; panel++) {                 \
+        int64_t i = first;                                             \
+        for (; i + STRIP_ROWS <= last; i += STRIP_ROWS) { body(STRIP_ROWS); } \
+        for (; i + 2 <= last; i += 2) { body(2); }                     \
+        for (; i < last; i++) { body(1); }                             \
+    }
 
 /* call(R, V) with V the vectors of a panel that begins at `column` of n. */
 #define WITH_WIDTH(call, R)                                        \
@@ -58,29 +55,40 @@ INLINE void plain_strip(const uint16_t *a, int64_t k, const uint16_t *panel, con
         }
 }
 
-/* y (rows x n) = a (rows x k) w + bias. */
-void plain_product(const uint16_t *a, const uint16_t *w, const float *bias, uint16_t *y, int64_t rows, int64_t k,
-                   int64_t n) {
-#define CALL(R, V) plain_strip(a + i * k, k, w + column * k, bias ? bias + column : NULL, y + i * n + column, n, R, V)
+/* y (rows x n) = x (rows x k) w + bias. */
+LOOP(plain_product) {
+    const uint16_t *x = a[0].p, *w = a[1].p;
+    const float *bias = a[2].p;
+    uint16_t *y = a[3].p;
+    int64_t k = a[4].i, n = a[5].i;
+#define CALL(R, V) plain_strip(x + i * k, k, w + column * k, bias ? bias + column : NULL, y + i * n + column, n, R, V)
 #define BODY(R) int64_t column = panel * PANEL; WITH_WIDTH(CALL, R)
-    EACH_STRIP((n + PANEL - 1) / PANEL, BODY)
+    EACH_STRIP(BODY)
 #undef BODY
 #undef CALL
 }
 
-INLINE void add_strip(const uint16_t *a, int64_t k, const uint16_t *panel, float *c, int64_t n, float alpha,
-                      const int R, const int V) {
+INLINE void add_strip(const uint16_t *a, int64_t k, const uint16_t *panel, const float *bias, float *c, int64_t n,
+                      float alpha, const int R, const int V) {
     vf sum[STRIP_ROWS][4];
     strip(a, k, panel, sum, R, V);
     for (int i = 0; i < R; i++)
-        for (int v = 0; v < V; v++) storef(c + i * n + v * LANES, loadf(c + i * n + v * LANES) + alpha * sum[i][v]);
+        for (int v = 0; v < V; v++) {
+            vf value = sum[i][v];
+            if (bias) value += loadf(bias + v * LANES);
+            storef(c + i * n + v * LANES, loadf(c + i * n + v * LANES) + alpha * value);
+        }
 }
 
-/* c (rows x n) += alpha * a (rows x k) w. */
-void add_product(const uint16_t *a, const uint16_t *w, float *c, float alpha, int64_t rows, int64_t k, int64_t n) {
-#define CALL(R, V) add_strip(a + i * k, k, w + column * k, c + i * n + column, n, alpha, R, V)
+/* c (rows x n) += alpha * (x (rows x k) w + bias). */
+LOOP(add_product) {
+    const uint16_t *x = a[0].p, *w = a[1].p;
+    const float *bias = a[2].p;
+    float *c = a[3].p, alpha = a[4].f;
+    int64_t k = a[5].i, n = a[6].i;
+#define CALL(R, V) add_strip(x + i * k, k, w + column * k, bias ? bias + column : NULL, c + i * n + column, n, alpha, R, V)
 #define BODY(R) int64_t column = panel * PANEL; WITH_WIDTH(CALL, R)
-    EACH_STRIP((n + PANEL - 1) / PANEL, BODY)
+    EACH_STRIP(BODY)
 #undef BODY
 #undef CALL
 }
@@ -104,15 +112,18 @@ INLINE void activate_strip(const uint16_t *a, int64_t k, const uint16_t *panel, 
         }
 }
 
-/* x (rows x n or 2n) = a (rows x k) w + bias, y (rows x n) = activation(x); x may be NULL. */
-void product_activation(const uint16_t *a, const uint16_t *w, const float *bias, uint16_t *x, uint16_t *y,
-                        int32_t kind, int32_t is_gated, int64_t rows, int64_t k, int64_t n) {
+/* x (rows x n or 2n) = h (rows x k) w + bias, y (rows x n) = activation(x); x may be NULL. */
+LOOP(product_activation) {
+    const uint16_t *h = a[0].p, *w = a[1].p;
+    const float *bias = a[2].p;
+    uint16_t *x = a[3].p, *y = a[4].p;
+    int64_t kind = a[5].i, is_gated = a[6].i, k = a[7].i, n = a[8].i;
 #define CALL(R, gated, columns)                                                                                     \
-    activate_strip(a + i * k, k, w + panel * PANEL * k, bias ? bias + panel * PANEL : NULL,                         \
+    activate_strip(h + i * k, k, w + panel * PANEL * k, bias ? bias + panel * PANEL : NULL,                         \
                    x ? x + i * n * (gated ? 2 : 1) + panel * columns : NULL, y + i * n + panel * columns, n, kind, \
                    gated, R)
 #define BODY(R) if (is_gated) CALL(R, 1, PANEL / 2); else CALL(R, 0, PANEL)
-    EACH_STRIP(n / (is_gated ? PANEL / 2 : PANEL), BODY)
+    EACH_STRIP(BODY)
 #undef BODY
 #undef CALL
 }
@@ -134,16 +145,18 @@ INLINE void activation_gradient_strip(const uint16_t *a, int64_t k, const uint16
         }
 }
 
-/* x, as `product_activation` left it, becomes its own gradient at a (rows x k) w, the gradient of y. */
-void product_activation_backward(const uint16_t *a, const uint16_t *w, uint16_t *x, int32_t kind, int32_t is_gated,
-                                 int64_t rows, int64_t k, int64_t n) {
-#define CALL_GATED(R, V) activation_gradient_strip(a + i * k, k, w + column * k, x + 2 * i * n + column, n, kind, 1, R, V)
-#define CALL_PLAIN(R, V) activation_gradient_strip(a + i * k, k, w + column * k, x + i * n + column, n, kind, 0, R, V)
+/* x, as `product_activation` left it, becomes its own gradient at d (rows x k) w, the gradient of y. */
+LOOP(product_activation_backward) {
+    const uint16_t *d = a[0].p, *w = a[1].p;
+    uint16_t *x = a[2].p;
+    int64_t kind = a[3].i, is_gated = a[4].i, k = a[5].i, n = a[6].i;
+#define CALL_GATED(R, V) activation_gradient_strip(d + i * k, k, w + column * k, x + 2 * i * n + column, n, kind, 1, R, V)
+#define CALL_PLAIN(R, V) activation_gradient_strip(d + i * k, k, w + column * k, x + i * n + column, n, kind, 0, R, V)
 #define BODY(R)                                                      \
     int64_t column = panel * PANEL;                                  \
     if (is_gated) { WITH_WIDTH(CALL_GATED, R) }                      \
     else { WITH_WIDTH(CALL_PLAIN, R) }
-    EACH_STRIP((n + PANEL - 1) / PANEL, BODY)
+    EACH_STRIP(BODY)
 #undef BODY
 }
 #else

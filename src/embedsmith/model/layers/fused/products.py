@@ -107,9 +107,7 @@ class StreamProduct(PanelProduct):
 
     def add(self, x: torch.Tensor, *, into: torch.Tensor, alpha: float) -> None:
         """into (n, out) float32 += alpha * (x W^T + b)."""
-        self._kernels.add(x, self._panels, into=into, alpha=alpha)
-        if self._bias is not None:
-            into.add_(self._bias, alpha=alpha)
+        self._kernels.add(x, self._panels, self._panel_bias, into=into, alpha=alpha)
 
     def backward_activation(self, dy: torch.Tensor, *, x: torch.Tensor, activation: Activation) -> None:
         """Overwrite `x`, from which an activation made this product's input, with its gradient."""

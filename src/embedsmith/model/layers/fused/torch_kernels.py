@@ -6,6 +6,7 @@ torch's varlen flash attention.
 
 import logging
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -34,6 +35,13 @@ class TorchKernels:
         self._add_dropped_into = prepare(pointwise.add_dropped_into)
         self._rotate = prepare(pointwise.rotate)
         self._rotate_back_into = prepare(pointwise.rotate_back_into)
+
+    def together(self) -> AbstractContextManager[None]:
+        """As `Kernels.together`: everything is done at once."""
+        return nullcontext()
+
+    def run(self) -> None:
+        """As `Kernels.run`."""
 
     def add_norm(
         self,
@@ -85,9 +93,9 @@ class TorchKernels:
         numbers = mask.numbers(y.shape[1], device=y.device) if mask.p > 0 else None
         self._add_dropped_into(y, u @ w, scale, numbers, mask.rows, mask.keep_scale)
 
-    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask) -> torch.Tensor:
+    def outer(self, u: torch.Tensor, x: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
         """As `Kernels.outer`."""
-        return u.t() @ self._dropped(x, mask)
+        return (scale * u).t() @ self._dropped(x, mask)
 
     def _dropped(self, x: torch.Tensor, mask: DropoutMask) -> torch.Tensor:
         if mask.p == 0:
