@@ -21,7 +21,7 @@ from pathlib import Path
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # Turns of a waiting loop; some tens of microseconds (measured: `python -m benchmarks --parts busy`).
-_TURNS_AWAKE = 1000
+_TURNS_AWAKE = 3000
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
