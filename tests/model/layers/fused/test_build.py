@@ -69,8 +69,12 @@ def test_built_once_and_then_loaded(fresh: Path, monkeypatch: pytest.MonkeyPatch
     assert load_library() is not library
     assert path.stat().st_mtime_ns == built.st_mtime_ns
     assert list((fresh / "kernels").iterdir()) == [path]
-    for name in ("add_norm", "norm_backward", "attention_backward", "project"):
-        assert all(hasattr(library, f"{name}_{kind}") for kind in ("bf16", "f32"))
+    for kind in ("bf16", "f32"):
+        assert hasattr(library, f"attention_backward_{kind}")
+        assert all(
+            library.find_loop(f"{name}_{kind}".encode()) >= 0 for name in ("add_norm", "norm_backward", "project")
+        )
+    assert library.find_loop(b"no_such_loop") == -1
 
 
 @needs_compiler
