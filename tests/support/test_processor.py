@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from embedsmith.model.layers.fused.build import find_compiler
 from embedsmith.support.processor import allowed_cores, num_bound_cores, share_processor
 
 _TOLD = """
@@ -29,6 +30,21 @@ for _ in range(20):
     x.add_(1)
     time.sleep(0.01)
 print(time.process_time() - before)
+"""
+
+_BOUND = """
+import os
+from embedsmith.support.processor import share_processor
+if {is_asked}:
+    share_processor()
+import torch
+from embedsmith.model.layers.fused.choice import choose_kernels
+torch.set_num_threads({num_threads})
+choose_kernels(torch.device("cpu"), widths=[16])
+everywhere = os.sched_getaffinity(0)
+threads = [os.sched_getaffinity(int(name)) for name in os.listdir("/proc/self/task")]
+bound = [cores for cores in threads if len(cores) == 1 < len(everywhere)]
+print(len(everywhere), len(bound), len(set.union(set(), *bound)))
 """
 
 
@@ -74,3 +90,18 @@ def test_threads_follow_what_control_groups_allow(tmp_path: Path) -> None:
     (tmp_path / "machine" / "cpu.max").write_text("50000 100000\n")  # what it lies in allows less
     assert allowed_cores(root=tmp_path, own=own) == 1
     assert allowed_cores(root=tmp_path, own=tmp_path / "missing") is None
+
+
+@pytest.mark.skipif(find_compiler() is None or sys.platform != "linux", reason="threads are bound by the C kernels")
+@pytest.mark.skipif(num_bound_cores() < 2, reason="one core: there is nothing to bind")
+def test_the_command_line_gives_each_waiting_thread_a_core() -> None:
+    """The first one, whose children inherit where they may run, stays free."""
+    every = num_bound_cores()
+
+    def bound(*, is_asked: bool, num_threads: int) -> list[int]:
+        """Cores, threads that are bound to one, and how many of those are different."""
+        return [int(word) for word in _run(_BOUND.format(is_asked=is_asked, num_threads=num_threads)).split()]
+
+    assert bound(is_asked=True, num_threads=every) == [every, every - 1, every - 1]
+    assert bound(is_asked=False, num_threads=every) == [every, 0, 0]
+    assert bound(is_asked=True, num_threads=every + 1) == [every, 0, 0]  # not one for each: they may go anywhere

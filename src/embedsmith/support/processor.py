@@ -18,10 +18,12 @@ import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
+from threading import Event
 
 _WAITING = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
 # Turns of a waiting loop; some tens of microseconds (measured: `python -m benchmarks --parts busy`).
 _TURNS_AWAKE = 3000
+_IS_SHARED = Event()
 _CGROUPS = Path("/sys/fs/cgroup")
 _OWN_CGROUP = Path("/proc/self/cgroup")
 
@@ -33,11 +35,17 @@ def share_processor(environment: MutableMapping[str, str] = os.environ) -> None:
     """
     if "torch" in sys.modules:
         return
+    _IS_SHARED.set()
     if not any(name in environment for name in _WAITING):
         environment.update({"GOMP_SPINCOUNT": str(_TURNS_AWAKE), "KMP_BLOCKTIME": "1"})
     allowed = allowed_cores()
     if allowed and allowed < num_bound_cores():
         environment.setdefault("OMP_NUM_THREADS", str(allowed))
+
+
+def is_shared() -> bool:
+    """Whether `share_processor` was asked for in this process."""
+    return _IS_SHARED.is_set()
 
 
 def num_bound_cores() -> int:

@@ -58,6 +58,10 @@ class CKernels:
         has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
         self.products = CProducts(self._loops) if library.has_products() and not has_tiles else None
 
+    def bind_threads(self) -> bool:
+        """Give each of OpenMP's waiting threads a core of its own; whether that was done: see kernels.c."""
+        return bool(self._library.bind_threads(ctypes.c_int64(torch.get_num_threads())))
+
     def together(self) -> AbstractContextManager[None]:
         """As `Kernels.together`."""
         return self._loops.together()

@@ -9,6 +9,7 @@ from embedsmith.model.layers.fused.build import KernelBuildError, load_library
 from embedsmith.model.layers.fused.c_kernels import CKernels
 from embedsmith.model.layers.fused.kernels import Kernels
 from embedsmith.model.layers.fused.torch_kernels import TorchKernels
+from embedsmith.support.processor import is_shared
 
 log = logging.getLogger(__name__)
 
@@ -25,7 +26,10 @@ def choose_kernels(device: torch.device, *, widths: Sequence[int]) -> Kernels:
     try:
         if any(width % 16 for width in widths):
             raise KernelBuildError(f"they need widths that are multiples of 16, not {', '.join(map(str, widths))}")
-        return CKernels(load_library())
+        kernels = CKernels(load_library())
     except KernelBuildError as error:
         log.warning("No C kernels (%s); torch operations take their place, which is slower.", error)
         return TorchKernels()
+    if is_shared():
+        kernels.bind_threads()
+    return kernels

@@ -8,6 +8,10 @@
  * multiples of 16; LoRA's rank may be anything.
  * Built without -ffast-math: linked into a process it would switch off denormals for everyone.
  */
+#ifdef __linux__
+#define _GNU_SOURCE
+#include <sched.h>
+#endif
 #include <math.h>
 #include <stdint.h>
 #include <stdlib.h>
@@ -106,6 +110,46 @@ INLINE vf reciprocal_quick(vf a) { return (vf)_mm512_rcp14_ps((__m512)a); }
 #else
 INLINE vf exp_quick(vf x) { return exp_v(x); }
 INLINE vf reciprocal_quick(vf a) { return reciprocal(a); }
+#endif
+
+/* ---- a core for each thread ------------------------------------------------------------------------------------- */
+
+/* Threads that wake beside a busy process are often put on the same core as the one that wakes them, and take turns there
+ * while the other process has a core alone. So each waiting thread is bound to a core. The first one, whose children
+ * inherit where they may run, stays free, and only goes back to its core before it begins a loop. */
+#ifdef __linux__
+extern int omp_get_thread_num(void);
+static _Thread_local int home = -1;
+static _Thread_local cpu_set_t everywhere;
+
+static void run_on(int core) {
+    cpu_set_t only;
+    CPU_ZERO(&only);
+    CPU_SET(core, &only);
+    sched_setaffinity(0, sizeof only, &only);
+}
+
+/* Bind the calling thread's threads, where they are as many as the cores that it may run on; whether they are. */
+int32_t bind_threads(int64_t threads) {
+    int cores[CPU_SETSIZE], num_cores = 0;
+    if (sched_getaffinity(0, sizeof everywhere, &everywhere)) return 0;
+    for (int core = 0; core < CPU_SETSIZE; core++)
+        if (CPU_ISSET(core, &everywhere)) cores[num_cores++] = core;
+    if (num_cores != threads) return 0;
+    home = cores[0];
+#pragma omp parallel num_threads(threads)
+    if (omp_get_thread_num() > 0) run_on(cores[omp_get_thread_num()]);
+    return 1;
+}
+
+static void go_home(void) {
+    if (home < 0 || sched_getcpu() == home) return;
+    run_on(home);
+    sched_setaffinity(0, sizeof everywhere, &everywhere);
+}
+#else
+int32_t bind_threads(int64_t threads) { return 0; }
+static void go_home(void) {}
 #endif
 
 /* ---- dropout: the mask is a function of (seed, row, column), so it is never stored ---------------------------- */
@@ -405,6 +449,7 @@ void run_loops(const call_t *calls, int64_t num_calls, int64_t rows, int64_t thr
     if (is_wide) blocks = (blocks + threads - 1) / threads * threads;
     int64_t block_rows = (rows + blocks - 1) / blocks;
     if (is_wide) block_rows = (block_rows + STRIP_ROWS - 1) / STRIP_ROWS * STRIP_ROWS;
+    go_home();
 #pragma omp parallel
     {
         if (is_wide) {

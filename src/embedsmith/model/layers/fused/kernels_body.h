@@ -293,6 +293,7 @@ void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T
     const int64_t dim = t->dim, group = t->heads / t->kv_heads, scores = (t->longest + SPARE_ROWS) * QUERY_ROWS;
     const int64_t matrix = (t->longest + SPARE_ROWS) * dim, block = (QUERY_ROWS + SPARE_ROWS) * dim;
     const int64_t share = t->members ? 1 : 4;
+    go_home();
 #pragma omp parallel
     {
         float *memory = aligned_alloc(64, sizeof(float) * (2 * matrix + 3 * block + scores));
@@ -339,6 +340,7 @@ void NAME(attention_backward)(const attention_t *t, const T *q, int64_t q_stride
     const int64_t matrix = (t->longest + SPARE_ROWS) * dim, block = (QUERY_ROWS + SPARE_ROWS) * dim;
     const int64_t share = t->members ? 1 : 4, partial = t->longest_prefix * dim;
     float *partials = t->num_shared ? aligned_alloc(64, sizeof(float) * t->num_shared * t->kv_heads * 2 * partial) : NULL;
+    go_home();
 #pragma omp parallel
     {
         float *memory = aligned_alloc(64, sizeof(float) * (4 * matrix + 5 * block + (t->softcap ? 3 : 2) * scores));
