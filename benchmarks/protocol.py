@@ -36,8 +36,7 @@ class WorkerSpec:
         precision: of the frozen weights, bf16 or fp32.
         max_length: most tokens of a text, end token included.
         max_tokens: embedsmith's bound on one forward; None: its default.
-        keep_freed_memory: whether the process keeps freed memory and lets its waiting threads give way, as embedsmith's
-            command line does.
+        keep_freed_memory: whether to call `embedsmith.support.allocator.keep_freed_memory` first.
         memory_limit_bytes: more than this fails inside the worker instead of endangering the others.
         seed: of adapter and dropout.
         device: a torch device.

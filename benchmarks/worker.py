@@ -45,11 +45,14 @@ def main() -> None:
     if spec.memory_limit_bytes:
         resource.setrlimit(resource.RLIMIT_DATA, (spec.memory_limit_bytes, spec.memory_limit_bytes))
     try:
-        if spec.keep_freed_memory:
-            from embedsmith.support.allocator import keep_freed_memory
+        # As embedsmith's command line does for itself, and, in fairness, the allocator's part for the others too.
+        if VARIANTS[spec.variant].tool is Tool.EMBEDSMITH:
             from embedsmith.support.processor import share_processor
 
             share_processor()
+        if spec.keep_freed_memory:
+            from embedsmith.support.allocator import keep_freed_memory
+
             keep_freed_memory()
         subject = load_subject(spec)
         _say(answers, {"ready": True, "load_s": time.perf_counter() - started})
