@@ -89,7 +89,7 @@ _TABLE = (
     ),
     Variant(
         name="embedsmith-awake",
-        label="embedsmith, threads wait awake as OpenMP's do by itself",
+        label="embedsmith, threads wait awake for milliseconds",
         tool=Tool.EMBEDSMITH,
         fused=True,
         memory_gb=2.6,
