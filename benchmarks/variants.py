@@ -69,63 +69,53 @@ class Variant:
 REFERENCE = "embedsmith"
 """The variant that all ratios are taken against; it runs in every group."""
 
+_EMBEDSMITH = Variant(name=REFERENCE, label="embedsmith", tool=Tool.EMBEDSMITH, fused=True, memory_gb=2.6)
 _TABLE = (
-    Variant(name=REFERENCE, label="embedsmith", tool=Tool.EMBEDSMITH, fused=True, memory_gb=2.6),
-    Variant(
+    _EMBEDSMITH,
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-default",
         label="embedsmith, default bound on memory",
-        tool=Tool.EMBEDSMITH,
-        fused=True,
-        memory_gb=2.6,
         max_tokens=None,
     ),
-    Variant(
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-one-thread",
         label="embedsmith, one thread",
-        tool=Tool.EMBEDSMITH,
-        fused=True,
-        memory_gb=2.6,
         environment=(("OMP_NUM_THREADS", "1"),),
     ),
-    Variant(
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-awake",
         label="embedsmith, threads wait awake for milliseconds",
-        tool=Tool.EMBEDSMITH,
-        fused=True,
-        memory_gb=2.6,
         environment=(("GOMP_SPINCOUNT", "300000"),),
     ),
-    Variant(
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-bounded",
         label=f"embedsmith, graph of {BOUNDED_TOKENS:,} tokens at most",
-        tool=Tool.EMBEDSMITH,
-        fused=True,
-        memory_gb=2.6,
         max_tokens=BOUNDED_TOKENS,
     ),
     Variant(name="embedsmith-plain", label="embedsmith, blocks not fused", tool=Tool.EMBEDSMITH, memory_gb=3.4),
-    Variant(
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-prompt",
         label="embedsmith, prompt `pretended-cot`",
-        tool=Tool.EMBEDSMITH,
-        fused=True,
         memory_gb=3,
         prompt="pretended-cot",
     ),
-    Variant(
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-prompt-apart",
         label="the same, its first part computed with every text",
-        tool=Tool.EMBEDSMITH,
-        fused=True,
         memory_gb=4,
         prompt="pretended-cot",
         shares_prefixes=False,
     ),
-    Variant(
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-fp32",
         label="embedsmith, fp32",
-        tool=Tool.EMBEDSMITH,
-        fused=True,
         precision="fp32",
         memory_gb=3,
     ),
