@@ -16,6 +16,8 @@ from embedsmith.settings.prompts import Prompt
 from embedsmith.support.errors import DataError, list_faults
 from embedsmith.support.free_memory import free_bytes
 
+ENCODING_VERSION = 1
+"""Raised with every change that gives texts other vectors, rounding aside: vectors that were kept count no longer."""
 # Of one forward, by device: more gains nothing on a CPU (measured); a GPU waits for the next kernel in a short one.
 ENCODE_TOKENS = defaultdict(lambda: 16_384, cpu=4096)
 _LEAST_TOKENS = 512
