@@ -244,6 +244,24 @@ def test_a_prompt_s_name_is_resolved() -> None:
         ({"matryoshka_dims": "[0]"}, "training.matryoshka_dims.0: should be greater than or equal to 1"),
         ({"hard_negative_weight": "-1"}, "training.hard_negative_weight: should be greater than or equal to 0"),
         ({"loss": "triplet"}, "training.loss"),
+        ({"directions": "anchor_to_anchor"}, "contrast.directions lacks anchor_to_candidate"),
+        ({"directions": "[anchor_to_candidate, anchor_to_candidate]"}, "names a direction twice"),
+        ({"directions": "[anchor_to_candidate, query_to_doc]"}, "contrast.directions.1"),
+        ({"partition_mode": "per_direction"}, "per_direction, but contrast.directions has one alone"),
+        (
+            {"partition_mode": "per_direction", "directions": "[anchor_to_candidate, anchor_to_anchor]"},
+            "anchor_to_anchor does not hold the positive",
+        ),
+        ({"hardness_strength": "9"}, "hardness_strength is 9.0, but does nothing without contrast.hardness_mode"),
+        ({"hardness_form": "importance"}, "hardness_form is importance, but does nothing without"),
+        ({"spread_out_moments": "[2]"}, "does nothing without contrast.spread_out_weight"),
+        ({"spread_out_weight": "1", "spread_out_moments": "[2, 2]"}, "names a moment twice"),
+        ({"spread_out_weight": "1", "spread_out_moments": "[3]"}, "should be less than or equal to 2"),
+        ({"hardness_mode": "hard_negatives", "hard_negative_weight": "0"}, "takes a row's own negatives out"),
+        (
+            {"teacher": "t", "distill_weight": "1", "false_negative_margin": "0.1"},
+            "lower it, or drop contrast.false_negative_margin",
+        ),
     ],
 )
 def test_settings_of_the_loss_that_do_nothing_or_make_no_sense(settings: dict[str, str], message: str) -> None:

@@ -16,6 +16,14 @@ from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes
 from tests.tiny import write_pairs, write_ragged_triplets, write_triplets
 
+TERMS = {
+    "directions": "[anchor_to_candidate, positive_to_anchor, anchor_to_anchor, positive_to_candidate]",
+    "false_negative_margin": "0.1",
+    "hardness_mode": "all_negatives",
+    "spread_out_weight": "1",
+}
+"""All that looks across the rows of a batch."""
+
 
 class Two:
     """One of two processes, without the other: enough for what needs no exchange."""
@@ -51,6 +59,7 @@ def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, 
         "max_steps": "6",
         "learning_rate": "1e-2",
         "max_tokens": "60",
+        **({} if negatives == "one" else TERMS),
     }
     for count in (1, 2):
         done = _train(tmp_path, num_processes=count, settings={**settings, "output_dir": f"run{count}"})

@@ -1,15 +1,13 @@
 """The losses against plain Python loops and closed forms."""
 
-import cmath
 import math
 
 import pytest
 import torch
-from torch.nn.functional import normalize
+from torch.nn.functional import cross_entropy, normalize
 
-from embedsmith.training.loss import ANGLE_TEMPERATURE, angle, cosent, distillation, guided_exclusion, info_nce
-
-SCORES = [3.0, 0.5, 3.0, 5.0, 1.0, -2.0]  # with a tie, and of no particular range
+from embedsmith.settings.contrast import ContrastSection, Direction
+from embedsmith.training.loss import distillation, guided_exclusion, info_nce, spread_out
 
 
 def _unit(rows: int, seed: int, width: int = 8) -> torch.Tensor:
@@ -40,15 +38,6 @@ def _by_loops(
             math.exp(cosine[i] / t) / sum(k * math.exp(c / t) for k, c in zip(counts, cosine, strict=True))
         )
     return total / len(a)
-
-
-def _ranking_by_loops(values: list[float], scores: list[float]) -> float:
-    total = 1.0
-    for i, higher in enumerate(scores):
-        for j, lower in enumerate(scores):
-            if higher > lower:
-                total += math.exp(values[j] - values[i])
-    return math.log(total)
 
 
 @pytest.mark.parametrize("temperature", [0.05, 0.2, 1.0])
@@ -104,6 +93,99 @@ def test_a_positive_is_never_left_out() -> None:
     assert guided_exclusion(torch.zeros(3, 6), margin=1).logical_not().nonzero().tolist() == [[0, 0], [1, 1], [2, 2]]
 
 
+@pytest.mark.parametrize("with_negatives", [True, False])
+def test_without_terms_it_is_the_plain_formula_to_the_bit(with_negatives: bool) -> None:
+    gradients = []
+    for is_ours in (True, False):
+        anchor, positive, negative = (_unit(6, seed).requires_grad_() for seed in range(3))
+        if is_ours:
+            loss = info_nce(anchor, positive, negative if with_negatives else None, temperature=0.07)
+        else:
+            candidates = torch.cat([positive, negative]) if with_negatives else positive
+            loss = cross_entropy(anchor @ candidates.T / 0.07, torch.arange(6))
+        loss.backward()
+        gradients.append([loss.detach(), anchor.grad, positive.grad, *([negative.grad] if with_negatives else [])])
+    for ours, plain in zip(*gradients, strict=True):
+        assert torch.equal(ours, plain)
+
+
+def test_what_the_model_itself_takes_for_a_false_negative_is_left_out_without_gradient() -> None:
+    terms = ContrastSection(directions=list(Direction), false_negative_margin=0.1)
+    gradients = []
+    for is_ours in (True, False):
+        anchor, positive, negative = (_unit(6, seed).requires_grad_() for seed in range(3))
+        if is_ours:
+            loss = info_nce(anchor, positive, negative, temperature=0.2, terms=terms)
+        else:
+            others = torch.cat([positive, negative])
+            blocks = [anchor @ others.T, positive @ anchor.T, anchor @ anchor.T, positive @ others.T]
+            excluded = torch.cat(blocks, dim=1) > (anchor * positive).sum(dim=1, keepdim=True) + 0.1
+            assert excluded.any(dim=0).sum() > 20
+            directions = ContrastSection(directions=list(Direction))
+            loss = info_nce(anchor, positive, negative, temperature=0.2, terms=directions, excluded=excluded)
+        loss.backward()
+        gradients.append([loss.detach(), anchor.grad, positive.grad, negative.grad])
+    for ours, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, plain)
+
+
+@pytest.mark.parametrize("partition_mode", ["joint", "per_direction"])
+def test_a_positive_stays_in_every_direction(partition_mode: str) -> None:
+    both = [Direction.ANCHOR_TO_CANDIDATE, Direction.POSITIVE_TO_ANCHOR]
+    terms = ContrastSection(directions=both, partition_mode=partition_mode, false_negative_margin=-2)
+    everything = torch.ones(4, 8, dtype=torch.bool)
+    loss = info_nce(_unit(4, 0), _unit(4, 1), None, temperature=0.1, terms=terms, excluded=everything)
+    # joint: the positive stands there twice; by itself it is all there is
+    assert loss.item() == pytest.approx(math.log(2) if partition_mode == "joint" else 0, abs=1e-6)
+
+
+@pytest.mark.parametrize("strength", [2.5, 10.0])
+def test_importance_weights_equal_the_published_code(strength: float) -> None:
+    """Robinson et al., `main.py: criterion` with `tau_plus` 0, for one view against the other."""
+    gradients = []
+    for is_ours in (True, False):
+        anchor, positive = (_unit(6, seed).requires_grad_() for seed in range(2))
+        if is_ours:
+            terms = ContrastSection(
+                hardness_mode="in_batch_negatives", hardness_strength=strength, hardness_form="importance"
+            )
+            loss = info_nce(anchor, positive, None, temperature=0.4, terms=terms)
+        else:
+            similarities = torch.exp(anchor @ positive.T / 0.4)
+            is_negative = ~torch.eye(6, dtype=torch.bool)
+            pos, neg = similarities.diagonal(), similarities[is_negative].view(6, 5)
+            beta = strength * 0.4
+            imp = (beta * neg.log()).exp()
+            reweight_neg = (imp * neg).sum(dim=-1) / imp.mean(dim=-1)
+            loss = (-torch.log(pos / (pos + reweight_neg))).mean()
+        loss.backward()
+        gradients.append([loss.detach(), anchor.grad, positive.grad])
+    for ours, published in zip(*gradients, strict=True):
+        torch.testing.assert_close(ours, published)
+
+
+def test_an_anchor_without_negatives_to_weigh_has_a_gradient() -> None:
+    terms = ContrastSection(hardness_mode="hard_negatives", hardness_form="importance")
+    anchor, positive, negative = (_unit(3, seed).requires_grad_() for seed in range(3))
+    rows = torch.tensor([0, 0, 2])
+    loss = info_nce(anchor, positive, negative, temperature=0.1, negative_rows=rows, terms=terms)
+    loss.backward()
+    assert all(part.grad.isfinite().all() for part in (anchor, positive, negative))
+
+
+def test_spread_out_in_closed_form() -> None:
+    assert spread_out(torch.eye(4)).item() == 0
+    same = _unit(1, 0).expand(5, 8)
+    assert spread_out(same).item() == pytest.approx(1 + 1 - 1 / 8, rel=1e-5)
+    assert spread_out(same, moments=[1]).item() == pytest.approx(1, rel=1e-5)
+    # a pair at 60 degrees: mean 1/2, mean square 1/4, over two dimensions
+    pair = torch.tensor([[1.0, 0.0], [0.5, math.sqrt(0.75)]])
+    assert spread_out(pair, moments=[1]).item() == pytest.approx(0.25)
+    assert spread_out(pair, moments=[2]).item() == 0
+    opposite = torch.tensor([[1.0, 0.0], [-1.0, 0.0]])
+    assert spread_out(opposite, moments=[2]).item() == pytest.approx(1 - 1 / 2)
+
+
 def test_distillation_equals_plain_loops() -> None:
     anchor, candidates, teacher = _unit(4, 0), _unit(8, 1), torch.rand(4, 8, generator=torch.Generator().manual_seed(2))
 
@@ -125,51 +207,6 @@ def test_a_teacher_that_agrees_teaches_nothing() -> None:
     )
 
 
-def test_cosent_equals_plain_loops() -> None:
-    first, second = _unit(6, 0), _unit(6, 1)
-    values = [_dot(u, v) / 0.05 for u, v in zip(first.tolist(), second.tolist(), strict=True)]
-    loss = cosent(first, second, torch.tensor(SCORES), temperature=0.05)
-    assert loss.item() == pytest.approx(_ranking_by_loops(values, SCORES), rel=1e-5)
-
-
-def test_only_the_order_of_the_scores_counts() -> None:
-    first, second, scores = _unit(6, 0), _unit(6, 1), torch.tensor(SCORES, dtype=torch.float64)
-    for loss in (cosent, angle):
-        expected = loss(first, second, scores, temperature=0.05)
-        assert loss(first, second, 0.01 * scores - 7, temperature=0.05) == expected
-
-
-def test_equal_scores_give_no_loss_and_no_gradient() -> None:
-    first = _unit(4, 0).requires_grad_()
-    loss = cosent(first, _unit(4, 1), torch.ones(4), temperature=0.05)
-    loss.backward()
-    assert loss.item() == 0
-    assert first.grad.eq(0).all()
-
-
-@pytest.mark.parametrize("width", [8, 7])
-def test_angle_equals_complex_numbers(width: int) -> None:
-    """Quotients of complex numbers, one by one; an odd width is filled up with a zero."""
-    first, second = _unit(6, 0, width), _unit(6, 1, width)
-    half = (width + 1) // 2
-
-    def as_complex(row: list[float]) -> list[complex]:
-        row = [*row, 0.0][: 2 * half]
-        return [complex(row[k], row[k + half]) for k in range(half)]
-
-    values = []
-    for u, v in zip(first.tolist(), second.tolist(), strict=True):
-        # z conj(w), as the published code divides by the vectors' lengths, which are 1
-        parts = [
-            cmath.rect(abs(z) * abs(w), cmath.phase(z) - cmath.phase(w))
-            for z, w in zip(as_complex(u), as_complex(v), strict=True)
-        ]
-        values.append(abs(sum(part.real + part.imag for part in parts)) / ANGLE_TEMPERATURE)
-    cosine_part = cosent(first, second, torch.tensor(SCORES), temperature=0.05).item()
-    loss = angle(first, second, torch.tensor(SCORES), temperature=0.05)
-    assert loss.item() == pytest.approx(cosine_part + _ranking_by_loops(values, SCORES), rel=1e-5)
-
-
 def test_faulty_arguments() -> None:
     with pytest.raises(ValueError, match="one shape"):
         info_nce(_unit(4, 0), _unit(3, 0), None, temperature=0.05)
@@ -181,8 +218,3 @@ def test_faulty_arguments() -> None:
         info_nce(_unit(4, 0), _unit(4, 0), _unit(4, 0), temperature=1, hard_negative_weight=-1)
     with pytest.raises(ValueError, match="must be positive"):
         distillation(_unit(4, 0), _unit(4, 0), torch.zeros(4, 4), temperature=0)
-    for loss in (cosent, angle):
-        with pytest.raises(ValueError, match="one shape"):
-            loss(_unit(4, 0), _unit(3, 0), torch.zeros(4), temperature=1)
-        with pytest.raises(ValueError, match="must be positive"):
-            loss(_unit(4, 0), _unit(4, 0), torch.zeros(4), temperature=0)

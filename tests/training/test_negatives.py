@@ -30,6 +30,7 @@ CPU = torch.device("cpu")
 ROWS = np.arange(6)
 COUNTS = [3, 0, 1, 4, 0, 2]
 """Hard negatives of the first rows."""
+GTE = "[anchor_to_candidate, positive_to_anchor, anchor_to_anchor, positive_to_candidate]"
 OPTIONS: dict[str, dict[str, str]] = {
     "plain": {},
     "weight": {"hard_negative_weight": "0.3"},
@@ -38,7 +39,24 @@ OPTIONS: dict[str, dict[str, str]] = {
     "widths": {"matryoshka_dims": "[8, 31]"},
     "guide": {"guide": "true", "margin": "0.1"},
     "distill": {"distill_weight": "0.7", "distill_temperature": "0.2"},
-    "all": {"guide": "true", "distill_weight": "0.5", "hard_negative_weight": "2", "matryoshka_dims": "[16]"},
+    "directions": {"directions": GTE},
+    "symmetric": {"directions": "[anchor_to_candidate, positive_to_anchor]", "partition_mode": "per_direction"},
+    "margin": {"false_negative_margin": "-0.05", "directions": GTE},
+    "penalty": {"hardness_mode": "in_batch_negatives", "hardness_strength": "9"},
+    "importance": {"hardness_mode": "hard_negatives", "hardness_form": "importance"},
+    "spread out": {"spread_out_weight": "3"},
+    "all": {
+        "guide": "true",
+        "distill_weight": "0.5",
+        "hard_negative_weight": "2",
+        "matryoshka_dims": "[16]",
+        "directions": GTE,
+        "false_negative_margin": "0.05",
+        "hardness_mode": "all_negatives",
+        "hardness_form": "importance",
+        "spread_out_weight": "2",
+        "spread_out_moments": "[2]",
+    },
 }
 
 
@@ -73,34 +91,82 @@ def _loss_by_loops(
     embeddings: list[list[float]], taught: list[list[float]] | None, config: RunConfig, widths: Sequence[int]
 ) -> float:
     """The whole objective with nothing but floats: texts in the order anchors, positives, negatives of each row."""
-    settings, guidance = config.training, config.teacher
+    settings, guidance, contrast = config.training, config.teacher, config.contrast
     num_rows = len(COUNTS)
     owners = [row for row, count in enumerate(COUNTS) for _ in range(count)] if settings.use_hard_negatives else []
-    candidates = range(num_rows, 2 * num_rows + len(owners))
+    owners = [*range(num_rows), *range(num_rows), *owners]
+    anchors, candidates = range(num_rows), range(num_rows, len(owners))
     total = 0.0
     for width in widths:
         cut = [_unit_list(vector[:width]) for vector in embeddings]
-        for row in range(num_rows):
-            student = [_dot(cut[row], cut[text]) for text in candidates]
-            guide = [_dot(taught[row], taught[text]) for text in candidates] if taught else []
-            denominator = 0.0
-            for column, cosine in enumerate(student):
-                is_own = column >= num_rows and owners[column - num_rows] == row
-                is_out = guidance.guide and column != row and guide[column] > guide[row] - guidance.margin
-                weight = 0 if is_out else settings.hard_negative_weight if is_own else 1
-                denominator += weight * math.exp(cosine / settings.temperature)
-            loss = -math.log(math.exp(student[row] / settings.temperature) / denominator)
+        for row in anchors:
+            positive = num_rows + row
+            pairs = {
+                "anchor_to_candidate": [(row, text) for text in candidates],
+                "positive_to_anchor": [(positive, text) for text in anchors],
+                "anchor_to_anchor": [(row, text) for text in anchors if text != row],
+                "positive_to_candidate": [(positive, text) for text in candidates if owners[text] != row],
+            }
+            right = _dot(cut[row], cut[positive])
+
+            def is_out(left: int, other: int, row: int = row, right: float = right, cut: list = cut) -> bool:
+                margin = contrast.false_negative_margin
+                is_guided = guidance.guide and _dot(taught[left], taught[other]) > (
+                    _dot(taught[row], taught[num_rows + row]) - guidance.margin
+                )
+                return is_guided or (margin is not None and _dot(cut[left], cut[other]) > right + margin)
+
+            seen = {text: _dot(cut[row], cut[text]) for text in candidates if text != positive}
+            seen = {text: cosine for text, cosine in seen.items() if not is_out(row, text)}
+            hardness = _hardness_by_loops(seen, row, owners, config)
+            sums = []
+            for direction in contrast.directions:
+                denominator = 0.0
+                for left, other in pairs[direction]:
+                    weight = 1.0
+                    if {left, other} != {row, positive}:
+                        weight = 0.0 if is_out(left, other) else 1.0
+                        if direction == "anchor_to_candidate":
+                            weight *= settings.hard_negative_weight if owners[other] == row else 1
+                            weight *= hardness.get(other, 1)
+                    denominator += weight * math.exp(_dot(cut[left], cut[other]) / settings.temperature)
+                sums.append(denominator)
+            sums = [sum(sums)] if contrast.partition_mode == "joint" else sums
+            loss = sum(math.log(value) - right / settings.temperature for value in sums) / len(sums)
             if guidance.distill_weight:
-                right, ours = (
+                student = [_dot(cut[row], cut[text]) for text in candidates]
+                guide = [_dot(taught[row], taught[text]) for text in candidates]
+                theirs, ours = (
                     [math.exp(value / guidance.distill_temperature) for value in values] for values in (guide, student)
                 )
                 lesson = sum(
-                    p / sum(right) * math.log((p / sum(right)) / (q / sum(ours)))
-                    for p, q in zip(right, ours, strict=True)
+                    p / sum(theirs) * math.log((p / sum(theirs)) / (q / sum(ours)))
+                    for p, q in zip(theirs, ours, strict=True)
                 )
                 loss = (1 - guidance.distill_weight) * loss + guidance.distill_weight * lesson
             total += loss / num_rows / len(widths)
+        for role in (cut[:num_rows], cut[num_rows : 2 * num_rows]):
+            cosines = [_dot(u, v) for i, u in enumerate(role) for j, v in enumerate(role) if i != j]
+            mean, square = (sum(value**power for value in cosines) / len(cosines) for power in (1, 2))
+            parts = {1: mean**2, 2: max(0, square - 1 / width)}
+            apart = sum(parts[moment] for moment in contrast.spread_out_moments)
+            total += contrast.spread_out_weight * apart / len(widths)
     return total
+
+
+def _hardness_by_loops(cosines: dict[int, float], row: int, owners: list[int], config: RunConfig) -> dict[int, float]:
+    """Negatives of an anchor by number -> what those weigh that weigh by their closeness."""
+    contrast = config.contrast
+    wanted = {"hard_negatives": [True], "in_batch_negatives": [False], "all_negatives": [True, False]}
+    chosen = {
+        text: math.exp(contrast.hardness_strength * cosine)
+        for text, cosine in cosines.items()
+        if (owners[text] == row) in wanted.get(contrast.hardness_mode, [])
+    }
+    if contrast.hardness_form == "penalty" or not chosen:
+        return chosen
+    mean = sum(chosen.values()) / len(chosen)
+    return {text: weight / mean for text, weight in chosen.items()}
 
 
 @pytest.mark.parametrize("option", OPTIONS)

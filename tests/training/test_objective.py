@@ -15,8 +15,9 @@ from embedsmith.settings.config import AdapterSection, RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes
-from embedsmith.training.loss import cosent, distillation, guided_exclusion, info_nce
+from embedsmith.training.loss import distillation, guided_exclusion, info_nce
 from embedsmith.training.objective import Objective, make_objective
+from embedsmith.training.ranking import cosent
 from embedsmith.training.step import take_step
 from tests.tiny import save_teacher, write_pairs, write_triplets
 
@@ -159,6 +160,8 @@ def test_without_hard_negatives_the_teacher_is_not_asked_about_them(triplets: Tr
         ({"loss": "cosent"}, r"training\.loss is cosent, but data\.train \(my\.tsv\) holds triplets"),
         ({"loss": "angle"}, "losses for triplets are: auto, info_nce"),
         ({"hard_negative_weight": "2", "use_hard_negatives": "false"}, "use_hard_negatives is false"),
+        ({"hardness_mode": "hard_negatives", "use_hard_negatives": "false"}, "use_hard_negatives is false"),
+        ({"hardness_mode": "hard_negatives", "hardness_form": "importance"}, "needs rows with 2 negatives"),
         ({"matryoshka_dims": "[8, 65]"}, "names 65, but the model's embeddings have 64"),
         ({"matryoshka_dims": "[64]"}, "names only 64, the full width"),
     ],
@@ -177,6 +180,10 @@ def test_settings_that_do_not_fit_triplets(triplets: TripletTable, settings: dic
             r"hard_negative_weight is 2\.0, but data\.train \(my\.tsv\) holds scored pairs",
         ),
         ({"teacher": "smollm2-135m", "guide": "true"}, "teacher is 'smollm2-135m', but .* holds scored pairs"),
+        (
+            {"false_negative_margin": "0.1", "spread_out_weight": "1"},
+            r"contrast\.false_negative_margin, contrast\.spread_out_weight: set for .* holds scored pairs",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_scored_pairs(scored: TripletTable, settings: dict[str, str], message: str) -> None:
@@ -189,3 +196,5 @@ def test_pairs_have_no_hard_negatives_to_weigh(tmp_path: Path, cache: Path) -> N
     pairs = load_triplets([str(tmp_path / "p.tsv")])
     with pytest.raises(ConfigError, match=r"hard_negative_weight is 2\.0, but data\.train \(my\.tsv\) holds pairs"):
         make_objective(_config(hard_negative_weight="2"), data=pairs, dim=64, device=CPU)
+    with pytest.raises(ConfigError, match=r"hard_negatives, but data\.train \(my\.tsv\) holds pairs"):
+        make_objective(_config(hardness_mode="hard_negatives"), data=pairs, dim=64, device=CPU)

@@ -4,13 +4,14 @@ Leaf names are the ones Hugging Face users know and occur once each. `recipe.py`
 """
 
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Literal
 
 import yaml
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
-from embedsmith.settings.prompts import INSTRUCTION_FIELD, resolve_template
+from embedsmith.settings.contrast import PLAIN, ContrastSection
+from embedsmith.settings.prompts import INSTRUCTION_FIELD
+from embedsmith.settings.section import Float, Int, Names, Place, Section, Template, as_list
 
 DEFAULT_MAX_LENGTH = 150
 """Most tokens per text where nobody says, if the model takes as many."""
@@ -71,59 +72,6 @@ class Loss(StrEnum):
     MNTP = "mntp"
 
 
-def _no_bool(value: Any) -> Any:
-    # pydantic would read `true` as 1; in a recipe it is a slip.
-    if isinstance(value, bool) or value in ("true", "false"):
-        raise ValueError("should be a number, not true or false")
-    return value
-
-
-def _as_list(value: Any) -> Any:
-    return [value] if isinstance(value, (str, dict)) else value
-
-
-def _as_names(value: Any) -> Any:
-    return [name.strip() for name in value.split(",")] if isinstance(value, str) else value
-
-
-def _as_place(value: str) -> str:
-    if not value.strip():
-        raise ValueError("is empty")
-    if "\0" in value:
-        raise ValueError("holds a NUL, which no path does")
-    return str(Path(value).expanduser()) if value.startswith("~") else value
-
-
-def _as_template(value: str | None) -> str | None:
-    return None if value is None else resolve_template(value)
-
-
-Int = Annotated[int, BeforeValidator(_no_bool)]
-Float = Annotated[float, BeforeValidator(_no_bool), Field(allow_inf_nan=False)]
-Names = Annotated[list[str], BeforeValidator(_as_names)]
-Place = Annotated[str, AfterValidator(_as_place)]
-"""A file, a folder or what stands for one; a `~` in front is the home folder."""
-Template = Annotated[str | None, AfterValidator(_as_template)]
-
-
-class Section(BaseModel):
-    """Base of all sections: unknown keys are faults, values cannot change after reading; where a value may be absent,
-    the word `none` means that it is."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _read_none(cls, values: Any) -> Any:
-        if not isinstance(values, dict):
-            return values
-        may_be_absent = {name for name, field in cls.model_fields.items() if type(None) in get_args(field.annotation)}
-        return {
-            name: None if name in may_be_absent and value in ("none", "null") else value
-            for name, value in values.items()
-        }
-
-
 class ModelSection(Section):
     """The language model and how its states become an embedding."""
 
@@ -173,9 +121,9 @@ class TrainSource(Section):
 class DataSection(Section):
     """The triplets, pairs or scored pairs to learn from; which of them, the columns say."""
 
-    train: Annotated[list[Place | TrainSource], BeforeValidator(_as_list)] = Field(default=["sample"], min_length=1)
+    train: Annotated[list[Place | TrainSource], BeforeValidator(as_list)] = Field(default=["sample"], min_length=1)
     """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
-    columns: dict[str, str | list[str]] = {}
+    columns: dict[str, str | list[str]] = Field(default={})
     """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}, or
     {sentence1: ..., sentence2: ..., score: ...} for scored pairs; of positives and negatives several, as a list."""
     max_triplets: Int | None = Field(default=None, ge=1)
@@ -237,14 +185,14 @@ class TrainingSection(Section):
     """Whether the data's negatives are candidates too."""
     hard_negative_weight: Float = Field(default=1.0, ge=0)
     """How many times a row's own hard negative counts in its denominator (SimCSE's alpha); 1: as any other."""
-    matryoshka_dims: list[Annotated[Int, Field(ge=1)]] = []
+    matryoshka_dims: list[Annotated[Int, Field(ge=1)]] = Field(default=[])
     """Widths the first dimensions shall be good at by themselves; the loss is the mean over them and the full width.
     Empty: the full width only."""
     seed: Int = Field(default=7, ge=0)
     """Fixes adapter start, order of data and dropout."""
     save_steps: Int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; none: as eval_steps."""
-    report_to: Names = []
+    report_to: Names = Field(default=[])
     """Trackers besides metrics.jsonl: tensorboard, wandb."""
 
 
@@ -270,7 +218,7 @@ class EvaluationSection(Section):
     """Scored pairs: a file, or `sample`; none: keep the last adapter."""
     keep: Literal["best", "last"] = "best"
     """Which step's adapter the run ends with: the best on the development set, or the last, however it scores there."""
-    dev_columns: dict[str, str] = {}
+    dev_columns: dict[str, str] = Field(default={})
     """{sentence1: ..., sentence2: ..., score: ...} where they are named otherwise."""
     eval_steps: Int | None = Field(default=None, ge=1)
     """Steps between evaluations; none: eight times a run."""
@@ -287,6 +235,7 @@ class RunConfig(Section):
     data: DataSection = DataSection()
     adapter: AdapterSection = AdapterSection()
     training: TrainingSection = TrainingSection()
+    contrast: ContrastSection = PLAIN
     teacher: TeacherSection = TeacherSection()
     evaluation: EvaluationSection = EvaluationSection()
 
@@ -311,11 +260,7 @@ class RunConfig(Section):
                     f"adapter.method is full, but model.quantization is {self.model.quantization}: weights in few bits "
                     "cannot be trained; set it to none"
                 )
-            idle = [
-                name
-                for name, field in AdapterSection.model_fields.items()
-                if name != "method" and getattr(self.adapter, name) != field.default
-            ]
+            idle = [name for name in self.adapter.changed() if name != "method"]
             if idle:
                 raise ValueError(f"adapter.method is full, with which {', '.join(idle)} does nothing; leave it away")
         return self
@@ -352,10 +297,24 @@ class RunConfig(Section):
                 f"teacher.distill_temperature is {settings.distill_temperature}, but does nothing without "
                 "teacher.distill_weight"
             )
-        if settings.distill_weight == 1 and (settings.guide or self.training.hard_negative_weight != 1):
+        idle = [
+            *(["teacher.guide"] if settings.guide else []),
+            *(["training.hard_negative_weight"] if self.training.hard_negative_weight != 1 else []),
+            *self.contrast.changed_ranking,
+        ]
+        if settings.distill_weight == 1 and idle:
             raise ValueError(
                 "teacher.distill_weight is 1, which leaves nothing of the contrastive loss; "
-                "lower it, or drop teacher.guide and training.hard_negative_weight"
+                f"lower it, or drop {' and '.join(idle)}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _check_hardness(self) -> "RunConfig":
+        if self.contrast.hardness_mode == "hard_negatives" and self.training.hard_negative_weight == 0:
+            raise ValueError(
+                "contrast.hardness_mode is hard_negatives, but training.hard_negative_weight is 0, which takes a row's "
+                "own negatives out; drop one of the two"
             )
         return self
 

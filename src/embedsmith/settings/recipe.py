@@ -16,7 +16,8 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from embedsmith.settings.config import RunConfig, Section
+from embedsmith.settings.config import RunConfig
+from embedsmith.settings.section import Section
 from embedsmith.settings.yaml_text import parse_yaml
 from embedsmith.support.errors import ConfigError, list_faults
 
@@ -102,7 +103,11 @@ def _default(field: FieldInfo) -> str:
     if field.is_required():
         return "(required)"
     words = [word for value, word in ((None, "none"), (True, "true"), (False, "false")) if field.default is value]
-    return words[0] if words else str(field.default)
+    if words:
+        return words[0]
+    if isinstance(field.default, list):
+        return f"[{', '.join(map(str, field.default))}]"
+    return str(field.default)
 
 
 def _walk(section: type[BaseModel], prefix: str) -> Iterator[tuple[str, FieldInfo]]:

@@ -1,12 +1,13 @@
-"""The losses: maths on embeddings, no model here. `objective.py` puts them together for a run."""
+"""The losses of triplets and pairs: maths on embeddings, no model here. `objective.py` puts them together for a run."""
 
 import math
+from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, pad
+from torch.nn.functional import cross_entropy, kl_div, log_softmax
 
-ANGLE_TEMPERATURE = 1.0
-"""Of AnglE's angle objective; the authors' scripts train with `angle_tau` 1.0."""
+from embedsmith.settings.contrast import PLAIN, ContrastSection
+from embedsmith.training.directions import Comparisons, compare
 
 
 def info_nce(
@@ -18,12 +19,14 @@ def info_nce(
     negative_rows: torch.Tensor | None = None,
     hard_negative_weight: float = 1.0,
     excluded: torch.Tensor | None = None,
+    terms: ContrastSection = PLAIN,
 ) -> torch.Tensor:
     """InfoNCE with in-batch and hard negatives: mean over anchors of -log softmax at the positive.
 
     Every positive and every hard negative of the batch is a candidate for every anchor; the right one for anchor i is
     positive i:  -log( exp(cos(a_i, p_i) / t) / ( sum_j exp(cos(a_i, p_j) / t) + sum_k w_ik exp(cos(a_i, n_k) / t) ) ),
-    where w_ik is `hard_negative_weight` if negative k is one of row i's own, else 1.
+    where w_ik is `hard_negative_weight` if negative k is one of row i's own, else 1. Further directions add their sums
+    to the denominator, or are losses of their own, and the mean of them counts.
 
     Args:
         anchor: unit-length embeddings, (B, D), float32.
@@ -32,7 +35,9 @@ def info_nce(
         negative_rows: (M,) int64, the row that each negative belongs to; None: M is B, and negative i belongs to row i.
         temperature: divides cosine similarity; > 0, usually 0.02 to 0.1.
         hard_negative_weight: alpha >= 0; 0 takes each anchor's own negatives out.
-        excluded: (B, B or B + M) bool, True where a candidate is left out; never a positive. See `guided_exclusion`.
+        excluded: (B, C) bool, True where what `compare` puts there is left out; a positive never is. See
+            `guided_exclusion`.
+        terms: directions, the margin of what the model itself takes for a false negative, hardness.
 
     Returns:
         Scalar loss in nats.
@@ -41,39 +46,92 @@ def info_nce(
         ValueError: shapes differ, temperature is not positive, or the weight is negative.
 
     Reference: van den Oord et al. 2018 (arXiv 1807.03748); SimCSE, Gao et al. 2021 (arXiv 2104.08821), equation 5, and
-        alpha of its ablation on hard negatives (the published `--hard_negative_weight` is log alpha).
+        alpha of its ablation on hard negatives (the published `--hard_negative_weight` is log alpha). Directions:
+        `directions.py`; the margin: Qwen3 Embedding, Zhang et al. 2025 (arXiv 2506.05176), m_ij; hardness:
+        `_log_hardness`.
     """
-    _check_shapes(anchor, positive)
+    check_shapes(anchor, positive)
     if negative is not None:
         _check_negatives(anchor, negative, negative_rows)
-    _check_temperature(temperature)
+    check_temperature(temperature)
     if hard_negative_weight < 0:
         raise ValueError(f"hard_negative_weight must not be negative, it is {hard_negative_weight}")
-    candidates = positive if negative is None else torch.cat([positive, negative])  # (B + M, D)
-    logits = anchor @ candidates.T / temperature  # (B, B + M)
-    rows = torch.arange(len(anchor), device=anchor.device)
-    if negative is not None and hard_negative_weight != 1:
-        own = rows[:, None] == (rows if negative_rows is None else negative_rows)  # (B, M)
+    found = compare(anchor, positive, negative, directions=terms.directions, negative_rows=negative_rows)
+    is_out = found.is_never if excluded is None else found.is_never | excluded & ~found.is_positive
+    if terms.false_negative_margin is not None:
+        closer = guided_exclusion(found.cosines.detach(), margin=-terms.false_negative_margin)
+        is_out = is_out | closer & ~found.is_positive
+    logits = found.cosines / temperature  # (B, C)
+    if hard_negative_weight != 1:
+        own = found.of_one_row & ~found.is_positive & ~found.is_never
         log_weights = torch.zeros_like(logits)
-        log_weights[:, len(anchor) :][own] = math.log(hard_negative_weight) if hard_negative_weight else -math.inf
+        log_weights[own] = math.log(hard_negative_weight) if hard_negative_weight else -math.inf
         logits = logits + log_weights
-    if excluded is not None:
-        logits = logits.masked_fill(excluded, -math.inf)
-    return cross_entropy(logits, rows)
+    if terms.hardness_mode is not None:
+        logits = logits + _log_hardness(found, is_out=is_out, terms=terms)
+    logits = logits.masked_fill(is_out, -math.inf)
+    parts = [logits] if terms.partition_mode == "joint" else logits.split(found.widths, dim=1)
+    rows = torch.arange(len(anchor), device=anchor.device)
+    return torch.stack([cross_entropy(part, rows) for part in parts]).mean()
+
+
+def _log_hardness(found: Comparisons, *, is_out: torch.Tensor, terms: ContrastSection) -> torch.Tensor:
+    """Logarithm of what each negative weighs, (B, C): of the anchor's candidates, strength s times the cosine.
+
+    Reference: penalty: LLaVE, Lan et al. 2025 (arXiv 2503.04812), equation 5, and EmbeddingGemma (arXiv 2509.20354).
+        importance: Robinson et al. 2020 (arXiv 2010.04592) without debiasing (tau+ = 0), as the published code has it;
+        its beta is s times the temperature.
+    """
+    is_candidate = torch.arange(found.cosines.shape[1], device=is_out.device) < found.num_candidates
+    weighs = is_candidate & ~found.is_positive & ~is_out
+    if terms.hardness_mode != "all_negatives":
+        weighs = weighs & (found.of_one_row == (terms.hardness_mode == "hard_negatives"))
+    if terms.hardness_form == "penalty":
+        return (terms.hardness_strength * found.cosines.detach()).masked_fill(~weighs, 0)
+    logs = terms.hardness_strength * found.cosines
+    # An anchor without such negatives has no mean of theirs; any will do, as nothing is weighed by it.
+    of_mean = weighs | ~weighs.any(dim=1, keepdim=True)
+    log_mean = (
+        logs.masked_fill(~of_mean, -math.inf).logsumexp(dim=1, keepdim=True) - of_mean.sum(dim=1, keepdim=True).log()
+    )
+    return (logs - log_mean).masked_fill(~weighs, 0)
+
+
+def spread_out(embeddings: torch.Tensor, *, moments: Sequence[int] = (1, 2)) -> torch.Tensor:
+    """GOR: how far cosines of unrelated texts are from those of random directions, in mean and in mean square.
+
+    With m1 the mean and m2 the mean square of the cosines of different rows:  m1^2 + max(0, m2 - 1 / D).
+
+    Args:
+        embeddings: unit-length, (B, D), B at least 2, of one role; no two of them of one text.
+        moments: which of the two parts count.
+
+    Returns:
+        Scalar; 0 for directions that are spread out evenly.
+
+    Reference: Zhang et al. 2017 (arXiv 1708.06320). EmbeddingGemma (arXiv 2509.20354) has the second moment alone,
+        without its bound at zero, summed over queries and positives.
+    """
+    num_rows, dim = embeddings.shape
+    same = torch.eye(num_rows, dtype=torch.bool, device=embeddings.device)
+    cosines = (embeddings @ embeddings.T).masked_fill(same, 0)
+    num_pairs = num_rows * (num_rows - 1)
+    parts = {1: (cosines.sum() / num_pairs).square(), 2: (cosines.square().sum() / num_pairs - 1 / dim).relu()}
+    return torch.stack([parts[moment] for moment in moments]).sum()
 
 
 def guided_exclusion(similarities: torch.Tensor, *, margin: float) -> torch.Tensor:
-    """Candidates that a guide takes for unlabelled positives: closer to the anchor than its positive, less a margin.
+    """What a guide takes for unlabelled positives: closer to the anchor than its positive, less a margin.
 
     Args:
-        similarities: the guide's cosines of anchors and candidates, (B, B or B + M); candidate i is positive i.
+        similarities: the guide's cosines as `compare` has them, (B, C); column i is positive i.
         margin: excluded is what lies above the positive's similarity minus this.
 
     Returns:
-        (B, B or B + M) bool; never True at a positive.
+        (B, C) bool; never True at column i of row i.
 
     Reference: GISTEmbed, Solatorio 2024 (arXiv 2402.16829). Its loss has anchor-anchor and positive-positive candidates
-        besides; here the candidates stay those of `info_nce`, and the guide only takes some of them out.
+        besides; here the candidates are those of the run's directions, and the guide only takes some of them out.
     """
     excluded = similarities > similarities.diagonal()[:, None] - margin
     return excluded.fill_diagonal_(False)
@@ -98,83 +156,26 @@ def distillation(
 
     Reference: Hinton et al. 2015 (arXiv 1503.02531); over a batch's candidates, Lin et al. 2020 (arXiv 2010.11386).
     """
-    _check_temperature(temperature)
+    check_temperature(temperature)
     student = log_softmax(anchor @ candidates.T / temperature, dim=1)
     teacher = log_softmax(teacher_similarities / temperature, dim=1)
     return kl_div(student, teacher, reduction="batchmean", log_target=True)
 
 
-def cosent(first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, temperature: float) -> torch.Tensor:
-    """CoSENT: log( 1 + sum over pairs i, j with score_i > score_j of exp((cos_j - cos_i) / t) ).
-
-    Only the order of the scores counts, so they may have any range.
-
-    Args:
-        first: unit-length embeddings, (B, D), float32.
-        second: (B, D), row i is compared with row i of `first`.
-        scores: gold similarities, (B,).
-        temperature: t > 0; its inverse is CoSENT's lambda, 20.
-
-    Returns:
-        Scalar loss; 0 when all scores are equal.
-
-    Raises:
-        ValueError: shapes differ, or temperature is not positive.
-
-    Reference: Su 2022, "CoSENT (1)" (kexue.fm/archives/8847); Huang et al. 2024 (doi 10.1109/TASLP.2024.3402087).
-    """
-    _check_shapes(first, second)
-    _check_temperature(temperature)
-    return _ranking_loss((first * second).sum(dim=1) / temperature, scores)
-
-
-def angle(first: torch.Tensor, second: torch.Tensor, scores: torch.Tensor, *, temperature: float) -> torch.Tensor:
-    """AnglE for scored pairs: `cosent` plus the same ranking loss on the angle between complex vectors.
-
-    An embedding's first half is taken as real parts, its second half as imaginary ones. z_k conj(w_k) of two unit
-    vectors, summed over k with real and imaginary parts together, gives what is ranked, by its absolute value, at
-    temperature `ANGLE_TEMPERATURE`. The weights are the published 1 and 1.
-
-    The third term of the paper, in-batch negatives, needs pairs that are known to be positive. Graded pairs do not say
-    which are, so it is left out.
-
-    Args, Returns, Raises: as `cosent`.
-
-    Reference: Li & Li 2023 (arXiv 2309.12871), with the signs and the constants of the authors' code (SeanLee97/AnglE:
-        `angle_emb/loss.py`; `examples/NLI/train_nli.py` has w1 = w2 = w3 = 1, cosine_tau 20, angle_tau 1).
-    """
-    cosine_part = cosent(first, second, scores, temperature=temperature)
-    return cosine_part + _ranking_loss(_angle_similarity(first, second) / ANGLE_TEMPERATURE, scores)
-
-
-def _angle_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
-    """|sum of real and imaginary parts of z conj(w)|, (B,), for unit-length z = a + bi and w = c + di."""
-    is_odd = first.shape[1] % 2
-    a, b = pad(first, (0, is_odd)).chunk(2, dim=1)
-    c, d = pad(second, (0, is_odd)).chunk(2, dim=1)
-    return (a * c + b * d + b * c - a * d).sum(dim=1).abs()
-
-
-def _ranking_loss(values: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-    """log( 1 + sum over i, j with score_i > score_j of exp(value_j - value_i) )."""
-    differences = values[None, :] - values[:, None]  # (B, B): at i, j value_j - value_i
-    is_higher = scores[:, None] > scores[None, :]
-    terms = differences.masked_fill(~is_higher, -math.inf).flatten()
-    return torch.cat([terms.new_zeros(1), terms]).logsumexp(dim=0)
-
-
-def _check_shapes(first: torch.Tensor, second: torch.Tensor) -> None:
+def check_shapes(first: torch.Tensor, second: torch.Tensor) -> None:
+    """Raise ValueError where they differ."""
     if first.shape != second.shape:
         raise ValueError(f"both must have one shape, not {tuple(first.shape)} and {tuple(second.shape)}")
 
 
 def _check_negatives(anchor: torch.Tensor, negative: torch.Tensor, negative_rows: torch.Tensor | None) -> None:
     if negative_rows is None:
-        _check_shapes(anchor, negative)
+        check_shapes(anchor, negative)
     elif negative.shape != (len(negative_rows), anchor.shape[1]):
         raise ValueError(f"negatives of {len(negative_rows)} rows cannot have the shape {tuple(negative.shape)}")
 
 
-def _check_temperature(temperature: float) -> None:
+def check_temperature(temperature: float) -> None:
+    """Raise ValueError where it is not positive."""
     if temperature <= 0:
         raise ValueError(f"temperature must be positive, it is {temperature}")

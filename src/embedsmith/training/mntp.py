@@ -72,6 +72,7 @@ def make_masked_prediction(config: RunConfig, *, backbone: Backbone) -> MaskedPr
         "teacher.teacher": config.teacher.teacher,
         "training.matryoshka_dims": settings.matryoshka_dims,
         "training.hard_negative_weight": settings.hard_negative_weight != 1,
+        **{f"contrast.{name}": True for name in config.contrast.changed()},
     }
     if named := [name for name, is_set in idle.items() if is_set]:
         raise ConfigError(

@@ -16,9 +16,12 @@ from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.model.teacher import Teacher, load_teacher
 from embedsmith.model.widths import shorten
 from embedsmith.settings.config import Loss, RunConfig, TeacherSection, TrainingSection
+from embedsmith.settings.contrast import PLAIN, ContrastSection
 from embedsmith.support.errors import ConfigError
+from embedsmith.training.directions import Comparisons, compare
 from embedsmith.training.gradcache import LossFunction
-from embedsmith.training.loss import angle, cosent, distillation, guided_exclusion, info_nce
+from embedsmith.training.loss import distillation, guided_exclusion, info_nce, spread_out
+from embedsmith.training.ranking import angle, cosent
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class Objective:
         guidance: what the teacher is asked for.
         widths: the loss is the mean over these; the last one is D.
         teacher: None without one.
+        contrast: the terms of InfoNCE, and its regulariser.
     """
 
     loss: Loss
@@ -38,6 +42,7 @@ class Objective:
     guidance: TeacherSection
     widths: tuple[int, ...]
     teacher: Teacher | None = None
+    contrast: ContrastSection = PLAIN
 
     def text_groups(self, batch: Triplets) -> list[list[str]]:
         """The batch's texts by role: B anchors, B positives, the M negatives of all rows; of scored pairs the two sides
@@ -66,11 +71,11 @@ class Objective:
         return at_width
 
     def _contrast(self, batch: Triplets, groups: list[list[str]]) -> Callable[..., torch.Tensor]:
-        similarities = self._teacher_similarities(batch, groups)
         rows = torch.tensor(batch.negative_rows)
+        taught = self._taught(batch, groups, rows=rows)
         excluded = None
-        if similarities is not None and self.guidance.guide:
-            excluded = guided_exclusion(similarities, margin=self.guidance.margin)
+        if taught is not None and self.guidance.guide:
+            excluded = guided_exclusion(taught.cosines, margin=self.guidance.margin)
 
         def at_width(anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
             has_negatives = len(negative) > 0
@@ -82,24 +87,36 @@ class Objective:
                 temperature=self.training.temperature,
                 hard_negative_weight=self.training.hard_negative_weight,
                 excluded=excluded,
+                terms=self.contrast,
             )
-            if similarities is None or not self.guidance.distill_weight:
-                return loss
-            temperature = self.guidance.distill_temperature
-            taught = distillation(anchor, torch.cat([positive, negative]), similarities, temperature=temperature)
-            return torch.lerp(loss, taught, self.guidance.distill_weight)
+            if taught is not None and self.guidance.distill_weight:
+                temperature = self.guidance.distill_temperature
+                similarities = taught.cosines[:, : taught.num_candidates]
+                lesson = distillation(anchor, torch.cat([positive, negative]), similarities, temperature=temperature)
+                loss = torch.lerp(loss, lesson, self.guidance.distill_weight)
+            if self.contrast.spread_out_weight:
+                moments = self.contrast.spread_out_moments
+                apart = spread_out(anchor, moments=moments) + spread_out(positive, moments=moments)
+                loss = loss + self.contrast.spread_out_weight * apart
+            return loss
 
         return at_width
 
-    def _teacher_similarities(self, batch: Triplets, groups: list[list[str]]) -> torch.Tensor | None:
-        """The teacher's cosines of anchors and candidates, (B, B or B + M)."""
+    def _taught(self, batch: Triplets, groups: list[list[str]], *, rows: torch.Tensor) -> Comparisons | None:
+        """What the teacher finds where `info_nce` compares."""
         if self.teacher is None:
             return None
-        num_anchors = len(batch)
         of_negatives = [batch.are_symmetric[row] for row in batch.negative_rows] if groups[2] else []
-        are_queries = [True] * num_anchors + batch.are_symmetric + of_negatives
+        are_queries = [True] * len(batch) + batch.are_symmetric + of_negatives
         embeddings = self.teacher.embed(list(chain(*groups)), are_queries=are_queries)
-        return embeddings[:num_anchors] @ embeddings[num_anchors:].T
+        anchor, positive, negative = embeddings.split([len(group) for group in groups])
+        return compare(
+            anchor,
+            positive,
+            negative if groups[2] else None,
+            directions=self.contrast.directions,
+            negative_rows=rows.to(embeddings.device) if groups[2] else None,
+        )
 
 
 def make_objective(config: RunConfig, *, data: TripletTable, dim: int, device: torch.device) -> Objective:
@@ -119,7 +136,7 @@ def make_objective(config: RunConfig, *, data: TripletTable, dim: int, device: t
     widths = _choose_widths(config.training.matryoshka_dims, dim=dim)
     name = config.teacher.teacher
     teacher = load_teacher(name, device=device) if name else None
-    return Objective(loss, config.training, config.teacher, widths, teacher)
+    return Objective(loss, config.training, config.teacher, widths, teacher, config.contrast)
 
 
 def _choose_loss(config: RunConfig, *, data: TripletTable) -> Loss:
@@ -138,12 +155,31 @@ def _choose_loss(config: RunConfig, *, data: TripletTable) -> Loss:
             f"training.hard_negative_weight is {settings.hard_negative_weight}, but {reason}, so there is nothing to "
             "weigh.\nLeave it at 1."
         )
+    _check_contrast(config, data=data, holds=holds)
     if config.teacher.teacher and data.has_scores:
         raise ConfigError(
             f"teacher.teacher is {config.teacher.teacher!r}, but {holds}: their scores say already what a teacher "
             "would.\nTrain on triplets or pairs, or without a teacher."
         )
     return loss
+
+
+def _check_contrast(config: RunConfig, *, data: TripletTable, holds: str) -> None:
+    settings = config.contrast
+    if data.has_scores and settings.changed():
+        names = ", ".join(f"contrast.{name}" for name in settings.changed())
+        raise ConfigError(f"{names}: set for the loss of triplets and pairs, but {holds}.\nLeave it as it is.")
+    if settings.hardness_mode != "hard_negatives":
+        return
+    _, most = data.negatives_per_row if config.training.use_hard_negatives else (0, 0)
+    # Weights with a mean of 1 are 1 where there is one of them.
+    needed = 2 if settings.hardness_form == "importance" else 1
+    if most < needed:
+        reason = holds if config.training.use_hard_negatives else "training.use_hard_negatives is false"
+        raise ConfigError(
+            f"contrast.hardness_mode is hard_negatives, but {reason}, and {settings.hardness_form} needs rows with "
+            f"{needed} negative{'s' * (needed > 1)} to weigh.\nTake in_batch_negatives or all_negatives, or none."
+        )
 
 
 def _choose_widths(dims: list[int], *, dim: int) -> tuple[int, ...]:

@@ -25,8 +25,9 @@ from rich.console import Console
 
 from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.records.results import SweepPoint
-from embedsmith.settings.config import Int, Place, RunConfig, Section
+from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import by_full_key, is_setting, load_config, parse_config, read_yaml_file
+from embedsmith.settings.section import Int, Place, Section
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError, list_faults
 from embedsmith.support.free_memory import let_go
