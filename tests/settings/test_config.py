@@ -236,6 +236,15 @@ def test_a_prompt_s_name_is_resolved() -> None:
             {"teacher": "t", "guide": "true", "distill_temperature": "0.1"},
             "distill_temperature is 0.1, but does nothing",
         ),
+        ({"embedding_weight": "0.5"}, "need a teacher"),
+        (
+            {"teacher": "t", "guide": "true", "embedding_distance": "squared"},
+            "embedding_distance is squared, but does nothing without teacher.embedding_weight",
+        ),
+        (
+            {"teacher": "t", "embedding_weight": "1", "temperature": "0.1", "loss": "cosent", "guide": "true"},
+            "so nothing comes of training.loss, training.temperature, teacher.guide",
+        ),
         ({"teacher": "t", "guide": "true", "distill_weight": "1"}, "leaves nothing of the contrastive loss"),
         (
             {"teacher": "t", "hard_negative_weight": "2", "distill_weight": "1"},

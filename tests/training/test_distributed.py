@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from embedsmith.data.table import Triplets
 from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes
-from tests.tiny import write_pairs, write_ragged_triplets, write_triplets
+from tests.tiny import save_teacher, write_pairs, write_ragged_triplets, write_triplets
 
 TERMS = {
     "directions": "[anchor_to_candidate, positive_to_anchor, anchor_to_anchor, positive_to_candidate]",
@@ -42,14 +42,14 @@ def _train(folder: Path, *, num_processes: int, settings: dict[str, str]) -> sub
     )
 
 
-@pytest.mark.parametrize("negatives", ["one", "several"])
-def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, negatives: str) -> None:
+@pytest.mark.parametrize("kind", ["one negative", "several", "a teacher's vectors"])
+def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, kind: str) -> None:
     write_triplets(tmp_path / "t.tsv", num_rows=60)
     write_ragged_triplets(tmp_path / "t.jsonl", counts=[3, 0, 1, 4, 0, 2] * 10)
     write_pairs(tmp_path / "dev.tsv")
     settings = {
         "model.model": model_folders["llama"],
-        "data.train": "t.tsv" if negatives == "one" else "t.jsonl",
+        "data.train": "t.jsonl" if kind == "several" else "t.tsv",
         "hard_negative_weight": "2",
         "dev": "dev.tsv",
         "max_length": "64",
@@ -59,16 +59,21 @@ def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, 
         "max_steps": "6",
         "learning_rate": "1e-2",
         "max_tokens": "60",
-        **({} if negatives == "one" else TERMS),
+        **({} if kind != "several" else TERMS),
     }
+    if kind == "a teacher's vectors":
+        settings |= {"teacher": str(save_teacher(tmp_path)), "embedding_weight": "0.9"}
     for count in (1, 2):
         done = _train(tmp_path, num_processes=count, settings={**settings, "output_dir": f"run{count}"})
         assert done.returncode == 0, done.stderr
         assert done.stdout.count("The run:") == 1
-    one, two = (load_file(tmp_path / f"run{count}" / "adapter" / "adapter_model.safetensors") for count in (1, 2))
-    for name, weight in one.items():
-        # Sums in another order, six Adam steps: where a gradient is next to nothing, a tenth of a step.
-        torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-3)
+    files = ["adapter/adapter_model.safetensors"]
+    files += ["checkpoints/step-000006/projection.safetensors"] if "embedding_weight" in settings else []
+    for file in files:
+        one, two = (load_file(tmp_path / f"run{count}" / file) for count in (1, 2))
+        for name, weight in one.items():
+            # Sums in another order, six Adam steps: where a gradient is next to nothing, a tenth of a step.
+            torch.testing.assert_close(two[name], weight, rtol=1e-3, atol=1e-3)
     one_records, two_records = (
         [json.loads(line) for line in (tmp_path / f"run{count}" / "metrics.jsonl").read_text().splitlines()]
         for count in (1, 2)

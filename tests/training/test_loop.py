@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.triplets import load_triplets
@@ -88,7 +89,7 @@ def test_a_seed_gives_the_same_bytes_twice(
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b") != _losses(tmp_path / "c")
 
 
-@pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle"])
+@pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle", "embeddings"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, method: str
 ) -> None:
@@ -96,6 +97,8 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     if method == "teacher and widths":
         teacher = str(save_teacher(tmp_path))
         settings = {"teacher": teacher, "guide": "true", "distill_weight": "0.5", "matryoshka_dims": "[8, 31]"}
+    elif method == "embeddings":
+        settings = {"teacher": str(save_teacher(tmp_path)), "embedding_weight": "0.7", "embedding_distance": "squared"}
     elif method == "angle":
         triplets, settings = load_triplets([str(write_pairs(tmp_path / "s.tsv"))]), {"loss": "angle"}
 
@@ -112,6 +115,21 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     assert _weights(tmp_path / "stopped") == _weights(tmp_path / "whole")
     assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
     assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-000008"]
+
+
+def test_a_projection_is_in_checkpoints_alone(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+) -> None:
+    settings = {"teacher": str(save_teacher(tmp_path)), "embedding_weight": "1"}
+    _train(_config(tmp_path / "run", **settings), model_folders["llama"], triplets)
+    kept = load_file(tmp_path / "run" / "checkpoints" / "step-000008" / "projection.safetensors")
+    assert {name: tuple(tensor.shape) for name, tensor in kept.items()} == {"projection": (32, 64)}
+    names = {"adapter_config.json", "adapter_model.safetensors", "embedding.json"}
+    assert {path.name for path in (tmp_path / "run" / "adapter").iterdir()} == names
+    weights = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
+    assert all("lora" in name for name in weights)
+    losses = _losses(tmp_path / "run")
+    assert losses[-1] < losses[0]
 
 
 def test_the_best_adapter_is_kept(tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable) -> None:

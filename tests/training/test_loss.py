@@ -6,8 +6,9 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
+from embedsmith.settings.config import EmbeddingDistance
 from embedsmith.settings.contrast import ContrastSection, Direction
-from embedsmith.training.loss import distillation, guided_exclusion, info_nce, spread_out
+from embedsmith.training.loss import distillation, embedding_distillation, guided_exclusion, info_nce, spread_out
 
 
 def _unit(rows: int, seed: int, width: int = 8) -> torch.Tensor:
@@ -218,3 +219,20 @@ def test_faulty_arguments() -> None:
         info_nce(_unit(4, 0), _unit(4, 0), _unit(4, 0), temperature=1, hard_negative_weight=-1)
     with pytest.raises(ValueError, match="must be positive"):
         distillation(_unit(4, 0), _unit(4, 0), torch.zeros(4, 4), temperature=0)
+
+
+def test_embedding_distillation_of_known_angles() -> None:
+    """Student at 60 degrees from the teacher, and at 0 degrees with half the length; a projection that does nothing."""
+    student = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    teacher = torch.tensor([[0.5, math.sqrt(0.75)], [0.0, 1.0]])
+    halved = torch.tensor([[1.0, 0.0], [0.0, 0.5]])
+    for projection, distance, expected in (
+        (torch.eye(2), EmbeddingDistance.COSINE, (0.5 + 0) / 2),
+        (torch.eye(2), EmbeddingDistance.SQUARED, (1 + 0) / 2),  # |s - t|^2 = 2 - 2 cos
+        (halved, EmbeddingDistance.COSINE, (0.5 + 0) / 2),
+        (halved, EmbeddingDistance.SQUARED, (1 + 0.25) / 2),
+    ):
+        loss = embedding_distillation(student, teacher, projection, distance=distance)
+        assert loss.item() == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"onto \(K, T\), not \(2, 2\), \(2, 3\), \(2, 3\)"):
+        embedding_distillation(student, torch.ones(2, 3), torch.ones(2, 3), distance=EmbeddingDistance.COSINE)

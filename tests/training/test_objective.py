@@ -30,7 +30,11 @@ OPTIONS: dict[str, dict[str, str]] = {
     "distill": {"distill_weight": "0.7", "distill_temperature": "0.2"},
     "distill only": {"distill_weight": "1"},
     "all": {"guide": "true", "distill_weight": "0.5", "hard_negative_weight": "2", "matryoshka_dims": "[16]"},
+    "embeddings": {"embedding_weight": "0.8"},
+    "embeddings only": {"embedding_weight": "1", "embedding_distance": "squared", "temperature": "0.05"},
+    "embeddings, all": {"embedding_weight": "0.3", "guide": "true", "distill_weight": "0.5", "matryoshka_dims": "[16]"},
     "cosent": {},
+    "cosent, embeddings": {"embedding_weight": "0.5"},
     "angle": {"loss": "angle"},
     "angle, widths": {"loss": "angle", "matryoshka_dims": "[9]"},
 }
@@ -57,6 +61,7 @@ def _config(**overrides: str) -> RunConfig:
 
 def _gradients(embedder: Embedder, objective: Objective, data: TripletTable, *, max_tokens: int) -> list[torch.Tensor]:
     weights = [weight for weight in embedder.backbone.model.parameters() if weight.requires_grad]
+    weights += objective.parameters
     for weight in weights:
         weight.grad = None
     torch.manual_seed(3)
@@ -75,24 +80,27 @@ def test_pieces_give_the_gradients_of_one_forward(
     llama: Embedder, triplets: TripletTable, scored: TripletTable, teacher: str, option: str
 ) -> None:
     settings = OPTIONS[option]
-    if "guide" in settings or "distill_weight" in settings:
+    if {"guide", "distill_weight", "embedding_weight"} & set(settings):
         settings = {**settings, "teacher": teacher}
-    data = scored if option in ("cosent", "angle", "angle, widths") else triplets
+    data = scored if option.startswith(("cosent", "angle")) else triplets
     llama.add_adapter(AdapterSection(lora_dropout=0.3))
     with torch.no_grad():
         for name, weight in llama.backbone.model.named_parameters():
             if "lora_B" in name:
                 weight.normal_(std=0.2)
     objective = make_objective(_config(**settings), data=data, dim=64, device=CPU)
+    for projection in objective.parameters:
+        projection.data.normal_(generator=torch.Generator().manual_seed(1))
     whole = _gradients(llama, objective, data, max_tokens=10_000)
-    assert any(gradient.abs().max() > 1e-4 for gradient in whole)
+    assert any(gradient.abs().max() > 1e-4 for gradient in whole[: len(whole) - len(objective.parameters)])
+    assert all(projection.grad.abs().max() > 1e-4 for projection in objective.parameters)
     for max_tokens in (1, 30):
         for gradient, expected in zip(_gradients(llama, objective, data, max_tokens=max_tokens), whole, strict=True):
             torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
     # each option changes what is learned
     plain = make_objective(_config(), data=data, dim=64, device=CPU)
     differs = any(
-        not torch.equal(a, b) for a, b in zip(_gradients(llama, plain, data, max_tokens=10_000), whole, strict=True)
+        not torch.equal(a, b) for a, b in zip(_gradients(llama, plain, data, max_tokens=10_000), whole, strict=False)
     )
     assert differs == bool(OPTIONS[option])
 
@@ -154,6 +162,31 @@ def test_without_hard_negatives_the_teacher_is_not_asked_about_them(triplets: Tr
     assert objective.loss_of(batch)(_unit(12)).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
+@pytest.mark.parametrize("distance", ["cosine", "squared"])
+@pytest.mark.parametrize("weight", [0.4, 1.0])
+def test_vectors_are_drawn_to_the_teachers_alone_or_besides(
+    triplets: TripletTable, teacher: str, distance: str, weight: float
+) -> None:
+    """Plain loops over texts and widths; a shortened vector goes through the projection's first columns."""
+    settings = {"embedding_weight": f"{weight}", "embedding_distance": distance, "matryoshka_dims": "[16]"}
+    config = _config(teacher=teacher, temperature="0.05", **settings)
+    objective, batch = make_objective(config, data=triplets, dim=64, device=CPU), triplets.rows(ROWS)
+    objective.projection.data.normal_(generator=torch.Generator().manual_seed(1))
+    texts = [*batch.anchors, *batch.positives, *(text for [text] in batch.negatives)]
+    taught = objective.teacher.embed(texts, are_queries=[True] * 6 + [False] * 12).numpy()
+    map_, students, expected = objective.projection.detach().numpy(), _unit(18).numpy(), 0.0
+    for dim in (16, 64):
+        cut = students[:, :dim] / np.linalg.norm(students[:, :dim], axis=1, keepdims=True)
+        far = 0.0
+        for student, vector in zip(cut, taught, strict=True):
+            projected = map_[:, :dim] @ student
+            cosine = projected @ vector / np.linalg.norm(projected) / np.linalg.norm(vector)
+            far += (1 - cosine) / 18 if distance == "cosine" else ((projected - vector) ** 2).sum() / 18
+        contrast = info_nce(*torch.from_numpy(cut).chunk(3), temperature=0.05).item()
+        expected += (weight * far + (1 - weight) * contrast) / 2
+    assert objective.loss_of(batch)(_unit(18)).item() == pytest.approx(expected, rel=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -179,7 +212,10 @@ def test_settings_that_do_not_fit_triplets(triplets: TripletTable, settings: dic
             {"hard_negative_weight": "2"},
             r"hard_negative_weight is 2\.0, but data\.train \(my\.tsv\) holds scored pairs",
         ),
-        ({"teacher": "smollm2-135m", "guide": "true"}, "teacher is 'smollm2-135m', but .* holds scored pairs"),
+        (
+            {"teacher": "smollm2-135m", "guide": "true"},
+            "guide and .* take triplets or pairs, but .* holds scored pairs",
+        ),
         (
             {"false_negative_margin": "0.1", "spread_out_weight": "1"},
             r"contrast\.false_negative_margin, contrast\.spread_out_weight: set for .* holds scored pairs",

@@ -68,6 +68,11 @@ class Triplets:
         negatives = [text for own in self.negatives for text in own] if with_negatives else []
         return [self.anchors, self.positives, negatives]
 
+    def are_queries(self, *, with_negatives: bool = True) -> list[bool]:
+        """Whether each text of `groups` is a query, else a document, one group behind the other."""
+        of_negatives = [self.are_symmetric[row] for row in self.negative_rows] if with_negatives else []
+        return [*[True] * len(self), *self.are_symmetric, *of_negatives]
+
     def slice(self, rows: slice) -> "Triplets":
         """Some of the rows, side by side."""
         return Triplets(

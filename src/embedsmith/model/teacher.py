@@ -22,16 +22,18 @@ class Teacher:
     """A frozen embedding model.
 
     Args:
-        encode: K texts, their side -> (K, D) float32, unit length; a function of these alone.
+        encode: K texts, their side -> (K, T) float32, unit length; a function of these alone.
+        dim: width T of its embeddings.
         device: where the embeddings are wanted.
     """
 
-    def __init__(self, encode: Encode, *, device: torch.device) -> None:
+    def __init__(self, encode: Encode, *, dim: int, device: torch.device) -> None:
+        self.dim = dim
         self._encode = encode
         self._device = device
 
     def embed(self, texts: Sequence[str], *, are_queries: Sequence[bool]) -> torch.Tensor:
-        """Unit-length embeddings (K, D) float32 of K texts, each as a query or as a document, without graph."""
+        """Unit-length embeddings (K, T) float32 of K texts, each as a query or as a document, without graph."""
         parts, rows = [], []
         for side in Side:
             chosen = [row for row, is_query in enumerate(are_queries) if is_query == (side is Side.QUERY)]
@@ -53,4 +55,4 @@ def load_teacher(model: str, *, device: torch.device) -> Teacher:
         loaded = SentenceEncoder.load(model, device=str(device))
     else:
         loaded = Embedder.load(model, device=str(device))
-    return Teacher(lambda texts, side: loaded.encode(texts, side=side), device=device)
+    return Teacher(lambda texts, side: loaded.encode(texts, side=side), dim=loaded.dim, device=device)

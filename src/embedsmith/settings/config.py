@@ -72,6 +72,13 @@ class Loss(StrEnum):
     MNTP = "mntp"
 
 
+class EmbeddingDistance(StrEnum):
+    """How far a student's projected vector is from its teacher's: 1 - cosine, or the squared Euclidean distance."""
+
+    COSINE = "cosine"
+    SQUARED = "squared"
+
+
 class ModelSection(Section):
     """The language model and how its states become an embedding."""
 
@@ -209,6 +216,16 @@ class TeacherSection(Section):
     """Share of the loss that draws the student's similarities to the teacher's; 1: nothing else is learned from."""
     distill_temperature: Float = Field(default=0.05, gt=0)
     """Divides both models' cosines in that part."""
+    embedding_weight: Float = Field(default=0.0, ge=0, le=1)
+    """Share of the loss that draws each text's vector, through a learned projection, to the teacher's; 1: nothing else
+    is learned from."""
+    embedding_distance: EmbeddingDistance = EmbeddingDistance.COSINE
+    """Of that part: cosine (1 - cosine), or squared (the squared Euclidean distance)."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether the teacher is asked how similar texts are, not only for their vectors."""
+        return self.guide or self.distill_weight > 0
 
 
 class EvaluationSection(Section):
@@ -281,22 +298,28 @@ class RunConfig(Section):
 
     @model_validator(mode="after")
     def _check_teacher(self) -> "RunConfig":
-        settings, unset = self.teacher, TeacherSection()
-        is_used = settings.guide or settings.distill_weight > 0
+        settings = self.teacher
+        is_used = settings.compares or settings.embedding_weight > 0
         if settings.teacher and not is_used:
             raise ValueError(
                 f"teacher.teacher is {settings.teacher!r}, but nothing asks it; "
-                "set teacher.guide or teacher.distill_weight"
+                "set teacher.guide, teacher.distill_weight or teacher.embedding_weight"
             )
         if is_used and not settings.teacher:
-            raise ValueError("teacher.guide and teacher.distill_weight need a teacher; name it with teacher.teacher")
-        if settings.margin != unset.margin and not settings.guide:
-            raise ValueError(f"teacher.margin is {settings.margin}, but does nothing without teacher.guide")
-        if settings.distill_temperature != unset.distill_temperature and not settings.distill_weight:
             raise ValueError(
-                f"teacher.distill_temperature is {settings.distill_temperature}, but does nothing without "
-                "teacher.distill_weight"
+                "teacher.guide, teacher.distill_weight and teacher.embedding_weight need a teacher; "
+                "name it with teacher.teacher"
             )
+        asked_by = {
+            "margin": "guide",
+            "distill_temperature": "distill_weight",
+            "embedding_distance": "embedding_weight",
+        }
+        for name, asks in asked_by.items():
+            if name in settings.changed() and not getattr(settings, asks):
+                raise ValueError(
+                    f"teacher.{name} is {getattr(settings, name)}, but does nothing without teacher.{asks}"
+                )
         idle = [
             *(["teacher.guide"] if settings.guide else []),
             *(["training.hard_negative_weight"] if self.training.hard_negative_weight != 1 else []),
@@ -306,6 +329,11 @@ class RunConfig(Section):
             raise ValueError(
                 "teacher.distill_weight is 1, which leaves nothing of the contrastive loss; "
                 f"lower it, or drop {' and '.join(idle)}"
+            )
+        if settings.embedding_weight == 1 and (idle := self._idle_beside_embeddings()):
+            raise ValueError(
+                "teacher.embedding_weight is 1, which leaves nothing of any other loss, so nothing comes of "
+                f"{', '.join(idle)}; lower it, or leave that away"
             )
         return self
 
@@ -317,6 +345,16 @@ class RunConfig(Section):
                 "own negatives out; drop one of the two"
             )
         return self
+
+    def _idle_beside_embeddings(self) -> list[str]:
+        """Settings that count only where a batch's texts are compared with each other, and are not as by default."""
+        of_training = ("loss", "temperature", "hard_negative_weight")
+        of_teacher = ("guide", "distill_weight")
+        return [
+            *(f"training.{name}" for name in self.training.changed() if name in of_training),
+            *(f"contrast.{name}" for name in self.contrast.changed()),
+            *(f"teacher.{name}" for name in self.teacher.changed() if name in of_teacher),
+        ]
 
     def to_yaml(self) -> str:
         """The resolved configuration as a recipe that `load_config` reads back to an equal one."""

@@ -39,9 +39,21 @@ class Progress:
 
 
 def save_checkpoint(
-    run_folder: Path, *, embedder: Embedder, optimizer: torch.optim.Optimizer, progress: Progress
+    run_folder: Path,
+    *,
+    embedder: Embedder,
+    optimizer: torch.optim.Optimizer,
+    progress: Progress,
+    projection: torch.nn.Parameter | None = None,
 ) -> None:
     """Write a checkpoint and drop the one before it.
+
+    Args:
+        run_folder: the run's.
+        embedder: what is trained.
+        optimizer: of its weights, and of the projection.
+        progress: where the run stands.
+        projection: the objective's, which is trained beside the weights and kept nowhere else.
 
     Raises:
         OSError: the disk is full; the checkpoint before stays.
@@ -51,6 +63,8 @@ def save_checkpoint(
     with files.atomic_folder(folder) as temporary:
         files.write_bytes(temporary / "weights.safetensors", save(_contiguous(embedder.trained.state)))
         files.write_bytes(temporary / "optimizer.safetensors", save(_contiguous(_flatten(optimizer))))
+        if projection is not None:
+            files.write_bytes(temporary / "projection.safetensors", save(_contiguous({"projection": projection})))
         files.write_bytes(temporary / "random.safetensors", save(_random_states()))
         files.write_json(temporary / "progress.json", asdict(progress))
     for old in previous:
@@ -58,8 +72,14 @@ def save_checkpoint(
             _remove(old)
 
 
-def load_checkpoint(run_folder: Path, *, embedder: Embedder, optimizer: torch.optim.Optimizer) -> Progress:
-    """Set model, optimizer and random states to the newest checkpoint.
+def load_checkpoint(
+    run_folder: Path,
+    *,
+    embedder: Embedder,
+    optimizer: torch.optim.Optimizer,
+    projection: torch.nn.Parameter | None = None,
+) -> Progress:
+    """Set model, optimizer, projection and random states to the newest checkpoint.
 
     Raises:
         RunError: there is none, or it is damaged.
@@ -71,6 +91,8 @@ def load_checkpoint(run_folder: Path, *, embedder: Embedder, optimizer: torch.op
     try:
         progress = Progress(**json.loads((folder / "progress.json").read_text(encoding="utf-8")))
         embedder.trained.set_state(load_file(folder / "weights.safetensors"))
+        if projection is not None:
+            projection.data.copy_(load_file(folder / "projection.safetensors")["projection"])
         _unflatten(optimizer, load_file(folder / "optimizer.safetensors"))
         states = load_file(folder / "random.safetensors")
     except (OSError, ValueError, TypeError, KeyError, RuntimeError, SafetensorError) as error:

@@ -15,6 +15,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import broadcast
 from torch.nn.functional import pad
 
 from embedsmith.data.table import Triplets
@@ -89,6 +90,11 @@ class Processes:
         total = self.accelerator.reduce(torch.cat([gradient.flatten() for gradient in gradients]), "sum")
         for gradient, part in zip(gradients, total.split([gradient.numel() for gradient in gradients]), strict=True):
             gradient.copy_(part.view_as(gradient))
+
+    def from_main(self, tensor: torch.Tensor) -> torch.Tensor:
+        """The main process's tensor, in every process."""
+        sent: torch.Tensor = broadcast(tensor) if self.count > 1 else tensor
+        return sent
 
     def sum(self, number: int) -> int:
         """A number's sum over processes."""

@@ -60,6 +60,13 @@ def contrastive_step(
     return loss.detach(), packed.num_tokens
 
 
+def embed_without_graph(packed: PackedTexts, *, embedder: Embedder) -> torch.Tensor:
+    """Embeddings (K, D) of all K texts, piece by piece; without dropout and without gradients."""
+    with torch.no_grad(), embedder.dropout(is_on=False):
+        pieces = [embedder.embed(piece) for piece in packed.pieces(max_tokens=PIECE_TOKENS[embedder.device.type])]
+    return torch.cat(pieces)[packed.distinct_of_text]
+
+
 def _step_in_pieces(
     pieces: list[PackedTexts],
     distinct_of_text: torch.Tensor,

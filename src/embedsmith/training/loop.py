@@ -30,6 +30,7 @@ from embedsmith.training.memory import tokens_that_fit
 from embedsmith.training.metrics import METRICS_FILE, MetricsFile, Record
 from embedsmith.training.mntp import MaskedPrediction
 from embedsmith.training.objective import Objective
+from embedsmith.training.projection import start_projection
 from embedsmith.training.schedule import make_schedule
 from embedsmith.training.step import pack_share, take_step
 
@@ -90,11 +91,16 @@ def train_adapter(
     settings = config.training
     schedule = make_schedule(config, num_triplets=len(triplets))
     processes = Processes(accelerator)
-    parameters = trained_parameters(embedder)
+    adapter = trained_parameters(embedder)
+    parameters = [*adapter, *objective.parameters]
     optimizer = make_optimizer(parameters, settings=settings)
     max_tokens = settings.max_tokens or tokens_that_fit(embedder)
     folder = Path(config.output_dir)
-    progress = load_checkpoint(folder, embedder=embedder, optimizer=optimizer) if resume else Progress()
+    progress = Progress()
+    if resume:
+        progress = load_checkpoint(folder, embedder=embedder, optimizer=optimizer, projection=objective.projection)
+    else:
+        start_projection(objective, embedder=embedder, triplets=triplets, settings=settings, processes=processes)
     keeper = _Keeper(
         folder,
         embedder=embedder,
@@ -125,8 +131,8 @@ def train_adapter(
             max_tokens=max_tokens,
             processes=processes,
         )
-        processes.add_up(parameters)
-        grad_norm = clip_grad_norm_(parameters, settings.max_grad_norm)
+        processes.add_up(adapter)  # a projection has the gradient of the whole batch in every process
+        grad_norm = clip_grad_norm_(parameters, settings.max_grad_norm)  # one norm of all that moves
         if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
             raise RunError(_non_finite(loss, progress.step + 1, rows))
         learning_rate = schedule.learning_rate_at(progress.step)
@@ -146,7 +152,7 @@ def train_adapter(
         if progress.step in evaluated_at:
             keeper.keep_if_better(evaluate)
         if schedule.saves_after(progress.step):
-            keeper.save_checkpoint(optimizer)
+            keeper.save_checkpoint(optimizer, projection=objective.projection)
     return keeper.outcome()
 
 
@@ -206,11 +212,17 @@ class _Keeper:
         if progress.step > 0 and self.writes:
             self.embedder.save(self.folder / self.embedder.trained.folder_name)
 
-    def save_checkpoint(self, optimizer: torch.optim.Optimizer) -> None:
+    def save_checkpoint(self, optimizer: torch.optim.Optimizer, *, projection: torch.nn.Parameter | None) -> None:
         """Write all that resuming needs."""
         self.progress.elapsed_s = self.elapsed_s
         if self.writes:
-            save_checkpoint(self.folder, embedder=self.embedder, optimizer=optimizer, progress=self.progress)
+            save_checkpoint(
+                self.folder,
+                embedder=self.embedder,
+                optimizer=optimizer,
+                progress=self.progress,
+                projection=projection,
+            )
 
     def outcome(self) -> Outcome:
         """What the run did."""

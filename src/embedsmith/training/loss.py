@@ -4,8 +4,9 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch.nn.functional import cross_entropy, kl_div, log_softmax
+from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax
 
+from embedsmith.settings.config import EmbeddingDistance
 from embedsmith.settings.contrast import PLAIN, ContrastSection
 from embedsmith.training.directions import Comparisons, compare
 
@@ -160,6 +161,39 @@ def distillation(
     student = log_softmax(anchor @ candidates.T / temperature, dim=1)
     teacher = log_softmax(teacher_similarities / temperature, dim=1)
     return kl_div(student, teacher, reduction="batchmean", log_target=True)
+
+
+def embedding_distillation(
+    student: torch.Tensor, teacher: torch.Tensor, projection: torch.Tensor, *, distance: EmbeddingDistance
+) -> torch.Tensor:
+    """Mean over texts of how far the student's vector s, through a linear map W, is from the teacher's t.
+
+    1 - cos(W s, t), or |W s - t|^2. The cosine sees the direction of W s alone; the squared distance its length too, so
+    where T < D it asks that nothing of s lies outside what W looks at.
+
+    Args:
+        student: unit-length embeddings, (K, D), float32.
+        teacher: unit-length embeddings of the same texts, (K, T).
+        projection: W, (T, D); without a bias, which would turn one and the same shift of all texts into no difference.
+        distance: which of the two.
+
+    Returns:
+        Scalar loss.
+
+    Raises:
+        ValueError: shapes differ.
+
+    Reference: EmbedDistill, Kim et al. 2023 (arXiv 2301.12005), whose distance is not squared; squared: LEAF, Vujanic &
+        Rueckstiess 2025 (arXiv 2509.12539), which keeps its map in the model. sentence-transformers' `EmbedDistillLoss`
+        has the same cosine; its `mse` is the squared distance over T.
+    """
+    if projection.shape != (teacher.shape[1], student.shape[1]) or len(student) != len(teacher):
+        shapes = ", ".join(str(tuple(one.shape)) for one in (student, teacher, projection))
+        raise ValueError(f"a map (T, D) of vectors (K, D) onto (K, T), not {shapes}")
+    projected = student @ projection.T  # (K, T)
+    if distance is EmbeddingDistance.COSINE:
+        return (1 - cosine_similarity(projected, teacher, dim=1)).mean()
+    return (projected - teacher).square().sum(dim=1).mean()
 
 
 def check_shapes(first: torch.Tensor, second: torch.Tensor) -> None:

@@ -43,12 +43,19 @@ class MaskedPrediction:
         mask_id: stands for a hidden token.
         mask_rate: share of tokens hidden.
         fixed_ids: start and end tokens, which are never hidden.
+        projection: nothing is projected.
     """
 
     head: Head
     mask_id: int
     mask_rate: float
     fixed_ids: tuple[int, ...]
+    projection: None = None
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Nothing is learned besides the model's weights."""
+        return []
 
     def text_groups(self, batch: Triplets) -> list[list[str]]:
         """Every text of the rows counts, whatever its role."""

@@ -20,8 +20,11 @@ from embedsmith.settings.contrast import PLAIN, ContrastSection
 from embedsmith.support.errors import ConfigError
 from embedsmith.training.directions import Comparisons, compare
 from embedsmith.training.gradcache import LossFunction
-from embedsmith.training.loss import distillation, guided_exclusion, info_nce, spread_out
+from embedsmith.training.loss import distillation, embedding_distillation, guided_exclusion, info_nce, spread_out
 from embedsmith.training.ranking import angle, cosent
+
+Term = Callable[[list[torch.Tensor]], torch.Tensor]
+"""Embeddings of a batch's groups, at one width -> scalar loss."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Objective:
         widths: the loss is the mean over these; the last one is D.
         teacher: None without one.
         contrast: the terms of InfoNCE, and its regulariser.
+        projection: (T, D), from the embeddings to the teacher's: learned with the adapter, kept nowhere but in
+            checkpoints. NaN until `projection.start_projection`; None where nothing is projected.
     """
 
     loss: Loss
@@ -43,6 +48,12 @@ class Objective:
     widths: tuple[int, ...]
     teacher: Teacher | None = None
     contrast: ContrastSection = PLAIN
+    projection: torch.nn.Parameter | None = None
+
+    @property
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """What is learned besides the model's weights."""
+        return [] if self.projection is None else [self.projection]
 
     def text_groups(self, batch: Triplets) -> list[list[str]]:
         """The batch's texts by role: B anchors, B positives, the M negatives of all rows; of scored pairs the two sides
@@ -53,31 +64,66 @@ class Objective:
         """The batch's loss as a function of the embeddings (K, D) of all its groups, one behind the other."""
         groups = self.text_groups(batch)
         sizes = [len(group) for group in groups]
-        at_width = self._ranking(batch) if batch.scores is not None else self._contrast(batch, groups)
+        terms = self._terms(batch, groups)
 
         def loss_of(embeddings: torch.Tensor) -> torch.Tensor:
-            losses = [at_width(*shorten(embeddings, dim=dim).split(sizes)) for dim in self.widths]
-            return torch.stack(losses).mean()
+            losses = []
+            for dim in self.widths:
+                cut = list(shorten(embeddings, dim=dim).split(sizes))
+                losses += [weight * term(cut) for weight, term in terms]
+            return torch.stack(losses).sum() / len(self.widths)
 
         return loss_of
 
-    def _ranking(self, batch: Triplets) -> Callable[..., torch.Tensor]:
+    def teacher_vectors(self, batch: Triplets) -> torch.Tensor | None:
+        """The teacher's vectors (K, T) of all groups' texts, one behind the other; None without one."""
+        if self.teacher is None:
+            return None
+        groups = self.text_groups(batch)
+        return self.teacher.embed(
+            list(chain(*groups)), are_queries=batch.are_queries(with_negatives=self.training.use_hard_negatives)
+        )
+
+    def _terms(self, batch: Triplets, groups: list[list[str]]) -> list[tuple[float, Term]]:
+        """What is added up, each with its weight; the weights' sum is 1."""
+        vectors, weight = self.teacher_vectors(batch), self.guidance.embedding_weight
+        terms: list[tuple[float, Term]] = []
+        if weight < 1:
+            compared = self._ranking(batch) if batch.scores is not None else self._contrast(batch, vectors)
+            terms.append((1 - weight, compared))
+        if weight > 0:
+            assert vectors is not None
+            terms.append((weight, self._lesson(vectors)))
+        return terms
+
+    def _ranking(self, batch: Triplets) -> Term:
         rank = angle if self.loss is Loss.ANGLE else cosent
 
-        def at_width(first: torch.Tensor, second: torch.Tensor, _none: torch.Tensor) -> torch.Tensor:
+        def term(cut: list[torch.Tensor]) -> torch.Tensor:
+            first, second, _none = cut
             scores = torch.as_tensor(batch.scores, device=first.device)
             return rank(first, second, scores, temperature=self.training.temperature)
 
-        return at_width
+        return term
 
-    def _contrast(self, batch: Triplets, groups: list[list[str]]) -> Callable[..., torch.Tensor]:
+    def _lesson(self, vectors: torch.Tensor) -> Term:
+        def term(cut: list[torch.Tensor]) -> torch.Tensor:
+            assert self.projection is not None
+            students = torch.cat(cut)
+            seen = self.projection[:, : students.shape[1]]  # a shortened vector goes through the map's first columns
+            return embedding_distillation(students, vectors, seen, distance=self.guidance.embedding_distance)
+
+        return term
+
+    def _contrast(self, batch: Triplets, vectors: torch.Tensor | None) -> Term:
         rows = torch.tensor(batch.negative_rows)
-        taught = self._taught(batch, groups, rows=rows)
+        taught = self._taught(vectors, rows=rows, num_rows=len(batch))
         excluded = None
         if taught is not None and self.guidance.guide:
             excluded = guided_exclusion(taught.cosines, margin=self.guidance.margin)
 
-        def at_width(anchor: torch.Tensor, positive: torch.Tensor, negative: torch.Tensor) -> torch.Tensor:
+        def term(cut: list[torch.Tensor]) -> torch.Tensor:
+            anchor, positive, negative = cut
             has_negatives = len(negative) > 0
             loss = info_nce(
                 anchor,
@@ -100,22 +146,20 @@ class Objective:
                 loss = loss + self.contrast.spread_out_weight * apart
             return loss
 
-        return at_width
+        return term
 
-    def _taught(self, batch: Triplets, groups: list[list[str]], *, rows: torch.Tensor) -> Comparisons | None:
+    def _taught(self, vectors: torch.Tensor | None, *, rows: torch.Tensor, num_rows: int) -> Comparisons | None:
         """What the teacher finds where `info_nce` compares."""
-        if self.teacher is None:
+        if vectors is None or not self.guidance.compares:
             return None
-        of_negatives = [batch.are_symmetric[row] for row in batch.negative_rows] if groups[2] else []
-        are_queries = [True] * len(batch) + batch.are_symmetric + of_negatives
-        embeddings = self.teacher.embed(list(chain(*groups)), are_queries=are_queries)
-        anchor, positive, negative = embeddings.split([len(group) for group in groups])
+        anchor, positive, negative = vectors.tensor_split((num_rows, 2 * num_rows))
+        has_negatives = len(negative) > 0
         return compare(
             anchor,
             positive,
-            negative if groups[2] else None,
+            negative if has_negatives else None,
             directions=self.contrast.directions,
-            negative_rows=rows.to(embeddings.device) if groups[2] else None,
+            negative_rows=rows.to(vectors.device) if has_negatives else None,
         )
 
 
@@ -136,7 +180,10 @@ def make_objective(config: RunConfig, *, data: TripletTable, dim: int, device: t
     widths = _choose_widths(config.training.matryoshka_dims, dim=dim)
     name = config.teacher.teacher
     teacher = load_teacher(name, device=device) if name else None
-    return Objective(loss, config.training, config.teacher, widths, teacher, config.contrast)
+    projection = None
+    if teacher is not None and config.teacher.embedding_weight:
+        projection = torch.nn.Parameter(torch.full((teacher.dim, dim), torch.nan, device=device))
+    return Objective(loss, config.training, config.teacher, widths, teacher, config.contrast, projection)
 
 
 def _choose_loss(config: RunConfig, *, data: TripletTable) -> Loss:
@@ -156,10 +203,10 @@ def _choose_loss(config: RunConfig, *, data: TripletTable) -> Loss:
             "weigh.\nLeave it at 1."
         )
     _check_contrast(config, data=data, holds=holds)
-    if config.teacher.teacher and data.has_scores:
+    if config.teacher.compares and data.has_scores:
         raise ConfigError(
-            f"teacher.teacher is {config.teacher.teacher!r}, but {holds}: their scores say already what a teacher "
-            "would.\nTrain on triplets or pairs, or without a teacher."
+            f"teacher.guide and teacher.distill_weight take triplets or pairs, but {holds}: their scores say "
+            "already what a teacher would.\nTrain on triplets or pairs, or with teacher.embedding_weight alone."
         )
     return loss
 

@@ -3,6 +3,9 @@
 rows -> this process's share -> texts under their prompts -> one packed row -> loss and gradients
 """
 
+from functools import cache
+from itertools import chain
+
 import torch
 
 from embedsmith.data.table import Triplets, TripletTable
@@ -92,11 +95,13 @@ def pack_share(
 
 def pack_batch(embedder: Embedder, *, batch: Triplets, objective: Objective | MaskedPrediction) -> PackedTexts:
     """The texts of some rows, group by group, each under the prompt of its side and row."""
-    anchors, positives, negatives = objective.text_groups(batch)
-    queries = [embedder.prompt_of(Side.QUERY, instruction=instruction) for instruction in batch.instructions]
-    found = [
-        query if is_symmetric else embedder.prompt_of(Side.DOCUMENT, instruction=instruction)
-        for query, is_symmetric, instruction in zip(queries, batch.are_symmetric, batch.instructions, strict=True)
-    ]
-    of_negatives = [found[row] for row in batch.negative_rows] if negatives else []
-    return embedder.pack([*anchors, *positives, *negatives], prompts=[*queries, *found, *of_negatives])
+    groups = objective.text_groups(batch)
+    rows = [*range(len(batch)), *range(len(batch)), *(batch.negative_rows if groups[2] else [])]
+    are_queries = batch.are_queries(with_negatives=bool(groups[2]))
+
+    @cache
+    def prompt_of(is_query: bool, instruction: str | None) -> Prompt:
+        return embedder.prompt_of(Side.QUERY if is_query else Side.DOCUMENT, instruction=instruction)
+
+    prompts = [prompt_of(is_query, batch.instructions[row]) for row, is_query in zip(rows, are_queries, strict=True)]
+    return embedder.pack([*chain(*groups)], prompts=prompts)

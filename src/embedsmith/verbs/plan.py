@@ -20,6 +20,7 @@ from embedsmith.training.batching import contrastive_batches
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import make_optimizer, trained_parameters
 from embedsmith.training.memory import tokens_that_fit
+from embedsmith.training.projection import start_projection
 from embedsmith.training.step import pack_batch, take_step
 from embedsmith.verbs.prepare import PreparedRun, prepare_run
 
@@ -37,8 +38,9 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
     """
     started = time.perf_counter()
     run = prepare_run(config, device=device)
+    settings, embedder, processes = config.training, run.embedder, Processes(run.accelerator)
+    start_projection(run.objective, embedder=embedder, triplets=run.triplets, settings=settings, processes=processes)
     start_s = time.perf_counter() - started
-    settings, embedder = config.training, run.embedder
     drawn = contrastive_batches(run.triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
     batches = list(islice(drawn, min(run.schedule.max_steps, _COUNTED_BATCHES)))
     counts = [
@@ -62,7 +64,7 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
 
 def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int]) -> float:
     """Seconds a token, optimizer included; the largest batch goes first, untimed."""
-    parameters = trained_parameters(run.embedder)
+    parameters = [*trained_parameters(run.embedder), *run.objective.parameters]
     optimizer = make_optimizer(parameters, settings=run.config.training)
     max_tokens = run.config.training.max_tokens or tokens_that_fit(run.embedder)
     largest = int(np.argmax(counts))
