@@ -243,7 +243,7 @@ def test_a_prompt_s_name_is_resolved() -> None:
         ),
         (
             {"teacher": "t", "embedding_weight": "1", "temperature": "0.1", "loss": "cosent", "guide": "true"},
-            "so nothing comes of training.loss, training.temperature, teacher.guide",
+            "so nothing comes of training.temperature, training.loss, teacher.guide",
         ),
         ({"teacher": "t", "guide": "true", "distill_weight": "1"}, "leaves nothing of the contrastive loss"),
         (
