@@ -30,8 +30,8 @@ def _content(**changes: Any) -> CardContent:
         "is_plain": True,
         "is_quantized": False,
         "matryoshka_dims": (),
-        "data": "9 pairs",
-        "num_steps": 3,
+        "origin": "fine-tuned with embedsmith on 9 pairs in 3 steps",
+        "details": (),
         "datasets": [],
         "config_yaml": "a: 1\n",
     }
@@ -52,8 +52,8 @@ def test_front_matter_and_text() -> None:
             base_model="base",
             hub_base=None,
             results=[("tuned", result)],
-            data="10 triplets",
-            are_dev=True,
+            origin="fine-tuned on 10 triplets in 3 steps",
+            chose_step=True,
         )
     )
     values = _front(card)

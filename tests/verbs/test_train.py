@@ -8,14 +8,16 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from accelerate import Accelerator, DistributedType
 from safetensors.torch import load_file
 
 from embedsmith.cli import run_command
+from embedsmith.model.embedder import Embedder
 from embedsmith.training import loop
-from tests.tiny import save_model, write_pairs, write_triplets
+from tests.tiny import TEXTS, save_model, write_pairs, write_triplets
 
 # All that may differ: how long it took, how fast it was, the memory it needed.
 TIMES = {"elapsed_s", "tokens_per_s", "peak_bytes"}
@@ -40,7 +42,19 @@ def read_folder(folder: Path) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.parametrize("settings", [[], ["--adapter.lora_alpha", "24"], ["--adapter.method", "full"]])
+AVERAGE = ["--keep", "average", "--average_last", "2"]
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        [],
+        ["--adapter.lora_alpha", "24"],
+        ["--adapter.method", "full"],
+        AVERAGE,
+        [*AVERAGE, "--adapter.method", "full"],
+    ],
+)
 def test_a_resumed_run_leaves_the_same_files(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, settings: list[str]
 ) -> None:
@@ -90,6 +104,81 @@ def test_the_last_adapter_can_be_kept_while_pairs_watch(tmp_path: Path, monkeypa
     }
     assert kept == {"last": "step 4 of 4, the last", "best": kept["best"]}
     assert kept["best"].endswith("best on the development pairs")
+
+
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_the_average_of_the_last_states_is_kept(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], method: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("llama", tmp_path / "m")
+    write_triplets(tmp_path / "t.tsv", num_rows=32)
+    write_pairs(tmp_path / "d.tsv")
+    command = ["train", "--output_dir", "run", "--model.model", "m", "--data.train", "t.tsv", "--max_steps", "4"]
+    command += ["--batch_size", "8", "--learning_rate", "1e-2", "--dev", "d.tsv", "--eval_steps", "1"]
+    command += ["--keep", "average", "--average_last", "3", "--adapter.method", method, "--precision", "fp32"]
+    assert run_command(command) == 0
+    said = capsys.readouterr().out
+    assert "The average of steps 2, 3 and 4 will be kept. Their states stay in run/late: 3 x" in said
+    assert "average of steps 2, 3, 4: dev Spearman" in said
+    states = sorted(str(path) for path in (tmp_path / "run" / "late").iterdir())
+    assert [Path(path).name for path in states] == ["step-000002", "step-000003", "step-000004"]
+    kept = Embedder.load("run", precision="fp32", fused=False)
+    merged = [Embedder.load(path, precision="fp32", fused=False, as_base=True) for path in states]
+    weights = [one.backbone.model.state_dict() for one in merged]
+    merged[0].backbone.model.load_state_dict({name: sum(one[name] for one in weights) / 3 for name in weights[0]})
+    np.testing.assert_allclose(kept.encode(TEXTS), merged[0].encode(TEXTS), atol=1e-5)
+    assert np.abs(kept.encode(TEXTS) - merged[2].encode(TEXTS)).max() > 1e-3
+    assert (
+        "What is kept is the average of the weights after steps 2, 3 and 4." in (tmp_path / "run/README.md").read_text()
+    )
+    *_, last = map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines())
+    outcome = json.loads((tmp_path / "run" / "outcome.json").read_text())
+    assert (last["averaged_steps"], outcome["averaged"]) == ([2, 3, 4], [2, 3, 4])
+    assert outcome["facts"]["kept"] == "the average of steps 2, 3 and 4 of 4"
+    # What was trained is the run's adapter, not the average's larger one.
+    trained, _, whole, _ = outcome["facts"]["trained"].split()
+    assert trained == ("5,376" if method == "lora" else whole)
+    assert (
+        run_command(["evaluate", "run", "--data", ".", "--tasks", "d", "--precision", "fp32", "--out", "r.json"]) == 0
+    )
+    scored = json.loads((tmp_path / "r.json").read_text())["tasks"]["d"]["cosine_spearman"]
+    assert scored == pytest.approx(last["averaged_dev_cosine_spearman"], abs=1e-6)
+    assert run_command(["evaluate", states[0], "--data", ".", "--tasks", "d"]) == 0
+
+
+def test_an_average_without_a_development_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_model("llama", tmp_path / "m")
+    write_triplets(tmp_path / "t.tsv", num_rows=32)
+    command = ["train", "--output_dir", "run", "--model.model", "m", "--data.train", "t.tsv", "--max_steps", "4"]
+    command += ["--batch_size", "8", "--dev", "none", "--eval_steps", "2", *AVERAGE]
+    assert run_command(command) == 0
+    assert json.loads((tmp_path / "run/adapter/adapter_config.json").read_text())["r"] == 16
+    shutil.rmtree(tmp_path / "run" / "late" / "step-000002")
+    assert run_command(["train", "--resume", "run"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (["--average_last", "3"], "evaluation.average_last is 3, but does nothing while evaluation.keep is best"),
+        (["--keep", "average", "--average_last", "3", "--eval_steps", "2"], "has only 2 evaluations behind its start"),
+    ],
+)
+def test_averages_that_cannot_be(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    settings: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_triplets(tmp_path / "t.tsv", num_rows=32)
+    command = ["train", "--output_dir", "run", "--model.model", "m", "--data.train", "t.tsv", "--max_steps", "4"]
+    assert run_command([*command, "--batch_size", "8", *settings]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_nobody_asks_for_fits_the_model(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

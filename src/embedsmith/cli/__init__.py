@@ -12,6 +12,7 @@ from typing import get_args, get_type_hints
 import typer
 
 from embedsmith.cli import (  # noqa: F401 (each adds its commands to the application)
+    average_commands,
     data_commands,
     evaluate_commands,
     export_commands,
@@ -25,7 +26,10 @@ from embedsmith.support.errors import ConfigError, EmbedsmithError
 from embedsmith.support.processor import share_processor
 
 _INTERRUPTED = 130
-_LISTS = ("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against")
+_LISTS = (
+    *("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against"),
+    "--weights",
+)
 
 
 def main() -> None:

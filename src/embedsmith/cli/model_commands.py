@@ -59,7 +59,8 @@ def train_command(
     else:
         run = train(load_config(config, overrides=read_overrides(context.args)), device=device, console=console)
     if run.dev:
-        console.print(results_table([(f"step {run.outcome.best_step}", run.dev)]))
+        kept = "average" if run.outcome.averaged else f"step {run.outcome.best_step}"
+        console.print(results_table([(kept, run.dev)]))
     console.print(f"{run.outcome.num_steps} steps in {run.outcome.elapsed_s:.0f} s. The run: {run.config.output_dir}")
 
 

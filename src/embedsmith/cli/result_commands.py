@@ -115,7 +115,7 @@ def report_command(
 
 @app.command("card")
 def card_command(
-    run: Annotated[Path, typer.Argument(callback=at_home, help="The folder of a finished run.")],
+    run: Annotated[Path, typer.Argument(callback=at_home, help="The folder of a finished run or of an average.")],
     results: Annotated[Path, typer.Option(callback=at_home, help="What `embedsmith evaluate RUN --out FILE` wrote.")],
 ) -> None:
     """Write the model card of a run anew, with the scores of an evaluation."""

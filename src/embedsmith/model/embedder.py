@@ -29,6 +29,7 @@ from embedsmith.model.loading.adapter import (
     add_adapter,
     load_adapter,
     lora_layers,
+    put_adapter,
     set_adapter_dropout,
 )
 from embedsmith.model.loading.backbone import (
@@ -43,6 +44,7 @@ from embedsmith.model.loading.dense import check_dense
 from embedsmith.model.loading.devices import choose_device, choose_precision
 from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.model.loading.fingerprint import describe_embedding
+from embedsmith.model.loading.plain_lora import PlainLora
 from embedsmith.model.loading.settings import EmbeddingSettings, PromptTokens
 from embedsmith.model.loading.stages import load_base
 from embedsmith.model.loading.tokenizer_files import check_prompt_ids
@@ -462,6 +464,17 @@ class Embedder:
         """What a run trains of it."""
         return Trained(self.backbone, self.adapter)
 
+    def replace_adapter(self, plain: PlainLora) -> None:
+        """Put an adapter in the place of the present one, if any; raises ValueError when it does not fit."""
+        self.remove_adapter()
+        self._take(put_adapter(self.backbone, plain))
+
+    def remove_adapter(self) -> None:
+        """Leave the base alone; without an adapter nothing happens."""
+        if self.adapter is not None:
+            self.adapter.unload()
+        self.adapter, self._lora_layers = None, []
+
     def _take(self, adapter: PeftModel) -> None:
         self.adapter = adapter
         self._lora_layers = lora_layers(self.backbone.model)
@@ -484,8 +497,16 @@ class Embedder:
         with self.adapter.disable_adapter():
             yield
 
-    def save(self, folder: Path | str) -> None:
-        """Write the adapter, or the whole model where there is none, and `embedding.json` as one folder, atomically."""
+    def save(self, folder: Path | str, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write the adapter, or the whole model where there is none, and `embedding.json` as one folder, atomically.
+
+        Args:
+            folder: to be made, or replaced.
+            dtype: number format of an adapter's weights.
+
+        Raises:
+            ModelError: the number format does not hold a weight.
+        """
         with files.atomic_folder(folder) as temporary:
-            self.trained.write(temporary)
+            self.trained.write(temporary, dtype=dtype)
             files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))

@@ -44,21 +44,26 @@ class Trained:
         else:
             self.backbone.model.load_state_dict(state)
 
-    def write(self, folder: Path) -> None:
-        """Write an adapter, or else weights, configuration and tokenizer, into an existing folder."""
+    def write(self, folder: Path, *, dtype: torch.dtype = torch.float32) -> None:
+        """Write an adapter in a number format, or else weights, configuration and tokenizer, into an existing folder.
+
+        Raises:
+            ModelError: the number format does not hold a weight.
+        """
         if self.adapter:
-            save_adapter(self.adapter, folder=folder)
+            save_adapter(self.adapter, folder=folder, dtype=dtype)
         else:
             self.backbone.model.save_pretrained(folder)
             self.backbone.tokenizer.save_pretrained(folder)
 
     def reload(self, folder: Path) -> None:
         """Set it to what `write` wrote into `folder`."""
-        if self.adapter:
-            state = load_file(folder / WEIGHTS_FILE)
-        else:
-            state = dict(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).state_dict())
-        self.set_state(state)
+        self.set_state(load_file(folder / WEIGHTS_FILE) if self.adapter else read_weights(folder))
+
+
+def read_weights(folder: Path) -> dict[str, torch.Tensor]:
+    """All weights of a model's folder by the backbone's names, in float32."""
+    return dict(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).state_dict())
 
 
 def unfreeze(backbone: Backbone) -> None:

@@ -33,12 +33,12 @@ class CardContent:
         is_plain: see `Embedder`.
         is_quantized: whether the base was in 8 or 4 bits.
         matryoshka_dims: widths that were trained besides the full one, if any.
-        data: how much of what it was trained on, such as "1,000 triplets".
-        num_steps: optimizer steps.
+        origin: how it was made, such as "fine-tuned with embedsmith on 1,000 triplets in 8 steps".
+        details: more of that, paragraphs in Markdown.
         datasets: hub ids among the training data.
-        config_yaml: the resolved recipe.
+        config_yaml: the resolved recipe; empty: it is not known.
         results: (title, result) of each model shown; the last one is this run's.
-        are_dev: whether they are those of the development set, which chose the step that was kept.
+        chose_step: whether they are those of the development set, which chose the step that was kept.
         mteb: scores of other tasks, by name.
         mteb_data: where mteb has a task's data: name -> path, revision, split.
         published: results of the base as published, to stand under the scores.
@@ -62,12 +62,12 @@ class CardContent:
     is_plain: bool
     is_quantized: bool
     matryoshka_dims: Sequence[int]
-    data: str
-    num_steps: int
+    origin: str
+    details: Sequence[str]
     datasets: Sequence[str]
     config_yaml: str
     results: Sequence[tuple[str, EvaluationResult]] = ()
-    are_dev: bool = False
+    chose_step: bool = False
     mteb: Mapping[str, MtebScore] = field(default_factory=dict)
     mteb_data: Mapping[str, tuple[str, str, str]] = field(default_factory=dict)
     published: Beside | None = None
@@ -80,8 +80,8 @@ def model_card(card: CardContent) -> str:
     parts = [
         f"---\n{front}---\n",
         f"# {card.name}\n",
-        f"A text-embedding model: {what} `{card.base_model}`, fine-tuned with embedsmith on {card.data} in "
-        f"{card.num_steps} steps. Not made to generate text.\n",
+        f"A text-embedding model: {what} `{card.base_model}`, {card.origin}. Not made to generate text.\n",
+        *card.details,
         "## Use\n",
         *_usage(card),
     ]
@@ -90,7 +90,7 @@ def model_card(card: CardContent) -> str:
     if card.results:
         parts += ["Spearman correlation of cosine similarity x 100, with 95 % bootstrap intervals.\n"]
         parts += [results_markdown(card.results)]
-    if card.are_dev:
+    if card.chose_step:
         parts += ["The development set chose the step that was kept, so its score is slightly optimistic.\n"]
     shown = card.results[-1][1].tasks if card.results else {}
     others = {name: one for name, one in card.mteb.items() if name not in shown}
@@ -99,7 +99,8 @@ def model_card(card: CardContent) -> str:
         parts += ["\n".join(["| task | type | metric | score x 100 |", "| --- | --- | --- | ---: |", *lines]) + "\n"]
     if card.published:
         parts += [f"{beside_markdown(card.published)}\n"]
-    parts += ["## Recipe\n", f"```yaml\n{card.config_yaml}```\n"]
+    if card.config_yaml:
+        parts += ["## Recipe\n", f"```yaml\n{card.config_yaml}```\n"]
     return "\n".join(parts)
 
 

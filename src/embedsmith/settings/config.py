@@ -229,12 +229,15 @@ class TeacherSection(Section):
 
 
 class EvaluationSection(Section):
-    """The development set, which picks the best adapter or only watches."""
+    """The development set, which picks the best adapter or only watches, and what of a run is kept."""
 
     dev: Place | None = "sample"
     """Scored pairs: a file, or `sample`; none: keep the last adapter."""
-    keep: Literal["best", "last"] = "best"
-    """Which step's adapter the run ends with: the best on the development set, or the last, however it scores there."""
+    keep: Literal["best", "last", "average"] = "best"
+    """Which step's adapter the run ends with: the best on the development set, or the last, however it scores there; or
+    the average of the last ones."""
+    average_last: Int = Field(default=4, ge=2)
+    """Of an average: how many states, those after the run's last evaluations. They stay in the run's folder."""
     dev_columns: dict[str, str] = Field(default={})
     """{sentence1: ..., sentence2: ..., score: ...} where they are named otherwise."""
     eval_steps: Int | None = Field(default=None, ge=1)
@@ -294,6 +297,16 @@ class RunConfig(Section):
         is_symmetric = any(isinstance(source, TrainSource) and source.symmetric for source in self.data.train)
         if is_symmetric and self.model.query_prompt is None:
             raise ValueError("data.train names a symmetric source, which changes nothing without model.query_prompt")
+        return self
+
+    @model_validator(mode="after")
+    def _check_average(self) -> "RunConfig":
+        settings = self.evaluation
+        if settings.average_last != EvaluationSection().average_last and settings.keep != "average":
+            raise ValueError(
+                f"evaluation.average_last is {settings.average_last}, but does nothing while evaluation.keep is "
+                f"{settings.keep}; set it to average"
+            )
         return self
 
     @model_validator(mode="after")

@@ -56,9 +56,12 @@ class TrainingDisplay:
             if not self._console.is_terminal and step % self._every == 0:
                 self._console.print(f"step {step}/{self._max_steps}  {status}", highlight=False)
         else:
-            score, (lower, upper) = 100 * record["dev_cosine_spearman"], record["dev_ci95"]
+            averaged = record.get("averaged_steps")
+            prefix = "averaged_" if averaged else ""
+            score, (lower, upper) = 100 * record[f"{prefix}dev_cosine_spearman"], record[f"{prefix}dev_ci95"]
             self._dev = f"dev {score:.1f}"
-            text = f"step {step}: dev Spearman {score:.1f} [{100 * lower:.1f}, {100 * upper:.1f}]"
+            what = f"average of steps {', '.join(map(str, averaged))}" if averaged else f"step {step}"
+            text = f"{what}: dev Spearman {score:.1f} [{100 * lower:.1f}, {100 * upper:.1f}]"
             self._console.print(text, highlight=False)
 
     def _time_left_s(self, step: int, elapsed_s: float) -> float | None:

@@ -6,7 +6,7 @@ the next batch is read, tokenised and packed meanwhile.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -26,6 +26,7 @@ from embedsmith.support.errors import RunError
 from embedsmith.training.batching import contrastive_batches
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from embedsmith.training.distributed import Processes
+from embedsmith.training.late import keep_state, take_average
 from embedsmith.training.memory import tokens_that_fit
 from embedsmith.training.metrics import METRICS_FILE, MetricsFile, Record
 from embedsmith.training.mntp import MaskedPrediction
@@ -39,7 +40,8 @@ class Display(Protocol):
     """Whoever shows a run's progress."""
 
     def update(self, record: Record) -> None:
-        """Take one metrics record; those with `loss` are steps, those with `dev_cosine_spearman` evaluations."""
+        """Take one metrics record; those with `loss` are steps, with `dev_cosine_spearman` evaluations, with
+        `averaged_steps` that of the average."""
 
 
 @dataclass(frozen=True)
@@ -48,17 +50,21 @@ class Outcome:
 
     Attributes:
         num_steps: optimizer steps of the whole run.
-        best_step: the step whose adapter was kept.
-        best: its development score, if it was scored.
+        best_step: the step whose adapter was kept; of an average the last one.
+        averaged: the steps whose average was kept instead, if any.
+        best: the development score of what was kept, if it was scored.
         num_tokens: tokens computed, evaluations aside.
         elapsed_s: seconds, evaluations included.
+        num_trained: parameters of what is kept that the optimizer moved.
     """
 
     num_steps: int
     best_step: int
+    averaged: tuple[int, ...]
     best: TaskResult | None
     num_tokens: int
     elapsed_s: float
+    num_trained: int
 
 
 def train_adapter(
@@ -72,11 +78,13 @@ def train_adapter(
     display: Display,
     resume: bool = False,
 ) -> Outcome:
-    """Train the embedder's adapter; `adapter/` in the run folder ends up holding the best one.
+    """Train the embedder's adapter; `adapter/` in the run folder ends up holding the best one, the last, or an average.
 
     Args:
-        embedder: has its adapter already; ends with the last step's weights, which may differ from those kept.
-        config: `output_dir` exists; `metrics.jsonl`, `checkpoints/` and `adapter/` are written into it.
+        embedder: has its adapter already; ends with the last step's weights, which may differ from those kept, or with
+            the average, whose adapter has another rank.
+        config: `output_dir` exists; `metrics.jsonl`, `checkpoints/`, `adapter/` and perhaps `late/` are written into
+            it.
         triplets: rows of at least (anchor, positive).
         objective: what is minimised on them.
         evaluate: scores the embedder on the development set; None keeps the last adapter.
@@ -107,7 +115,7 @@ def train_adapter(
         progress=progress,
         accelerator=accelerator,
         display=display,
-        keeps_last=config.evaluation.keep == "last",
+        keeps_last=config.evaluation.keep != "best",
     )
     evaluated_at = schedule.evaluated_at if evaluate else {schedule.max_steps}
     if not resume and 0 in evaluated_at:
@@ -149,15 +157,20 @@ def train_adapter(
             grad_norm=float(grad_norm),
             tokens_per_s=round(num_tokens / (time.perf_counter() - step_started), 1),
         )
+        if progress.step in schedule.averaged:
+            keeper.keep_state()
         if progress.step in evaluated_at:
             keeper.keep_if_better(evaluate)
         if schedule.saves_after(progress.step):
             keeper.save_checkpoint(optimizer, projection=objective.projection)
-    return keeper.outcome()
+    if schedule.averaged:
+        optimizer.state.clear()  # where every weight is trained, room for two models
+        keeper.keep_average(schedule.averaged, evaluate=evaluate)
+    return keeper.outcome(averaged=schedule.averaged, num_trained=sum(one.numel() for one in adapter))
 
 
 class _Keeper:
-    """Keeps what a run makes: its records, the best adapter, checkpoints.
+    """Keeps what a run makes: its records, the best adapter or an average, checkpoints.
 
     Args:
         folder: the run's.
@@ -165,7 +178,7 @@ class _Keeper:
         progress: where the run stands; the loop moves its step, the rest is moved here.
         accelerator: of several processes the main one alone writes.
         display: shows every record.
-        keeps_last: whether the last adapter is kept, however it scores.
+        keeps_last: whether the last adapter is kept, however it scores; until there is an average, that is so too.
     """
 
     def __init__(
@@ -183,6 +196,7 @@ class _Keeper:
         self.progress = progress
         self.display = display
         self.keeps_last = keeps_last
+        self.accelerator = accelerator
         self.metrics = MetricsFile(folder / METRICS_FILE, from_step=progress.step, accelerator=accelerator)
         self.writes = accelerator.is_main_process
         self.started = time.perf_counter() - progress.elapsed_s
@@ -192,7 +206,7 @@ class _Keeper:
         """Seconds of the whole run, those before it was resumed included."""
         return time.perf_counter() - self.started
 
-    def tell(self, **values: float | list[float]) -> None:
+    def tell(self, **values: float | Sequence[float]) -> None:
         """Make a record of this step."""
         record: Record = {"step": self.progress.step, **values, "elapsed_s": round(self.elapsed_s, 3)}
         self.metrics.append(record)
@@ -209,8 +223,31 @@ class _Keeper:
                 return
             progress.best = result.to_json()
         progress.best_step = progress.step
-        if progress.step > 0 and self.writes:
+        if progress.step > 0:
+            self._write_kept()
+
+    def _write_kept(self) -> None:
+        if self.writes:
             self.embedder.save(self.folder / self.embedder.trained.folder_name)
+
+    def keep_state(self) -> None:
+        """Put the state aside for the average."""
+        if self.writes:
+            keep_state(self.folder, embedder=self.embedder, step=self.progress.step)
+
+    def keep_average(self, steps: Sequence[int], *, evaluate: Callable[[], TaskResult] | None) -> None:
+        """Keep the average of the states after these steps in the place of the last one, and score it."""
+        self.accelerator.wait_for_everyone()  # for the main process to have written the states
+        take_average(self.folder, embedder=self.embedder, steps=steps)
+        if evaluate is not None:
+            result = evaluate()
+            self.tell(
+                averaged_steps=list(steps),
+                averaged_dev_cosine_spearman=result.cosine_spearman,
+                averaged_dev_ci95=list(result.ci95),
+            )
+            self.progress.best = result.to_json()
+        self._write_kept()
 
     def save_checkpoint(self, optimizer: torch.optim.Optimizer, *, projection: torch.nn.Parameter | None) -> None:
         """Write all that resuming needs."""
@@ -224,15 +261,17 @@ class _Keeper:
                 projection=projection,
             )
 
-    def outcome(self) -> Outcome:
+    def outcome(self, *, averaged: tuple[int, ...], num_trained: int) -> Outcome:
         """What the run did."""
         progress = self.progress
         return Outcome(
             num_steps=progress.step,
             best_step=progress.best_step,
+            averaged=averaged,
             best=TaskResult.from_json(progress.best) if progress.best else None,
             num_tokens=progress.num_tokens,
             elapsed_s=self.elapsed_s,
+            num_trained=num_trained,
         )
 
 

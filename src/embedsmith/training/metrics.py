@@ -15,7 +15,8 @@ class MetricsFile:
 
     Args:
         path: of the file.
-        from_step: of a resumed run, the step it goes on from; records of later ones are dropped.
+        from_step: of a resumed run, the step it goes on from; records of later ones are dropped, and that of an
+            average, which is made behind the last step.
         accelerator: its trackers get every record too.
     """
 
@@ -24,8 +25,8 @@ class MetricsFile:
         self.accelerator = accelerator
         if accelerator.is_main_process:
             records = read_metrics(path) if from_step else []
-            kept = [json.dumps(record) + "\n" for record in records if record["step"] <= from_step]
-            path.write_text("".join(kept), encoding="utf-8")
+            kept = [one for one in records if one["step"] <= from_step and "averaged_steps" not in one]
+            path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
 
     def append(self, record: Record) -> None:
         """Add a record; it has a `step`."""

@@ -4,6 +4,7 @@ Everything is a function of the configuration and the step, so there is nothing 
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedsmith.settings.config import RunConfig
@@ -24,6 +25,7 @@ class Schedule:
         peak: the learning rate behind them.
         evaluated_at: the steps after which the development set is scored; 0: before the first.
         save_steps: from one checkpoint to the next; the last step has one too.
+        averaged: the steps after which the state is kept, to be averaged at the end; none: there is no average.
     """
 
     max_steps: int
@@ -31,6 +33,7 @@ class Schedule:
     peak: float
     evaluated_at: frozenset[int]
     save_steps: int
+    averaged: tuple[int, ...] = ()
 
     def learning_rate_at(self, step: int) -> float:
         """Learning rate of the step after `step` finished ones: linear warm-up from zero, then half a cosine to zero.
@@ -51,7 +54,7 @@ def make_schedule(config: RunConfig, *, num_triplets: int) -> Schedule:
     """The plan of a run on so many triplets.
 
     Raises:
-        ConfigError: the warm-up is longer than the run.
+        ConfigError: the warm-up is longer than the run, or there are fewer evaluations than states to average.
     """
     settings = config.training
     max_steps = settings.max_steps or count_steps(
@@ -64,10 +67,24 @@ def make_schedule(config: RunConfig, *, num_triplets: int) -> Schedule:
         )
     eval_steps = config.evaluation.eval_steps or max(1, math.ceil(max_steps / _EVALUATIONS))
     start = {0} if config.evaluation.eval_at_start else set()
+    evaluated_at = [*range(eval_steps, max_steps, eval_steps), max_steps]
     return Schedule(
         max_steps=max_steps,
         warmup_steps=max_steps // 10 if settings.warmup_steps is None else settings.warmup_steps,
         peak=settings.learning_rate,
-        evaluated_at=frozenset({*start, *range(eval_steps, max_steps, eval_steps), max_steps}),
+        evaluated_at=frozenset({*start, *evaluated_at}),
         save_steps=settings.save_steps or eval_steps,
+        averaged=_choose_averaged(config, evaluated_at=evaluated_at),
     )
+
+
+def _choose_averaged(config: RunConfig, *, evaluated_at: Sequence[int]) -> tuple[int, ...]:
+    count = config.evaluation.average_last
+    if config.evaluation.keep != "average":
+        return ()
+    if count > len(evaluated_at):
+        raise ConfigError(
+            f"evaluation.average_last is {count}, but the run of {evaluated_at[-1]} steps has only {len(evaluated_at)} "
+            "evaluations behind its start.\nLower it, or evaluation.eval_steps."
+        )
+    return tuple(evaluated_at[-count:])

@@ -3,7 +3,6 @@
 import logging
 from pathlib import Path
 
-from embedsmith.data.triplets import is_hub_id
 from embedsmith.evaluation.mteb_tasks import find_task_data
 from embedsmith.evaluation.saved import read_results
 from embedsmith.model.loading.backbone import ADAPTER_FILE, weights_folder
@@ -14,11 +13,10 @@ from embedsmith.records.results import EvaluationResult, MtebScore
 from embedsmith.reporting.model_card import CardContent, model_card
 from embedsmith.reporting.published import published_beside
 from embedsmith.settings.config import Quantization
-from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.errors import DataError, MissingExtraError, ModelError
 from embedsmith.verbs.evaluate import root_of
-from embedsmith.verbs.run_folder import CONFIG_FILE, read_outcome
+from embedsmith.verbs.origin import read_origin
 
 log = logging.getLogger(__name__)
 
@@ -30,20 +28,19 @@ _BUILTIN_REMARK = (
 
 
 def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Path | None = None) -> Path:
-    """Write the card of a finished run; returns its path.
+    """Write the card of a finished run, or of an average; returns its path.
 
     Args:
-        folder: the run's.
+        folder: the run's, or the average's.
         dev: score on the development set, to be shown.
         results: `results.json` of `embedsmith evaluate RUN --out`, to be shown instead.
 
     Raises:
-        RunError: the folder is not that of a finished run.
+        RunError: the folder is not that of a finished run or an average.
         DataError: `results` is no such file, or holds the scores of another model or of other settings.
     """
-    outcome = read_outcome(folder)
+    origin = read_origin(folder)
     files.check_output(folder / CARD_FILE, option="the card")
-    config = load_config(folder / CONFIG_FILE)
     weights = weights_folder(str(folder))
     settings = EmbeddingSettings.read(weights)
     found, mteb = read_results(results) if results else (dev, {})
@@ -54,15 +51,15 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
     hub_base = builtin.original if builtin else root.partition(":")[0]  # a GGUF file is named behind its repository
     is_on_hub = not Path(root).is_absolute()  # a folder stands in a run's settings by its full path
     assert settings.max_length
-    attends = outcome["attends_as_base"]
+    attends = origin.attends_as_base
     content = CardContent(
         name=folder.resolve().name,
         base_model=hub_base if settings.base_model == root and is_on_hub else Path(settings.base_model).name,
         hub_base=hub_base if is_on_hub else None,
         base_remark=_BUILTIN_REMARK.format(name=root) if settings.base_model in BUILTIN else "",
         license=builtin.license if builtin else None,
-        family=outcome["family"],
-        is_plain=outcome["is_plain"],
+        family=origin.family,
+        is_plain=origin.is_plain,
         is_adapter=(weights / ADAPTER_FILE).exists(),
         pooling=settings.pooling,
         prompt=settings.prompt,
@@ -74,12 +71,12 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         is_quantized=settings.quantization is not Quantization.NONE,
         attends_as_base=settings.bidirectional_layers == 0 if attends is None else attends,
         matryoshka_dims=settings.matryoshka_dims,
-        data=outcome["trained_on"],
-        num_steps=outcome["cost"]["num_steps"],
-        datasets=[name.partition(":")[0] for name in config.data.source_names if is_hub_id(name)],
-        config_yaml=config.to_yaml(),
+        origin=origin.sentence,
+        details=origin.details,
+        datasets=origin.datasets,
+        config_yaml=origin.config_yaml,
         results=[("tuned", found)] if found and found.tasks else [],
-        are_dev=results is None and found is not None,
+        chose_step=results is None and found is not None and origin.is_best,
         mteb=mteb,
         mteb_data=_mteb_data(mteb),
         published=published_beside([("this model", found)], base_model=hub_base, family=None)

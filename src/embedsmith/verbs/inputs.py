@@ -48,7 +48,7 @@ def describe_inputs(config: RunConfig, *, triplets: TripletTable, dev: ScoredPai
         "dev": dev.fingerprint if dev else None,
         "base": list(fingerprint_model(config.model.model)),
         "teacher": list(fingerprint_model(teacher)) if teacher else None,
-        "settings": {key: value for key, value in _flat(config).items() if key not in (*_BY_CONTENTS, *_FREE)},
+        "settings": {key: value for key, value in flat_settings(config).items() if key not in (*_BY_CONTENTS, *_FREE)},
     }
 
 
@@ -87,6 +87,14 @@ def begun_prompt_tokens(folder: Path) -> PromptTokens:
     return values.get("prompt_tokens", "joined") if isinstance(values, dict) else "joined"
 
 
+def begun_machine(folder: Path) -> dict[str, str]:
+    """What `describe_machine` said when a run began; empty where its folder does not say."""
+    try:
+        return dict(json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))["machine"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return {}
+
+
 def check_unchanged(folder: Path, inputs: Mapping[str, Any], *, machine: Mapping[str, str] | None = None) -> None:
     """Refuse to go on with a run that was begun with something else; say where it goes on under other software.
 
@@ -105,7 +113,7 @@ def check_unchanged(folder: Path, inputs: Mapping[str, Any], *, machine: Mapping
         raise RunError(
             f"{folder / INPUTS_FILE} is damaged: {error!r}.\nStart the run anew in another folder."
         ) from error
-    defaults = _flat(RunConfig(output_dir="none"))
+    defaults = flat_settings(RunConfig(output_dir="none"))
     changed += [
         f"{key}: it was {settings.get(key, defaults[key])!r}, now it is {value!r}"
         for key, value in inputs["settings"].items()
@@ -121,7 +129,8 @@ def check_unchanged(folder: Path, inputs: Mapping[str, Any], *, machine: Mapping
             log.warning("%s was begun with other %s, so the last digits may differ: %s", folder, name, begun_on[name])
 
 
-def _flat(config: RunConfig) -> dict[str, Any]:
+def flat_settings(config: RunConfig) -> dict[str, Any]:
+    """Every setting by its full name."""
     values = config.model_dump(mode="json")
     found = {}
     for key in known_keys():

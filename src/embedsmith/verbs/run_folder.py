@@ -1,6 +1,7 @@
 """A run's folder <-> what it tells of the run: recipe, metrics, what it took, where it ran."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -32,18 +33,14 @@ def write_outcome(
 ) -> None:
     """Write what a run of so many processes did, what it took and where it ran."""
     model, device = embedder.backbone.model, embedder.device
-    trained = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    num_all = sum(parameter.numel() for parameter in model.parameters())
+    num_frozen = sum(parameter.numel() for parameter in model.parameters() if not parameter.requires_grad)
     where = f"{str(model.dtype).removeprefix('torch.')} on {device.type}, {embedder.path}"
-    kept = f"step {outcome.best_step} of {outcome.num_steps}" + (
-        ", best on the development pairs" if outcome.best and config.evaluation.keep == "best" else ", the last"
-    )
     trained_on = triplets.size
     facts = {
         "model": f"{config.model.model}, {where}",
-        "trained": f"{trained:,} of {num_all:,} parameters",
+        "trained": f"{outcome.num_trained:,} of {num_frozen + outcome.num_trained:,} parameters",
         "data": f"{trained_on}: {', '.join(config.data.source_names)}",
-        "kept": kept,
+        "kept": _what_was_kept(outcome, is_best=bool(outcome.best) and config.evaluation.keep == "best"),
     }
     cost = Cost(
         num_steps=outcome.num_steps,
@@ -57,12 +54,25 @@ def write_outcome(
         "family": model.config.model_type,
         "is_plain": embedder.is_plain,
         "attends_as_base": embedder.attends_as_base,
+        "averaged": list(outcome.averaged),
         "trained_on": trained_on,
         "facts": facts,
         "cost": asdict(cost),
         "environment": describe_environment(device),
     }
     files.write_json(folder / OUTCOME_FILE, record)
+
+
+def _what_was_kept(outcome: Outcome, *, is_best: bool) -> str:
+    if outcome.averaged:
+        return f"the average of steps {name_steps(outcome.averaged)} of {outcome.num_steps}"
+    why = "best on the development pairs" if is_best else "the last"
+    return f"step {outcome.best_step} of {outcome.num_steps}, {why}"
+
+
+def name_steps(steps: Sequence[int]) -> str:
+    """For people to read."""
+    return f"{', '.join(map(str, steps[:-1]))} and {steps[-1]}"
 
 
 def is_run(folder: Path | str) -> bool:
@@ -76,7 +86,8 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
         found = {name: outcome[name] for name in ("family", "trained_on", "facts", "cost", "environment")}
         # Older runs do not say these.
-        return {**found, "is_plain": outcome.get("is_plain", True), "attends_as_base": outcome.get("attends_as_base")}
+        newer: dict[str, Any] = {"is_plain": True, "attends_as_base": None, "averaged": []}
+        return found | {name: outcome.get(name, default) for name, default in newer.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not is_run(folder):
             raise RunError(f"{folder} is not the folder of a finished run: it has no {CONFIG_FILE}.") from error

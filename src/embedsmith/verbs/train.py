@@ -18,6 +18,7 @@ from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import TrainingDisplay
 from embedsmith.support.errors import ModelError, RunError
+from embedsmith.training.late import LATE_FOLDER
 from embedsmith.training.loop import Outcome, train_adapter
 from embedsmith.verbs.card import write_card
 from embedsmith.verbs.inputs import (
@@ -28,7 +29,7 @@ from embedsmith.verbs.inputs import (
     write_inputs,
 )
 from embedsmith.verbs.prepare import PreparedRun, is_first_process, prepare_run
-from embedsmith.verbs.run_folder import CONFIG_FILE, write_outcome
+from embedsmith.verbs.run_folder import CONFIG_FILE, name_steps, write_outcome
 
 DEV_TASK = "dev"
 
@@ -146,6 +147,15 @@ def _announce(run: PreparedRun, console: Console) -> None:
         markup=False,
         highlight=False,
     )
+    if averaged := run.schedule.averaged:
+        size = sum(tensor.nbytes for tensor in embedder.trained.state.values()) / 1e6
+        console.print(
+            f"The average of steps {name_steps(averaged)} will be kept. Their states stay in "
+            f"{config.output_dir}/{LATE_FOLDER}: {len(averaged)} x {size:.2f} MB.",
+            markup=False,
+            highlight=False,
+            soft_wrap=True,
+        )
     for why in dict.fromkeys(embedder.why_not_shared(side) for side in Side):
         if why:
             console.print(f"The prompt is computed anew with every text: {why}.", markup=False, highlight=False)

@@ -22,7 +22,7 @@ from embedsmith.model.layers.dropout import AdapterDropout
 from embedsmith.model.loading.backbone import Backbone
 from embedsmith.model.loading.checkpoint_files import conversion_advice
 from embedsmith.model.loading.peft_config import read_adapter_config
-from embedsmith.model.loading.plain_lora import read_plain_lora
+from embedsmith.model.loading.plain_lora import PlainLora, read_plain_lora
 from embedsmith.model.loading.weights import check_finite, name_some
 from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, ModelSection
 from embedsmith.settings.families import lora_targets
@@ -107,14 +107,18 @@ def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
         raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: {error}\nGet or save the adapter again.") from error
     check_finite(weights, owner=f"The weights of the adapter {folder}", advice="Get or save the adapter again.")
     plain = read_plain_lora(folder, weights=weights, backbone=backbone)
-    config = plain.config
     try:
-        model = _quietly(get_peft_model, backbone.model, config)
-        _check_same_places(plain.weights, adapter_state(model))
+        return put_adapter(backbone, plain)
     except (RuntimeError, ValueError, TypeError, KeyError) as error:
         raise ModelError(f"The adapter {folder} does not fit the model '{backbone.name}': {error}") from error
+
+
+def put_adapter(backbone: Backbone, plain: PlainLora) -> PeftModel:
+    """Put an adapter on a backbone that has none; raises ValueError when its weights have no place there."""
+    model = _quietly(get_peft_model, backbone.model, plain.config)
+    _check_same_places(plain.weights, adapter_state(model))
     set_peft_model_state_dict(model, plain.weights)
-    config.base_model_name_or_path = backbone.name
+    plain.config.base_model_name_or_path = backbone.name
     _seed_dropout(model)
     return model
 
@@ -154,9 +158,15 @@ def _check_same_places(weights: dict[str, torch.Tensor], places: dict[str, torch
         raise ValueError("; ".join(faults))
 
 
-def save_adapter(model: PeftModel, *, folder: Path) -> None:
-    """Write the adapter into an existing folder; the same weights always give the same bytes."""
-    state = {name: tensor.detach().cpu().contiguous() for name, tensor in adapter_state(model).items()}
+def save_adapter(model: PeftModel, *, folder: Path, dtype: torch.dtype = torch.float32) -> None:
+    """Write the adapter into an existing folder; the same weights always give the same bytes.
+
+    Raises:
+        ModelError: a weight is beyond what the number format holds.
+    """
+    state = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in adapter_state(model).items()}
+    if dtype is not torch.float32:
+        check_finite(state, owner=f"The adapter's weights as {dtype}", advice="Take another number format.")
     files.write_bytes(folder / WEIGHTS_FILE, save(state, metadata={"format": "pt"}))
     config = model.peft_config["default"]
     was_inference = config.inference_mode

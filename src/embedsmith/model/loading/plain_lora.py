@@ -210,13 +210,13 @@ def _plain_config(config: LoraConfig, layers: Mapping[str, LoraLayer], *, backbo
         use_rslora=config.use_rslora,
         lora_dropout=config.lora_dropout,
         fan_in_fan_out=next(iter(layers.values())).fan_in_fan_out,
-        target_modules=_short_names(layers, backbone=backbone),
+        target_modules=short_names(layers, backbone=backbone),
         rank_pattern={name: rank for name, rank in ranks.items() if rank != config.r},
         alpha_pattern={name: alpha for name, alpha in alphas.items() if alpha != config.lora_alpha},
     )
 
 
-def _short_names(layers: Iterable[str], *, backbone: Backbone) -> list[str]:
+def short_names(layers: Iterable[str], *, backbone: Backbone) -> list[str]:
     """`q_proj` where all layers of that name are meant, else the whole names."""
     whole = set(layers)
     short = {name.rsplit(".", 1)[-1] for name in whole}
