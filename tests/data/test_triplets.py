@@ -14,6 +14,7 @@ from embedsmith.data import triplets as module
 from embedsmith.data.triplets import load_triplets
 from embedsmith.settings.config import TrainSource
 from embedsmith.support.errors import DataError, MissingExtraError
+from tests.tiny import write_triplets
 
 LAYOUTS = {
     "ours": {"anchor": "a", "positive": "p", "negative": "n"},
@@ -302,6 +303,21 @@ def test_drawn_rows_keep_their_text_ids(cache: Path) -> None:
     assert len(drawn) == 5
     drawn_ids = [drawn.text_ids[row][0] for row in range(5)]
     assert drawn_ids == [id_of[anchor] for anchor in drawn.rows(np.arange(5)).anchors]
+
+
+def test_rows_know_which_source_they_are_from(tmp_path: Path, cache: Path) -> None:
+    """What a glob finds is one source; the same kept table serves another grouping."""
+    files = [write_triplets(tmp_path / f"{name}.tsv", num_rows=3, first=3 * index) for index, name in enumerate("abc")]
+    apart = load_triplets([str(path) for path in files])
+    assert apart.sources.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
+    grouped = load_triplets([str(tmp_path / "[ab].tsv"), str(files[2])])
+    assert len([*cache.rglob("*.arrow")]) == 1
+    assert grouped.sources.tolist() == [0] * 6 + [1] * 3
+    assert grouped.fingerprint == apart.fingerprint
+    assert grouped.source_fingerprint != apart.source_fingerprint
+    drawn = grouped.draw(5)
+    anchors = [*grouped.rows(np.arange(9)).anchors]
+    assert drawn.sources.tolist() == [anchors.index(anchor) // 6 for anchor in drawn.rows(np.arange(5)).anchors]
 
 
 def test_data_that_is_named_twice_is_refused(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:

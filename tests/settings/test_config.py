@@ -253,6 +253,11 @@ def test_a_prompt_s_name_is_resolved() -> None:
         ({"matryoshka_dims": "[0]"}, "training.matryoshka_dims.0: should be greater than or equal to 1"),
         ({"hard_negative_weight": "-1"}, "training.hard_negative_weight: should be greater than or equal to 0"),
         ({"loss": "triplet"}, "training.loss"),
+        (
+            {"one_source_batches": "true", "data.train": "n/*.tsv"},
+            "one_source_batches is true, but data.train names one",
+        ),
+        ({"source_temperature": "2"}, "source_temperature is 2.0, but does nothing without data.one_source_batches"),
         ({"directions": "anchor_to_anchor"}, "contrast.directions lacks anchor_to_candidate"),
         ({"directions": "[anchor_to_candidate, anchor_to_candidate]"}, "names a direction twice"),
         ({"directions": "[anchor_to_candidate, query_to_doc]"}, "contrast.directions.1"),

@@ -21,8 +21,11 @@ TERMS = {
     "false_negative_margin": "0.1",
     "hardness_mode": "all_negatives",
     "spread_out_weight": "1",
+    "data.train": "[t.jsonl, t.tsv]",
+    "one_source_batches": "true",
+    "source_temperature": "3",
 }
-"""All that looks across the rows of a batch."""
+"""All that looks across the rows of a batch, and says which rows meet."""
 
 
 class Two:
@@ -49,7 +52,7 @@ def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, 
     write_pairs(tmp_path / "dev.tsv")
     settings = {
         "model.model": model_folders["llama"],
-        "data.train": "t.jsonl" if kind == "several" else "t.tsv",
+        "data.train": "t.tsv",
         "hard_negative_weight": "2",
         "dev": "dev.tsv",
         "max_length": "64",

@@ -89,7 +89,7 @@ def test_a_seed_gives_the_same_bytes_twice(
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b") != _losses(tmp_path / "c")
 
 
-@pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle", "embeddings"])
+@pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle", "embeddings", "terms, sources"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, method: str
 ) -> None:
@@ -101,6 +101,18 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
         settings = {"teacher": str(save_teacher(tmp_path)), "embedding_weight": "0.7", "embedding_distance": "squared"}
     elif method == "angle":
         triplets, settings = load_triplets([str(write_pairs(tmp_path / "s.tsv"))]), {"loss": "angle"}
+    elif method == "terms, sources":
+        names = [str(write_triplets(tmp_path / f"{rows}.tsv", num_rows=rows, first=rows)) for rows in (30, 20)]
+        triplets = load_triplets(names)
+        settings = {
+            "data.train": f"[{', '.join(names)}]",
+            "one_source_batches": "true",
+            "source_temperature": "2",
+            "directions": "[anchor_to_candidate, anchor_to_anchor]",
+            "false_negative_margin": "0.1",
+            "hardness_mode": "all_negatives",
+            "spread_out_weight": "1",
+        }
 
     class StopAt:
         def update(self, record: dict[str, object]) -> None:

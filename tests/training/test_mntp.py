@@ -134,6 +134,7 @@ def test_pieces_give_the_gradients_of_the_whole(model_folders: dict[str, str], f
         ({}, "model.bidirectional_layers is 0"),
         ({"bidirectional_layers": "all", "mask_token": "no such"}, "does not know as one token"),
         ({"bidirectional_layers": "all", "matryoshka_dims": "[8]"}, "training.matryoshka_dims does nothing"),
+        ({"bidirectional_layers": "all", "spread_out_weight": "1"}, "contrast.spread_out_weight does nothing"),
         ({"bidirectional_layers": "all", "teacher": "t", "guide": "true"}, "teacher.teacher does nothing"),
     ],
 )

@@ -237,7 +237,7 @@ def test_a_teacher_sees_the_negatives_of_symmetric_rows_as_queries() -> None:
     )
     config = _config(teacher="t", distill_weight="1")
     objective = Objective(
-        Loss.INFO_NCE, config.training, config.teacher, widths=(8,), teacher=Teacher(encode, device=CPU)
+        Loss.INFO_NCE, config.training, config.teacher, widths=(8,), teacher=Teacher(encode, dim=8, device=CPU)
     )
     loss = objective.loss_of(batch)(_unit(9))
     assert loss.isfinite()

@@ -32,6 +32,7 @@ OPTIONS: dict[str, dict[str, str]] = {
     "all": {"guide": "true", "distill_weight": "0.5", "hard_negative_weight": "2", "matryoshka_dims": "[16]"},
     "embeddings": {"embedding_weight": "0.8"},
     "embeddings only": {"embedding_weight": "1", "embedding_distance": "squared", "temperature": "0.05"},
+    "embeddings, spread out": {"embedding_weight": "1", "spread_out_weight": "2", "temperature": "0.05"},
     "embeddings, all": {"embedding_weight": "0.3", "guide": "true", "distill_weight": "0.5", "matryoshka_dims": "[16]"},
     "cosent": {},
     "cosent, embeddings": {"embedding_weight": "0.5"},

@@ -13,16 +13,23 @@ from tests.tiny import write_pairs, write_triplets
 
 
 @pytest.mark.parametrize(
-    "changes", [{}, {"eval_at_start": "false", "eval_steps": "4"}, {"use_hard_negatives": "false"}]
+    "changes",
+    [
+        {},
+        {"eval_at_start": "false", "eval_steps": "4"},
+        {"use_hard_negatives": "false"},
+        {"one_source_batches": "true"},
+    ],
 )
 def test_a_plan_counts_what_the_run_does(
     changes: dict[str, str], model_folders: dict[str, str], tmp_path: Path, cache: Path
 ) -> None:
+    names = [str(write_triplets(tmp_path / f"{rows}.tsv", num_rows=rows, first=rows)) for rows in (40, 20)]
     settings = {
         "output_dir": str(tmp_path / "run"),
         "model.model": model_folders["llama"],
         "max_length": "64",
-        "data.train": str(write_triplets(tmp_path / "t.tsv", num_rows=60)),
+        "data.train": f"[{', '.join(names)}]",
         "dev": str(write_pairs(tmp_path / "dev.tsv")),
         "batch_size": "6",
         "max_steps": "6",
@@ -39,6 +46,7 @@ def test_a_plan_counts_what_the_run_does(
     assert plan.num_epochs == pytest.approx(0.6)
     assert plan.total_s == pytest.approx(plan.start_s + 6 * plan.step_s + plan.num_evaluations * plan.evaluation_s)
     assert min(plan.step_s, plan.evaluation_s, plan.start_s) > 0
+    assert [source.num_batches for source in plan.sources] == ([4, 2] if "one_source_batches" in changes else [])
     assert plan.peak_bytes > 50e6  # torch alone takes more
 
 

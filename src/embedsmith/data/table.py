@@ -130,10 +130,21 @@ class TripletTable:
             origin (its number in `facts`) and line.
         facts: about the whole table.
         drawn: the rows that count, as `draw` chose them; None: all.
+        source_of_origin: for each of `facts.origins`, the number of the source it is from; None: each is one.
     """
 
-    def __init__(self, table: pa.Table, *, facts: TableFacts, drawn: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        table: pa.Table,
+        *,
+        facts: TableFacts,
+        drawn: np.ndarray | None = None,
+        source_of_origin: Sequence[int] | None = None,
+    ) -> None:
         self._table = table
+        self._source_of_origin = np.array(
+            range(len(facts.origins)) if source_of_origin is None else source_of_origin, dtype=np.int64
+        )
         self._is_whole = drawn is None
         self._drawn = np.arange(len(table)) if drawn is None else drawn
         self.facts = facts
@@ -180,6 +191,18 @@ class TripletTable:
             return TextIds(values, starts)
         parts = [values[starts[row] : starts[row + 1]] for row in self._drawn]
         return TextIds(np.concatenate(parts), np.concatenate([[0], np.cumsum(counts[self._drawn], dtype=np.int64)]))
+
+    @cached_property
+    def sources(self) -> np.ndarray:
+        """(num_rows,) int64: number of the source that each row is from."""
+        origins = self._table.column(ORIGIN).to_numpy()[self._drawn]
+        found: np.ndarray = self._source_of_origin[origins]
+        return found
+
+    @property
+    def source_fingerprint(self) -> str:
+        """Equal where the same rows are of one source."""
+        return hashlib.sha256(self.sources.tobytes()).hexdigest()[:16]
 
     @property
     def has_instructions(self) -> bool:
@@ -266,7 +289,14 @@ class TripletTable:
     def draw(self, num_rows: int) -> "TripletTable":
         """A view of so many rows drawn at random, always the same ones; a smaller draw is part of a larger one."""
         order = np.random.default_rng(0).permutation(len(self._drawn))[:num_rows]
-        return TripletTable(self._table, facts=self.facts, drawn=self._drawn[order])
+        return TripletTable(
+            self._table, facts=self.facts, drawn=self._drawn[order], source_of_origin=self._source_of_origin.tolist()
+        )
+
+    def from_sources(self, source_of_origin: Sequence[int]) -> "TripletTable":
+        """The same rows, where it is known which origins are of one source."""
+        drawn = None if self._is_whole else self._drawn
+        return TripletTable(self._table, facts=self.facts, drawn=drawn, source_of_origin=source_of_origin)
 
     def _values(self, name: str, indices: np.ndarray) -> list[Any]:
         column = self._table[name]

@@ -67,7 +67,8 @@ def load_triplets(
     columns = columns or {}
     for fault in named_faults(columns):
         faults.add("data.columns", None, fault)
-    origins = [origin for source in sources for origin in _origins(source, faults=faults)]
+    numbered = [(number, one) for number, source in enumerate(sources) for one in _origins(source, faults=faults)]
+    origins = [one for _, one in numbered]
     for fault in _doubled(origins):
         faults.add("data.train", None, fault)
     faults.raise_if_any(what="training data")
@@ -83,7 +84,7 @@ def load_triplets(
     if table.has_scores and not table.scores_differ():
         names = ", ".join(str(origin.place) for origin in origins)
         raise DataError(f"All scores in {names} are equal: they order nothing, so nothing can be learned.")
-    return table
+    return table.from_sources([number for number, _ in numbered])
 
 
 @dataclass(frozen=True)

@@ -292,6 +292,23 @@ class SweepPoint:
 
 
 @dataclass(frozen=True)
+class SourceShare:
+    """What a source gets of a run whose batches are of one source each.
+
+    Attributes:
+        name: of the source.
+        num_rows: its rows.
+        num_batches: of the run's.
+        num_epochs: passes over the source in them.
+    """
+
+    name: str
+    num_rows: int
+    num_batches: int
+    num_epochs: float
+
+
+@dataclass(frozen=True)
 class Plan:
     """What a run will take.
 
@@ -306,6 +323,7 @@ class Plan:
         start_s: seconds until the first step: data, model, checks.
         peak_bytes: most memory at one time: of the whole process on a CPU, of tensors on a GPU.
         device: where and how, in words.
+        sources: what each gets, where batches are of one source.
     """
 
     num_rows: int
@@ -318,6 +336,7 @@ class Plan:
     start_s: float
     peak_bytes: int
     device: str
+    sources: tuple[SourceShare, ...] = ()
 
     @property
     def total_tokens(self) -> float:

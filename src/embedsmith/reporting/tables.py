@@ -8,7 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from embedsmith.records.data_facts import DataFacts, Distribution, LeakageReport, Match
-from embedsmith.records.results import BenchmarkResult, Comparison, EvaluationResult, Plan, TaskResult
+from embedsmith.records.results import BenchmarkResult, Comparison, EvaluationResult, Plan, SourceShare, TaskResult
 from embedsmith.reporting.published import Beside
 
 _BAR_WIDTH = 40
@@ -82,6 +82,7 @@ def plan_table(plan: Plan) -> Table:
     table = Table(show_header=False)
     for name, value in (
         ("data", f"{plan.num_rows} rows, {plan.num_epochs:.2f} passes"),
+        *((f"  {source.name}", describe_share(source)) for source in plan.sources),
         ("steps", f"{plan.num_steps}"),
         ("tokens", f"{plan.tokens_per_step:.0f} a step, {plan.total_tokens / 1e6:.2f} million in all"),
         ("step", f"{plan.step_s:.2f} s, {plan.tokens_per_step / plan.step_s:.0f} tokens a second"),
@@ -93,6 +94,12 @@ def plan_table(plan: Plan) -> Table:
     ):
         table.add_row(name, value)
     return table
+
+
+def describe_share(source: SourceShare) -> str:
+    """What a source gets of a run, in words."""
+    batches = "batch" if source.num_batches == 1 else "batches"
+    return f"{source.num_rows} rows, {source.num_batches} {batches}, {source.num_epochs:.2f} passes"
 
 
 def _duration(seconds: float) -> str:

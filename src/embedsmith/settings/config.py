@@ -136,6 +136,25 @@ class DataSection(Section):
     max_triplets: Int | None = Field(default=None, ge=1)
     """Use only this many rows, drawn at random, the same ones in every run; a smaller draw is part of a larger one.
     None: all."""
+    one_source_batches: bool = False
+    """Whether all rows of a batch are of one source, an entry of `train`, so that they are told from their like."""
+    source_temperature: Float = Field(default=1.0, gt=0)
+    """T of the share of batches that a source then gets, its number of rows to the power of 1/T. 1: by size; the larger
+    it is, the more go to small sources."""
+
+    @model_validator(mode="after")
+    def _check_sources(self) -> "DataSection":
+        if self.one_source_batches and len(self.train) == 1:
+            raise ValueError(
+                "data.one_source_batches is true, but data.train names one source; name several, each by itself "
+                "(what a glob finds is one)"
+            )
+        if "source_temperature" in self.changed() and not self.one_source_batches:
+            raise ValueError(
+                f"data.source_temperature is {self.source_temperature}, but does nothing without "
+                "data.one_source_batches"
+            )
+        return self
 
     @property
     def source_names(self) -> list[str]:
@@ -365,7 +384,7 @@ class RunConfig(Section):
         of_teacher = ("guide", "distill_weight")
         return [
             *(f"training.{name}" for name in self.training.changed() if name in of_training),
-            *(f"contrast.{name}" for name in self.contrast.changed()),
+            *self.contrast.changed_ranking,
             *(f"teacher.{name}" for name in self.teacher.changed() if name in of_teacher),
         ]
 

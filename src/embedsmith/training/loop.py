@@ -23,7 +23,7 @@ from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import RunConfig, TrainingSection
 from embedsmith.support.ahead import one_ahead
 from embedsmith.support.errors import RunError
-from embedsmith.training.batching import contrastive_batches
+from embedsmith.training.batching import training_batches
 from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
 from embedsmith.training.distributed import Processes
 from embedsmith.training.late import keep_state, take_average
@@ -122,7 +122,7 @@ def train_adapter(
         keeper.keep_if_better(evaluate)  # where the learning curve starts, and a dry pass of the evaluation
         progress.best = None  # some adapter is always kept, if only the least bad
 
-    batches = contrastive_batches(triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
+    batches = training_batches(triplets, config=config)
     prepared = (
         (rows, batch, pack_share(embedder, batch=batch, objective=objective, processes=processes))
         for rows in islice(batches, progress.step, schedule.max_steps)

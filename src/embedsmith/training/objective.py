@@ -85,7 +85,7 @@ class Objective:
         )
 
     def _terms(self, batch: Triplets, groups: list[list[str]]) -> list[tuple[float, Term]]:
-        """What is added up, each with its weight; the weights' sum is 1."""
+        """What is added up, each with its weight; the losses' weights sum to 1, the regulariser comes on top."""
         vectors, weight = self.teacher_vectors(batch), self.guidance.embedding_weight
         terms: list[tuple[float, Term]] = []
         if weight < 1:
@@ -94,7 +94,14 @@ class Objective:
         if weight > 0:
             assert vectors is not None
             terms.append((weight, self._lesson(vectors)))
+        if self.contrast.spread_out_weight > 0:
+            terms.append((self.contrast.spread_out_weight, self._spread_out))
         return terms
+
+    def _spread_out(self, cut: list[torch.Tensor]) -> torch.Tensor:
+        anchor, positive, _negative = cut
+        moments = self.contrast.spread_out_moments
+        return spread_out(anchor, moments=moments) + spread_out(positive, moments=moments)
 
     def _ranking(self, batch: Triplets) -> Term:
         rank = angle if self.loss is Loss.ANGLE else cosent
@@ -140,10 +147,6 @@ class Objective:
                 similarities = taught.cosines[:, : taught.num_candidates]
                 lesson = distillation(anchor, torch.cat([positive, negative]), similarities, temperature=temperature)
                 loss = torch.lerp(loss, lesson, self.guidance.distill_weight)
-            if self.contrast.spread_out_weight:
-                moments = self.contrast.spread_out_moments
-                apart = spread_out(anchor, moments=moments) + spread_out(positive, moments=moments)
-                loss = loss + self.contrast.spread_out_weight * apart
             return loss
 
         return term

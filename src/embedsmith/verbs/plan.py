@@ -16,7 +16,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import Plan
 from embedsmith.settings.config import RunConfig, Side
 from embedsmith.support.environment import peak_bytes
-from embedsmith.training.batching import contrastive_batches
+from embedsmith.training.batching import source_shares, training_batches
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import make_optimizer, trained_parameters
 from embedsmith.training.memory import tokens_that_fit
@@ -41,7 +41,7 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
     settings, embedder, processes = config.training, run.embedder, Processes(run.accelerator)
     start_projection(run.objective, embedder=embedder, triplets=run.triplets, settings=settings, processes=processes)
     start_s = time.perf_counter() - started
-    drawn = contrastive_batches(run.triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
+    drawn = training_batches(run.triplets, config=config)
     batches = list(islice(drawn, min(run.schedule.max_steps, _COUNTED_BATCHES)))
     counts = [
         pack_batch(embedder, batch=run.triplets.rows(rows), objective=run.objective).num_tokens for rows in batches
@@ -58,6 +58,7 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
         evaluation_s=_time_evaluation(embedder, run.dev) if run.dev else 0.0,
         start_s=start_s,
         peak_bytes=peak_bytes(embedder.device),
+        sources=source_shares(run.triplets, config=config, num_steps=run.schedule.max_steps),
         device=f"{embedder.device}, {str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.path}",
     )
 

@@ -24,6 +24,7 @@ from embedsmith.model.loading.settings import PromptTokens
 from embedsmith.settings.config import Loss, ModelSection, Precision, RunConfig
 from embedsmith.settings.prompts import INSTRUCTION_FIELD
 from embedsmith.support.errors import ConfigError, MissingExtraError
+from embedsmith.training.batching import training_batches
 from embedsmith.training.distributed import Processes
 from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction
 from embedsmith.training.objective import Objective, make_objective
@@ -82,6 +83,7 @@ def prepare_run(
     if triplets.has_instructions and not config.model.takes_instruction:
         log.warning("The data has instructions, but no prompt holds %s: they are left out.", INSTRUCTION_FIELD)
     schedule = make_schedule(config, num_triplets=len(triplets))
+    next(training_batches(triplets, config=config))  # one that cannot be filled is told before a model is loaded
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
     embedder = _load_embedder(config, device=accelerator.device, prompt_tokens=prompt_tokens)
     check_instructions(embedder, data=triplets)

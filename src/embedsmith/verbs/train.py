@@ -13,11 +13,13 @@ from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import pair_similarities, score_task
 from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import EvaluationResult, TaskResult
+from embedsmith.reporting.tables import describe_share
 from embedsmith.settings.config import RunConfig, Side
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import TrainingDisplay
 from embedsmith.support.errors import ModelError, RunError
+from embedsmith.training.batching import source_shares
 from embedsmith.training.late import LATE_FOLDER
 from embedsmith.training.loop import Outcome, train_adapter
 from embedsmith.verbs.card import write_card
@@ -156,6 +158,8 @@ def _announce(run: PreparedRun, console: Console) -> None:
             highlight=False,
             soft_wrap=True,
         )
+    for source in source_shares(run.triplets, config=config, num_steps=run.schedule.max_steps):
+        console.print(f"{source.name}: {describe_share(source)}", markup=False, highlight=False)
     for why in dict.fromkeys(embedder.why_not_shared(side) for side in Side):
         if why:
             console.print(f"The prompt is computed anew with every text: {why}.", markup=False, highlight=False)
