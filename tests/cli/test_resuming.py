@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from embedsmith.cli import run_command
 from embedsmith.support.display import TrainingDisplay
 from tests.cli.edits import replace_text
+from tests.tiny import write_triplets
 
 
 @pytest.fixture
@@ -62,6 +63,28 @@ def test_a_stopped_run_notices_what_has_changed(
     changed = {path.name for path, kept in before.items() if path.read_bytes() != kept}
     assert changed <= {"run.yaml", "inputs.json"}  # what the change itself touched
     assert "Traceback" not in error
+
+
+def test_which_files_are_one_source_may_not_change_where_batches_are_of_one(
+    work: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in "uv":
+        write_triplets(Path(f"{name}.tsv"), num_rows=20, first=40 + ord(name))
+    work += ["--data.train", "[t.tsv, u.tsv, v.tsv]", "--one_source_batches", "true", "--save_steps", "2"]
+
+    def stop_at_3(self: object, record: dict[str, object]) -> None:
+        if record["step"] == 3:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(TrainingDisplay, "update", stop_at_3)
+        assert run_command([*work, "--dev", "none"]) == 130
+    assert "v.tsv: 20 rows, 1 batch, 0.30 passes" in capsys.readouterr().out
+    replace_text("runs/r/run.yaml", "- u.tsv\n  - v.tsv", "- '[uv].tsv'")
+    assert run_command(["train", "--resume", "runs/r"]) == 2
+    assert "the training data" in capsys.readouterr().err
+    replace_text("runs/r/run.yaml", "- '[uv].tsv'", "- u.tsv\n  - v.tsv")
+    assert run_command(["train", "--resume", "runs/r"]) == 0
 
 
 def test_what_changes_no_result_may_change(stopped: list[str], caplog: pytest.LogCaptureFixture) -> None:

@@ -44,6 +44,11 @@ OPTIONS: dict[str, dict[str, str]] = {
     "margin": {"false_negative_margin": "-0.05", "directions": GTE},
     "penalty": {"hardness_mode": "in_batch_negatives", "hardness_strength": "9"},
     "importance": {"hardness_mode": "hard_negatives", "hardness_form": "importance"},
+    "importance, none of its own": {
+        "hardness_mode": "all_negatives",
+        "hardness_form": "importance",
+        "hard_negative_weight": "0",
+    },
     "spread out": {"spread_out_weight": "3"},
     "all": {
         "guide": "true",
@@ -117,7 +122,11 @@ def _loss_by_loops(
                 return is_guided or (margin is not None and _dot(cut[left], cut[other]) > right + margin)
 
             seen = {text: _dot(cut[row], cut[text]) for text in candidates if text != positive}
-            seen = {text: cosine for text, cosine in seen.items() if not is_out(row, text)}
+            seen = {
+                text: cosine
+                for text, cosine in seen.items()
+                if not is_out(row, text) and (settings.hard_negative_weight or owners[text] != row)
+            }
             hardness = _hardness_by_loops(seen, row, owners, config)
             sums = []
             for direction in contrast.directions:

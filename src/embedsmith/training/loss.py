@@ -62,12 +62,12 @@ def info_nce(
     if terms.false_negative_margin is not None:
         closer = guided_exclusion(found.cosines.detach(), margin=-terms.false_negative_margin)
         is_out = is_out | closer & ~found.is_positive
+    own = found.of_one_row & ~found.is_positive & ~found.is_never  # an anchor's own negatives
+    if hard_negative_weight == 0:
+        is_out = is_out | own
     logits = found.cosines / temperature  # (B, C)
-    if hard_negative_weight != 1:
-        own = found.of_one_row & ~found.is_positive & ~found.is_never
-        log_weights = torch.zeros_like(logits)
-        log_weights[own] = math.log(hard_negative_weight) if hard_negative_weight else -math.inf
-        logits = logits + log_weights
+    if hard_negative_weight not in (0, 1):
+        logits = logits + torch.zeros_like(logits).masked_fill(own, math.log(hard_negative_weight))
     if terms.hardness_mode is not None:
         logits = logits + _log_hardness(found, is_out=is_out, terms=terms)
     logits = logits.masked_fill(is_out, -math.inf)
