@@ -16,6 +16,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     data_commands,
     evaluate_commands,
     export_commands,
+    mine_command,
     model_commands,
     result_commands,
     sweep_commands,
@@ -28,7 +29,7 @@ from embedsmith.support.processor import share_processor
 _INTERRUPTED = 130
 _LISTS = (
     *("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against"),
-    "--weights",
+    *("--weights", "--corpus", "--candidates"),
 )
 
 

@@ -62,6 +62,11 @@ def find_retrieval_sets(folder: Path) -> dict[str, Path]:
     return found
 
 
+def find_corpus(folder: Path) -> Path | None:
+    """The file with the documents of a set in BEIR's layout; None: the folder holds none, or is no folder."""
+    return next((place for place in _places(folder, _CORPUS) if place.exists()), None)
+
+
 def load_retrieval_set(folder: Path) -> RetrievalSet:
     """Read and check a set.
 

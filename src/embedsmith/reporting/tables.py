@@ -8,6 +8,7 @@ from rich.console import Group
 from rich.table import Table
 
 from embedsmith.records.data_facts import DataFacts, Distribution, LeakageReport, Match
+from embedsmith.records.mined import MiningReport
 from embedsmith.records.results import BenchmarkResult, Comparison, EvaluationResult, Plan, SourceShare, TaskResult
 from embedsmith.reporting.published import Beside
 
@@ -149,6 +150,28 @@ def facts_table(facts: DataFacts) -> Table:
     table = Table(show_header=False)
     for name, value in facts.counts.items():
         table.add_row(name, value)
+    return table
+
+
+def mining_table(report: MiningReport) -> Table:
+    """For the terminal: what came of mining hard negatives."""
+    table = Table(show_header=False)
+    table.add_row("rows", f"{report.num_rows:,}, with {report.num_anchors:,} distinct anchors")
+    skipped = f"; {report.num_placeholders:,} texts such as n/a are none" if report.num_placeholders else ""
+    table.add_row("candidates", f"{report.num_candidates:,} distinct texts{skipped}")
+    if report.recall is not None:
+        table.add_row("found by the index", f"{100 * report.recall:.1f} % of the nearest, on a sample")
+    table.add_row("rows written", f"{report.num_written:,}")
+    table.add_row("negatives mined", f"{report.num_negatives:,}, of {report.num_wanted} a row")
+    table.add_row("rows with fewer", f"{report.num_short:,}, of which {report.num_none:,} got none")
+    table.add_section()
+    table.add_row("near texts looked at", f"{report.num_looked_at:,}")
+    for rule, count in report.dropped.items():
+        table.add_row(f"left out: {rule.value}", f"{count:,} ({100 * count / report.num_looked_at:.1f} %)")
+    table.add_section()
+    for name, values in (("positives", report.positives), ("negatives", report.negatives)):
+        _, few, _, most, _ = values.quantiles
+        table.add_row(f"similarity of {name}", f"{values.mean:.3f} on average; 5 to 95 %: {few:.3f} to {most:.3f}")
     return table
 
 

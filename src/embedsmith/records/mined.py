@@ -1,0 +1,110 @@
+"""Plain records of hard-negative mining: what may be asked for, and what was found."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import StrEnum
+from typing import Any
+
+from embedsmith.records.data_facts import Distribution
+
+
+class Pool(StrEnum):
+    """Where candidates come from."""
+
+    POSITIVES = "positives"
+    NEGATIVES = "negatives"
+    ANCHORS = "anchors"
+    CORPUS = "corpus"
+
+
+class Choice(StrEnum):
+    """Which of the texts that the rules leave."""
+
+    TOP = "top"
+    RANDOM = "random"
+
+
+class OwnNegatives(StrEnum):
+    """What becomes of the negatives that rows have."""
+
+    KEEP = "keep"
+    REPLACE = "replace"
+
+
+class TooFew(StrEnum):
+    """What becomes of a row with fewer mined negatives than wanted."""
+
+    KEEP = "keep"
+    DROP = "drop"
+
+
+class SearchKind(StrEnum):
+    """How the nearest candidates are found."""
+
+    AUTO = "auto"
+    EXACT = "exact"
+    INDEX = "index"
+
+
+class Dropped(StrEnum):
+    """Why a text near an anchor is not taken."""
+
+    KNOWN = "the anchor itself, and what its rows have already"
+    ABSOLUTE_MARGIN = "too near for the absolute margin: false negatives"
+    RELATIVE_MARGIN = "too near for the relative margin: false negatives"
+    MAX_SCORE = "above the largest score"
+    MIN_SCORE = "below the smallest score"
+    FIRST_RANK = "before the first rank"
+
+
+@dataclass(frozen=True)
+class MinedExample:
+    """A row: its texts, and their cosine similarity to the anchor."""
+
+    anchor: str
+    positive: str
+    positive_score: float
+    negatives: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class MiningReport:
+    """What came of mining.
+
+    Attributes:
+        num_rows: rows with an anchor and a positive that were given.
+        num_written: rows in the file.
+        num_anchors: distinct anchors, each asked for once.
+        num_candidates: distinct texts that negatives could be taken from.
+        num_placeholders: texts such as n/a that were left out of them.
+        num_wanted: negatives of a row.
+        num_negatives: negatives mined, over all rows written.
+        num_short: rows given that have fewer mined ones than wanted.
+        num_none: of these, rows without any.
+        num_looked_at: pairs of an anchor and a near text that the rules were asked about.
+        dropped: rule -> how many of those it left out; each counts under the first rule that does, in this order.
+        positives: cosine similarity of an anchor and its farthest positive.
+        negatives: of an anchor and a text mined for it.
+        recall: of the index, against exact search for some anchors; None: all search was exact.
+        examples: some rows.
+    """
+
+    num_rows: int
+    num_written: int
+    num_anchors: int
+    num_candidates: int
+    num_placeholders: int
+    num_wanted: int
+    num_negatives: int
+    num_short: int
+    num_none: int
+    num_looked_at: int
+    dropped: Mapping[Dropped, int]
+    positives: Distribution
+    negatives: Distribution
+    recall: float | None
+    examples: tuple[MinedExample, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """For files."""
+        return {**asdict(self), "dropped": {rule.name.lower(): count for rule, count in self.dropped.items()}}
