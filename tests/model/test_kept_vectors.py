@@ -92,7 +92,7 @@ def test_they_are_computed_once(
     assert sum(done) == len(TEXTS)
     np.testing.assert_array_equal(keep(again), vectors)
     assert again.calls == []
-    assert "llama: the vectors are kept 50 texts, in" in caplog.text
+    assert "llama: the vectors of 50 texts are kept in" in caplog.text
 
 
 @pytest.mark.parametrize("stops_at", [0, 1, 5])

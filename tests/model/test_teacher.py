@@ -9,9 +9,10 @@ import numpy as np
 import pytest
 import torch
 
+from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.teacher import load_teacher
-from embedsmith.settings.config import AdapterSection
+from embedsmith.settings.config import AdapterSection, Side
 from embedsmith.support.errors import MissingExtraError, ModelError
 from tests.tiny import TEXTS, save_teacher
 
@@ -73,13 +74,53 @@ def test_queries_and_documents_get_their_prompts(llama: Embedder, folder: Path, 
 
 
 def test_a_batch_gives_the_same_bytes_whatever_came_before(folder: Path) -> None:
-    """What makes a resumed run exact: nothing is remembered from one batch to the next."""
+    """Nothing is remembered from one batch to the next."""
     first, second = (load_teacher(str(folder), device=CPU) for _ in range(2))
     first.embed(TEXTS[3:], are_queries=MIXED[3:])
     torch.manual_seed(9)
     state = torch.get_rng_state()
     assert torch.equal(first.embed(TEXTS, are_queries=MIXED), second.embed(TEXTS, are_queries=MIXED))
     assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("kind", ["sentence-transformers", "ours"])
+def test_what_is_kept_is_what_the_model_says(
+    llama: Embedder, folder: Path, tmp_path: Path, cache: Path, kind: str
+) -> None:
+    """Each side under its own prompt; the same texts in another order, or asked for again, come from the disk."""
+    teacher = str(folder)
+    if kind == "ours":
+        llama.settings = replace(llama.settings, query_prompt="the cat {text}")
+        llama.add_adapter(AdapterSection())
+        llama.save(tmp_path / "run")
+        teacher = str(tmp_path / "run")
+    rows = [("a cat", "an animal", "rain"), ("rain", "the sea", "a cat"), ("a cat", "the", "an animal")]
+    lines = ["\t".join(row) for row in rows]
+    finished: list[int] = []
+    kept = []
+    for name, order in (("one", lines), ("two", lines[::-1])):
+        (tmp_path / f"{name}.tsv").write_text("\n".join(["anchor\tpositive\tnegative", *order]) + "\n")
+        table = load_triplets([str(tmp_path / f"{name}.tsv")])
+        texts = table.texts_by_side(with_negatives=True)
+        assert {side: sorted(found) for side, found in texts.items()} == {
+            Side.QUERY: ["a cat", "rain"],
+            Side.DOCUMENT: ["a cat", "an animal", "rain", "the", "the sea"],
+        }
+        live = load_teacher(teacher, device=CPU)
+        assert live.has_kept(texts) == (name == "two")
+        kept.append(live.keep(texts, on_progress=finished.append))
+        assert live.has_kept(texts)
+    assert sum(finished) == 7
+    batch = table.rows(np.array([2, 0]))
+    asked = [*batch.anchors, *batch.positives, *(text for [text] in batch.negatives)]
+    found = kept[1].embed(asked, are_queries=batch.are_queries())
+    assert torch.equal(found, kept[0].embed(asked, are_queries=batch.are_queries()))
+    assert found.shape == (6, live.dim)
+    expected = live.embed(asked, are_queries=batch.are_queries())
+    torch.testing.assert_close(found, expected, rtol=0, atol=0.01)  # bfloat16 and other texts of a batch
+    assert "the sea" not in table.draw(1).texts_by_side(with_negatives=False)[Side.QUERY]
+    with pytest.raises(AssertionError, match="a text of other data"):
+        kept[0].embed(["the sea"], are_queries=[True])
 
 
 def _change_modules(folder: Path, **values: str) -> None:

@@ -15,8 +15,7 @@ from torch.nn.functional import normalize
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.teacher import Teacher
-from embedsmith.settings.config import AdapterSection, Loss, RunConfig, Side
+from embedsmith.settings.config import AdapterSection, Loss, RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.batching import contrastive_batches
 from embedsmith.training.distributed import Processes
@@ -231,11 +230,14 @@ def _gradients(embedder: Embedder, objective: Objective, batch: Triplets, max_to
 
 
 def test_a_teacher_sees_the_negatives_of_symmetric_rows_as_queries() -> None:
-    seen: dict[str, Side] = {}
+    seen: dict[str, bool] = {}
 
-    def encode(texts: list[str], side: Side) -> np.ndarray:
-        seen.update(dict.fromkeys(texts, side))
-        return _unit(len(texts)).numpy()
+    class Asked:
+        dim = 8
+
+        def embed(self, texts: Sequence[str], *, are_queries: Sequence[bool]) -> torch.Tensor:
+            seen.update(zip(texts, are_queries, strict=True))
+            return _unit(len(texts))
 
     batch = Triplets(
         anchors=["a0", "a1", "a2"],
@@ -245,12 +247,10 @@ def test_a_teacher_sees_the_negatives_of_symmetric_rows_as_queries() -> None:
         are_symmetric=[False, True, True],
     )
     config = _config(teacher="t", distill_weight="1")
-    objective = Objective(
-        Loss.INFO_NCE, config.training, config.teacher, widths=(8,), teacher=Teacher(encode, dim=8, device=CPU)
-    )
+    objective = Objective(Loss.INFO_NCE, config.training, config.teacher, widths=(8,), teacher=Asked())
     loss = objective.loss_of(batch)(_unit(9))
     assert loss.isfinite()
-    assert sorted(text for text, side in seen.items() if side is Side.DOCUMENT) == ["m0", "n0", "p0"]
+    assert sorted(text for text, is_query in seen.items() if not is_query) == ["m0", "n0", "p0"]
     assert len(seen) == 9
 
 

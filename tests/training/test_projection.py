@@ -33,7 +33,7 @@ def _config(teacher: str, **overrides: str) -> RunConfig:
 
 def _start(objective: Objective, embedder: Embedder, triplets: TripletTable, config: RunConfig) -> None:
     processes = Processes(Accelerator(cpu=True))
-    start_projection(objective, embedder=embedder, triplets=triplets, settings=config.training, processes=processes)
+    start_projection(objective, embedder=embedder, triplets=triplets, config=config, processes=processes)
 
 
 def test_the_nearest_rotation_is_procrustes() -> None:

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from embedsmith.cli import run_command
 from embedsmith.model.embedder import Embedder
 from embedsmith.training import loop
-from tests.tiny import TEXTS, save_model, write_pairs, write_triplets
+from tests.tiny import TEXTS, save_model, save_teacher, write_pairs, write_triplets
 
 # All that may differ: how long it took, how fast it was, the memory it needed.
 TIMES = {"elapsed_s", "tokens_per_s", "peak_bytes"}
@@ -53,6 +53,7 @@ AVERAGE = ["--keep", "average", "--average_last", "2"]
         ["--adapter.method", "full"],
         AVERAGE,
         [*AVERAGE, "--adapter.method", "full"],
+        ["--teacher", "teacher", "--embedding_weight", "0.5"],
     ],
 )
 def test_a_resumed_run_leaves_the_same_files(
@@ -60,6 +61,7 @@ def test_a_resumed_run_leaves_the_same_files(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     save_model("llama", tmp_path / "m")
+    save_teacher(tmp_path)
     write_triplets(tmp_path / "t.tsv", num_rows=32)
     write_pairs(tmp_path / "d.tsv")
     command = ["train", "--output_dir", "run/", "--model.model", "m", "--data.train", "t.tsv", "--dev", "d.tsv"]

@@ -5,6 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from embedsmith.data.faults import place_of
+from embedsmith.settings.config import Side
 
 INSTRUCTION, IS_SYMMETRIC, NEGATIVES, SCORE = "instruction", "is_symmetric", "negatives", "score"
 TEXT_IDS, ORIGIN, LINE = "text_ids", "origin", "line"
@@ -267,6 +269,15 @@ class TripletTable:
             are_symmetric=columns[IS_SYMMETRIC],
             scores=np.array(columns[SCORE]) if self.has_scores else None,
         )
+
+    def texts_by_side(self, *, with_negatives: bool) -> dict[Side, set[str]]:
+        """The distinct texts of all rows that are queries, and those that are documents."""
+        found: dict[Side, set[str]] = {side: set() for side in Side}
+        for rows in self.chunks():
+            texts = chain(*rows.groups(with_negatives=with_negatives))
+            for text, is_query in zip(texts, rows.are_queries(with_negatives=with_negatives), strict=True):
+                found[Side.QUERY if is_query else Side.DOCUMENT].add(text)
+        return found
 
     def place(self, row: int) -> str:
         """File and line of a row."""

@@ -36,6 +36,7 @@ CHUNK_TEXTS = 4096
 """Some seconds of a CPU's work, which is what an interruption costs."""
 _LIBRARIES = ("embedsmith", "torch", "transformers")
 _TYPE = np.dtype("<f4")
+_FILE = "vectors.npy"
 
 
 def keep_vectors(
@@ -76,16 +77,10 @@ def keep_vectors(
     """
     texts = read_texts(texts)
     assert texts and len(set(texts)) == len(texts), "at least one text, no text twice"
-    about = {
-        "embedding": embedder.describe(weights=weights),
-        "side": str(side),
-        "instruction": instruction,
-        "computed_by": _describe_computing(embedder),
-        "chunk_texts": chunk_texts,
-        "num_texts": len(texts),
-        "texts": _digest_texts(texts),
-    }
-    folder = (cache_folder or files.cache_root() / "vectors") / _digest(json.dumps(about, sort_keys=True).encode())[:32]
+    about = _describe(
+        texts, embedder=embedder, weights=weights, side=side, instruction=instruction, chunk_texts=chunk_texts
+    )
+    folder = _folder_of(about, cache_folder=cache_folder)
     folder.mkdir(parents=True, exist_ok=True)
     kept = _KeptChunks(folder, shape=(len(texts), embedder.dim), chunk_texts=chunk_texts)
     with FileLock(folder / "lock"):
@@ -103,6 +98,40 @@ def keep_vectors(
     return np.load(kept.path, mmap_mode="r", allow_pickle=False)
 
 
+def are_kept(
+    texts: Sequence[str], *, embedder: EmbeddingModel, weights: Sequence[str], side: Side = Side.DOCUMENT
+) -> bool:
+    """Whether the cache has what `keep_vectors` returns for these arguments; whether it is sound is not looked at."""
+    about = _describe(texts, embedder=embedder, weights=weights, side=side, instruction=None, chunk_texts=CHUNK_TEXTS)
+    return (_folder_of(about) / _FILE).exists()
+
+
+def _describe(
+    texts: Sequence[str],
+    *,
+    embedder: EmbeddingModel,
+    weights: Sequence[str],
+    side: Side,
+    instruction: str | None,
+    chunk_texts: int,
+) -> dict[str, Any]:
+    """All that the vectors depend on."""
+    return {
+        "embedding": embedder.describe(weights=weights),
+        "side": str(side),
+        "instruction": instruction,
+        "computed_by": _describe_computing(embedder),
+        "chunk_texts": chunk_texts,
+        "num_texts": len(texts),
+        "texts": _digest_texts(texts),
+    }
+
+
+def _folder_of(about: dict[str, Any], *, cache_folder: Path | None = None) -> Path:
+    key = _digest(json.dumps(about, sort_keys=True).encode())[:32]
+    return (cache_folder or files.cache_root() / "vectors") / key
+
+
 class _KeptChunks:
     """The rows of a folder: `vectors.npy`, or `vectors.npy.part` as long as some are missing, and `chunks.txt`.
 
@@ -113,8 +142,8 @@ class _KeptChunks:
     """
 
     def __init__(self, folder: Path, *, shape: tuple[int, int], chunk_texts: int) -> None:
-        self.path = folder / "vectors.npy"
-        self._part = folder / "vectors.npy.part"
+        self.path = folder / _FILE
+        self._part = folder / f"{_FILE}.part"
         self._digests = folder / "chunks.txt"
         self._chunk_texts = chunk_texts
         self._num_rows, dim = shape
@@ -141,10 +170,12 @@ class _KeptChunks:
                 self._num_rows,
             )
         elif num_sound:
-            start = (
-                "kept" if was_finished else f"kept of {num_sound * self._chunk_texts:,} and computed of the others of"
-            )
-            log.info("%s: the vectors are %s %s texts, in %s.", name, start, f"{self._num_rows:,}", self.path.parent)
+            which = f"{self._num_rows:,} texts are"
+            if not was_finished:
+                which = (
+                    f"{num_sound * self._chunk_texts:,} of {self._num_rows:,} texts, which were computed before, are"
+                )
+            log.info("%s: the vectors of %s kept in %s.", name, which, self.path.parent)
         if was_finished and is_damaged:
             self.path.replace(self._part)
         if num_sound < self.num_chunks:

@@ -321,6 +321,7 @@ class Plan:
         num_evaluations: of the development set.
         evaluation_s: seconds of one.
         start_s: seconds until the first step: data, model, checks.
+        teacher_s: seconds of a teacher's vectors for all texts, before the first step; 0: kept already, or no teacher.
         peak_bytes: most memory at one time: of the whole process on a CPU, of tensors on a GPU.
         device: where and how, in words.
         sources: what each gets, where batches are of one source.
@@ -334,6 +335,7 @@ class Plan:
     num_evaluations: int
     evaluation_s: float
     start_s: float
+    teacher_s: float
     peak_bytes: int
     device: str
     sources: tuple[SourceShare, ...] = ()
@@ -346,4 +348,4 @@ class Plan:
     @property
     def total_s(self) -> float:
         """Seconds of the whole run."""
-        return self.start_s + self.num_steps * self.step_s + self.num_evaluations * self.evaluation_s
+        return self.start_s + self.teacher_s + self.num_steps * self.step_s + self.num_evaluations * self.evaluation_s

@@ -89,6 +89,7 @@ def plan_table(plan: Plan) -> Table:
         ("step", f"{plan.step_s:.2f} s, {plan.tokens_per_step / plan.step_s:.0f} tokens a second"),
         ("evaluations", f"{plan.num_evaluations} of {_duration(plan.evaluation_s)}"),
         ("start", _duration(plan.start_s)),
+        *([("teacher's vectors", _duration(plan.teacher_s))] if plan.teacher_s else []),
         ("time in all", _duration(plan.total_s)),
         ("memory", f"{plan.peak_bytes / 1e9:.1f} GB in these few steps; a long run may take half as much again"),
         ("on", plan.device),

@@ -108,7 +108,7 @@ def train_adapter(
     if resume:
         progress = load_checkpoint(folder, embedder=embedder, optimizer=optimizer, projection=objective.projection)
     else:
-        start_projection(objective, embedder=embedder, triplets=triplets, settings=settings, processes=processes)
+        start_projection(objective, embedder=embedder, triplets=triplets, config=config, processes=processes)
     keeper = _Keeper(
         folder,
         embedder=embedder,

@@ -16,8 +16,8 @@ import torch
 
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import TrainingSection
-from embedsmith.training.batching import contrastive_batches
+from embedsmith.settings.config import RunConfig
+from embedsmith.training.batching import training_batches
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import embed_without_graph
 from embedsmith.training.mntp import MaskedPrediction
@@ -33,7 +33,7 @@ def start_projection(
     *,
     embedder: Embedder,
     triplets: TripletTable,
-    settings: TrainingSection,
+    config: RunConfig,
     processes: Processes,
 ) -> None:
     """Set an objective's projection, if it has one, to its start: the same in every process, and a function of data,
@@ -43,7 +43,7 @@ def start_projection(
         objective: what the run minimises.
         embedder: the student, before its first step.
         triplets: what the run trains on.
-        settings: which batches come first.
+        config: which batches come first.
         processes: who has to agree.
     """
     projection = objective.projection
@@ -51,7 +51,7 @@ def start_projection(
         return
     num_texts = max(FITTED_TEXTS, min(projection.shape))
     products = torch.zeros(projection.shape, dtype=torch.float64, device=projection.device)
-    drawn = contrastive_batches(triplets.text_ids, batch_size=settings.batch_size, seed=settings.seed)
+    drawn = training_batches(triplets, config=config)
     for batch in _so_many_texts((triplets.rows(rows) for rows in drawn), objective=objective, num_texts=num_texts):
         students = embed_without_graph(pack_batch(embedder, batch=batch, objective=objective), embedder=embedder)
         teachers = objective.teacher_vectors(batch)

@@ -1,18 +1,23 @@
 """What a run will take on this machine, before it runs: tokens, time and memory, from a few of its own steps.
 
 The run's own batches are drawn and counted, the largest of them goes first (it decides the memory), some others are
-timed, and so is the encoding of a part of the development set. Nothing is written. Cost: loading, and a dozen steps.
+timed, and so are the encoding of a part of the development set and a teacher's vectors of what it is asked meanwhile.
+Nothing is written. Cost: loading, and a dozen steps.
 """
 
 import time
+from collections.abc import Sequence
+from dataclasses import replace
 from itertools import islice
 
 import numpy as np
+import torch
 from torch.nn.utils import clip_grad_norm_
 
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import score_task
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.teacher import LoadedTeacher
 from embedsmith.records.results import Plan
 from embedsmith.settings.config import RunConfig, Side
 from embedsmith.support.environment import peak_bytes
@@ -20,6 +25,7 @@ from embedsmith.training.batching import source_shares, training_batches
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import make_optimizer, trained_parameters
 from embedsmith.training.memory import tokens_that_fit
+from embedsmith.training.objective import Objective
 from embedsmith.training.projection import start_projection
 from embedsmith.training.step import pack_batch, take_step
 from embedsmith.verbs.prepare import PreparedRun, prepare_run
@@ -39,14 +45,16 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
     started = time.perf_counter()
     run = prepare_run(config, device=device)
     settings, embedder, processes = config.training, run.embedder, Processes(run.accelerator)
-    start_projection(run.objective, embedder=embedder, triplets=run.triplets, settings=settings, processes=processes)
-    start_s = time.perf_counter() - started
+    teacher = _TimedTeacher(run)
+    run = teacher.run
+    start_projection(run.objective, embedder=embedder, triplets=run.triplets, config=config, processes=processes)
+    start_s = time.perf_counter() - started - teacher.seconds
     drawn = training_batches(run.triplets, config=config)
     batches = list(islice(drawn, min(run.schedule.max_steps, _COUNTED_BATCHES)))
     counts = [
         pack_batch(embedder, batch=run.triplets.rows(rows), objective=run.objective).num_tokens for rows in batches
     ]
-    seconds_per_token = _time_steps(run, batches=batches, counts=counts)
+    seconds_per_token = _time_steps(run, batches=batches, counts=counts, teacher=teacher)
     tokens_per_step = float(np.mean(counts))
     return Plan(
         num_rows=len(run.triplets),
@@ -57,13 +65,57 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
         num_evaluations=len(run.schedule.evaluated_at) + bool(run.schedule.averaged) if run.dev else 0,
         evaluation_s=_time_evaluation(embedder, run.dev) if run.dev else 0.0,
         start_s=start_s,
+        teacher_s=teacher.estimate_s(),
         peak_bytes=peak_bytes(embedder.device),
         sources=source_shares(run.triplets, config=config, num_steps=run.schedule.max_steps),
         device=f"{embedder.device}, {str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.path}",
     )
 
 
-def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int]) -> float:
+class _TimedTeacher:
+    """The teacher of a run, if it has one, who answers anew each time: a run asks about all texts once, and keeps that.
+
+    Args:
+        run: whose teacher it is.
+    """
+
+    def __init__(self, run: PreparedRun) -> None:
+        self._triplets = run.triplets
+        self._with_negatives = run.config.training.use_hard_negatives
+        self._teacher: LoadedTeacher | None = None
+        self._num_texts = 0
+        self.seconds = 0.0
+        self.run = run
+        if isinstance(run.objective, Objective) and isinstance(run.objective.teacher, LoadedTeacher):
+            self._teacher = run.objective.teacher
+            self.run = replace(run, objective=replace(run.objective, teacher=self))
+
+    @property
+    def dim(self) -> int:
+        """Width T of its vectors."""
+        assert self._teacher is not None
+        return self._teacher.dim
+
+    def embed(self, texts: Sequence[str], *, are_queries: Sequence[bool]) -> torch.Tensor:
+        """As `Teacher.embed`."""
+        assert self._teacher is not None
+        started = time.perf_counter()
+        vectors = self._teacher.embed(texts, are_queries=are_queries)
+        self.seconds += time.perf_counter() - started
+        self._num_texts += len(set(zip(texts, are_queries, strict=True)))
+        return vectors
+
+    def estimate_s(self) -> float:
+        """Seconds for all texts of the data; none where their vectors are kept, or without a teacher."""
+        if self._teacher is None:
+            return 0.0
+        texts = self._triplets.texts_by_side(with_negatives=self._with_negatives)
+        if self._teacher.has_kept(texts):
+            return 0.0
+        return self.seconds / self._num_texts * sum(map(len, texts.values()))
+
+
+def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int], teacher: _TimedTeacher) -> float:
     """Seconds a token, optimizer included; the largest batch goes first, untimed."""
     parameters = [*trained_parameters(run.embedder), *run.objective.parameters]
     optimizer = make_optimizer(parameters, settings=run.config.training)
@@ -73,7 +125,7 @@ def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int
     timed = [index % len(batches) for index in range(_TIMED_STEPS)]
     num_tokens, seconds = 0, 0.0
     for place, index in enumerate([*[largest] * _WARM_UP_STEPS, *timed]):
-        started = time.perf_counter()
+        started, asked_s = time.perf_counter(), teacher.seconds
         _, count = take_step(
             run.embedder,
             batch=run.triplets.rows(batches[index]),
@@ -86,7 +138,7 @@ def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int
         optimizer.zero_grad(set_to_none=True)
         if place >= _WARM_UP_STEPS:
             num_tokens += count
-            seconds += time.perf_counter() - started
+            seconds += time.perf_counter() - started - (teacher.seconds - asked_s)
     return seconds / num_tokens
 
 

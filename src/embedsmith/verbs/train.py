@@ -1,9 +1,10 @@
 """train: a configuration -> a run folder, by way of data, model, training and evaluation."""
 
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -12,16 +13,19 @@ from rich.console import Console
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import pair_similarities, score_task
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.teacher import LoadedTeacher
 from embedsmith.records.results import EvaluationResult, TaskResult
 from embedsmith.reporting.tables import describe_share
 from embedsmith.settings.config import RunConfig, Side
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
-from embedsmith.support.display import TrainingDisplay
+from embedsmith.support.display import TrainingDisplay, encoding_progress
 from embedsmith.support.errors import ModelError, RunError
+from embedsmith.support.free_memory import let_go
 from embedsmith.training.batching import source_shares
 from embedsmith.training.late import LATE_FOLDER
 from embedsmith.training.loop import Outcome, train_adapter
+from embedsmith.training.objective import Objective
 from embedsmith.verbs.card import write_card
 from embedsmith.verbs.inputs import (
     begun_prompt_tokens,
@@ -84,6 +88,8 @@ def train(config: RunConfig, *, resume: bool = False, device: str | None = None,
     inputs, machine = describe_inputs(config, triplets=triplets, dev=dev), describe_machine(embedder)
     if resume:
         check_unchanged(folder, inputs, machine=machine)
+    run = _with_kept_teacher(run, console)
+    let_go()  # of the teacher
     accelerator.wait_for_everyone()  # nobody may find the folder made by another process before looking for it
     with _run_folder(folder):
         if accelerator.is_main_process:
@@ -163,6 +169,28 @@ def _announce(run: PreparedRun, console: Console) -> None:
     for why in dict.fromkeys(embedder.why_not_shared(side) for side in Side):
         if why:
             console.print(f"The prompt is computed anew with every text: {why}.", markup=False, highlight=False)
+
+
+def _with_kept_teacher(run: PreparedRun, console: Console) -> PreparedRun:
+    """The same run with what its teacher says about all texts of the data, in the place of the model itself."""
+    objective = run.objective
+    if not (isinstance(objective, Objective) and isinstance(objective.teacher, LoadedTeacher)):
+        return run
+    texts = run.triplets.texts_by_side(with_negatives=run.config.training.use_hard_negatives)
+    what = f"the teacher's vectors of {sum(map(len, texts.values())):,} texts"
+    started, num_computed = time.perf_counter(), 0
+    with encoding_progress(console) as (start, advance):
+        start(what)
+
+        def count(num_texts: int) -> None:
+            nonlocal num_computed
+            num_computed += num_texts
+            advance(num_texts)
+
+        kept = objective.teacher.keep(texts, on_progress=count)
+    done = f"{num_computed:,} computed in {time.perf_counter() - started:.0f} s" if num_computed else "all kept before"
+    console.print(f"{what}: {done}", markup=False, highlight=False)
+    return replace(run, objective=replace(objective, teacher=kept))
 
 
 @contextmanager
