@@ -14,7 +14,6 @@ from embedsmith.model.layers.fused.rows import empty_rows, empty_rows_like
 _KINDS = {"silu": 0, "gelu": 1}
 _SUFFIX = {torch.bfloat16: "bf16", torch.float32: "f32"}
 _PANEL = 64  # columns of a panel of weights
-_OUTER_COLUMNS = 32  # two vectors
 
 
 class _Dropout(ctypes.Structure):
@@ -54,6 +53,7 @@ class CKernels:
     def __init__(self, library: ctypes.CDLL) -> None:
         self._library = library
         self._loops = RowLoops(library)
+        self._lanes = int(library.lanes())  # floats of a vector
         # Where there are tile instructions (AMX), oneDNN's products are several times faster than plain vectors.
         has_tiles = torch.cpu.get_capabilities().get("amx_bf16", False)
         self.products = CProducts(self._loops) if library.has_products() and not has_tiles else None
@@ -117,9 +117,11 @@ class CKernels:
     def project(self, x: torch.Tensor, w: torch.Tensor, *, mask: DropoutMask, scale: float) -> torch.Tensor:
         """As `Kernels.project`."""
         u = torch.empty(len(x), len(w))
+        is_wide = len(w) % self._lanes == 0
         self._loops.call(
-            "project", x.dtype, x, x.stride(0), w.contiguous(), _dropout(mask), scale, u, *w.shape, rows=len(x)
-        )
+            "project_wide" if is_wide else "project", x.dtype, x, x.stride(0), (w.t() if is_wide else w).contiguous(),
+            _dropout(mask), scale, u, *w.shape, rows=len(x),
+        )  # fmt: skip
         return u
 
     def expand_add(self, u: torch.Tensor, w: torch.Tensor, *, y: torch.Tensor, mask: DropoutMask, scale: float) -> None:
@@ -133,7 +135,7 @@ class CKernels:
         out = torch.empty(u.shape[1], x.shape[1])
         self._loops.call_outer(
             "outer", x.dtype, u, x, x.stride(0), _dropout(mask), scale, out, *out.shape, rows=len(x),
-            parts=-(-x.shape[1] // _OUTER_COLUMNS),
+            parts=-(-x.shape[1] // (2 * self._lanes)),
         )  # fmt: skip
         return out
 

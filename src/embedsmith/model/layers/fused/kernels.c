@@ -1,8 +1,8 @@
 /* CPU kernels of the fused decoder: everything between two matrix products.
  *
  * Plain C with OpenMP; no torch header, so a compiler builds it in seconds. `kernels_body.h` is included twice, for
- * rows in bfloat16 and in float32; arithmetic is float32 always. Vectors are 16 floats wide in the source; the
- * compiler splits them where the machine's are narrower.
+ * rows in bfloat16 and in float32; arithmetic is float32 always. Vectors are as wide as the machine's with AVX-512,
+ * else 8 floats: of wider ones than the machine's, compilers keep arrays in memory instead of registers.
  *
  * Layout everywhere: row-major, one row per token. `stride` is the distance between rows, in elements. All widths are
  * multiples of 16; LoRA's rank may be anything.
@@ -20,13 +20,18 @@
 #include <immintrin.h>
 #endif
 
-typedef float vf __attribute__((vector_size(64)));
-typedef int32_t vi __attribute__((vector_size(64)));
-typedef uint32_t vu __attribute__((vector_size(64)));
-typedef uint16_t vh __attribute__((vector_size(32)));
+#ifdef __AVX512F__
+#define LANES 16
+#else
+#define LANES 8
+#endif
+int32_t lanes(void) { return LANES; }
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef uint32_t vu __attribute__((vector_size(4 * LANES)));
+typedef uint16_t vh __attribute__((vector_size(2 * LANES)));
 
 #define INLINE static inline __attribute__((always_inline))
-#define LANES 16
 enum { STRIP_ROWS = 6 }; /* rows whose sums fill the registers, in products.h */
 #define ROUND_UP(n) (((n) + LANES - 1) / LANES * LANES)
 
@@ -54,15 +59,11 @@ INLINE vf keep_from(vu x, uint32_t threshold, vf a) { return select_f(x >= (thre
 
 typedef float v8 __attribute__((vector_size(32)));
 typedef float v4 __attribute__((vector_size(16)));
-#define HALVES(v)                        \
-    union { vf whole; v8 half[2]; } a = {v}; \
-    union { v8 whole; v4 half[2]; } b;       \
-    union { v4 whole; float of[4]; } c;
 
 INLINE float total(vf v) {
-    HALVES(v)
-    b.whole = a.half[0] + a.half[1];
-    c.whole = b.half[0] + b.half[1];
+    union { vf whole; v8 half[LANES / 8]; } a = {v};
+    union { v8 whole; v4 half[2]; } b = {LANES == 16 ? a.half[0] + a.half[LANES / 8 - 1] : a.half[0]};
+    union { v4 whole; float of[4]; } c = {b.half[0] + b.half[1]};
     return (c.of[0] + c.of[1]) + (c.of[2] + c.of[3]);
 }
 
@@ -163,9 +164,13 @@ typedef struct {
 } dropout_t;
 
 #define SPREAD 0x9E3779B1u
+#if LANES == 16
 static const vi LANE = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#else
+static const vi LANE = {0, 1, 2, 3, 4, 5, 6, 7};
+#endif
 
-/* 16 elements of x from (row, column) on, dropped or scaled. */
+/* A vector of x from (row, column) on, dropped or scaled. */
 INLINE vf masked(vf x, const dropout_t *d, int64_t row, int64_t width, int64_t column) {
     if (!d->threshold) return x;
     uint32_t first = (uint32_t)(((d->rows ? d->rows[row] : row) + d->first_row) * width + column);
@@ -177,10 +182,10 @@ INLINE vf masked(vf x, const dropout_t *d, int64_t row, int64_t width, int64_t c
     return keep_from(h, d->threshold, x * d->keep_scale);
 }
 
-/* ---- small float32 matrix products, for attention --------------------------------------------------------------- */
+/* ---- small float32 matrix products, for attention and LoRA ------------------------------------------------------------ */
 
-/* c (R x 16V) [+]= a (R x k) b (k x 16V); a's element (i, p) lies at i*ai + p*ap. R and V are constants. */
-INLINE void tile(const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t k,
+/* c (R x V vectors) [+]= a (R x k) b (k x V vectors); a's element (i, p) lies at i*ai + p*ap. R and V are constants. */
+INLINE void sums(const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t k,
                  int accumulate, const int R, const int V) {
     vf sum[8][4];
     for (int i = 0; i < R; i++)
@@ -195,6 +200,16 @@ INLINE void tile(const float *a, int64_t ai, int64_t ap, const float *b, int64_t
     }
     for (int i = 0; i < R; i++)
         for (int v = 0; v < V; v++) storef(c + i * ldc + v * LANES, sum[i][v]);
+}
+
+/* The same by as many rows and vectors at a time as the registers hold: 32 with AVX-512, else 16. */
+enum { MOST_ROWS = LANES == 16 ? 8 : 4, MOST_VECTORS = LANES == 16 ? 4 : 2 };
+INLINE void tile(const float *a, int64_t ai, int64_t ap, const float *b, int64_t ldb, float *c, int64_t ldc, int64_t k,
+                 int accumulate, const int R, const int V) {
+    for (int i = 0; i < R; i += MOST_ROWS)
+        for (int v = 0; v < V; v += MOST_VECTORS)
+            sums(a + i * ai, ai, ap, b + v * LANES, ldb, c + i * ldc + v * LANES, ldc, k, accumulate,
+                 R < MOST_ROWS ? R : MOST_ROWS, V < MOST_VECTORS ? V : MOST_VECTORS);
 }
 
 /* c (m x n) [+]= a (m x k) b (k x n); n is a multiple of 16. Rows go in strips of 4 or 8, so that 8 to 16 sums keep
@@ -217,6 +232,9 @@ static void product(const float *a, int64_t ai, int64_t ap, const float *b, int6
         }
     }
 }
+
+/* What a LoRA product holds as float32 at a time: columns of eight rows, or rows of two vectors of columns. */
+enum { THIN_COLUMNS = 512, OUTER_ROWS = 64 };
 
 /* ---- attention ------------------------------------------------------------------------------------------------- */
 
@@ -327,7 +345,7 @@ INLINE void rotate(float *x, const attention_t *t, int64_t position, float direc
 
 INLINE void scale_row(float *x, float scale, int64_t n) { EACH_VECTOR(j, n) storef(x + j, loadf(x + j) * scale); }
 
-/* 16 x 16 floats in place: stage d swaps the blocks of d x d off the diagonal of every block of 2d x 2d. */
+/* LANES x LANES floats in place: stage d swaps the blocks of d x d off the diagonal of every block of 2d x 2d. */
 #ifdef __has_builtin
 #if __has_builtin(__builtin_shufflevector)
 #define HAS_SHUFFLE
@@ -336,9 +354,13 @@ INLINE void scale_row(float *x, float scale, int64_t n) { EACH_VECTOR(j, n) stor
 #ifdef HAS_SHUFFLE
 #define LOWER(d, l) ((l) & (d) ? LANES + (l) - (d) : (l))
 #define UPPER(d, l) ((l) & (d) ? LANES + (l) : (l) + (d))
-#define EACH_LANE(f, d)                                                                                       \
-    f(d, 0), f(d, 1), f(d, 2), f(d, 3), f(d, 4), f(d, 5), f(d, 6), f(d, 7), f(d, 8), f(d, 9), f(d, 10), f(d, 11), \
-        f(d, 12), f(d, 13), f(d, 14), f(d, 15)
+#define EIGHT_LANES(f, d) f(d, 0), f(d, 1), f(d, 2), f(d, 3), f(d, 4), f(d, 5), f(d, 6), f(d, 7)
+#if LANES == 16
+#define EACH_LANE(f, d) \
+    EIGHT_LANES(f, d), f(d, 8), f(d, 9), f(d, 10), f(d, 11), f(d, 12), f(d, 13), f(d, 14), f(d, 15)
+#else
+#define EACH_LANE EIGHT_LANES
+#endif
 #define STAGE(d)                                                         \
     for (int i = 0; i < LANES; i++)                                      \
         if (!(i & (d))) {                                                \
@@ -347,7 +369,10 @@ INLINE void scale_row(float *x, float scale, int64_t n) { EACH_VECTOR(j, n) stor
             m[i | (d)] = __builtin_shufflevector(a, b, EACH_LANE(UPPER, d)); \
         }
 INLINE void transpose_square(vf *m) {
-    STAGE(1) STAGE(2) STAGE(4) STAGE(8)
+    STAGE(1) STAGE(2) STAGE(4)
+#if LANES == 16
+    STAGE(8)
+#endif
 }
 #else
 INLINE void transpose_square(vf *m) {
@@ -360,7 +385,7 @@ INLINE void transpose_square(vf *m) {
 }
 #endif
 
-/* x (rows x columns) -> y (columns x stride), stride a multiple of 16; what lies past the rows becomes zero. */
+/* x (rows x columns) -> y (columns x stride), stride of whole vectors; what lies past the rows becomes zero. */
 static void transpose(const float *x, int64_t rows, int64_t columns, float *y, int64_t stride) {
     EACH_VECTOR(i, stride)
         EACH_VECTOR(j, columns) {
@@ -418,8 +443,8 @@ typedef struct {
 } loop_t;
 #define BOTH(name) {#name "_bf16", name##_bf16}, {#name "_f32", name##_f32}
 static const loop_t LOOPS[] = {
-    BOTH(add_norm), BOTH(norm_backward), BOTH(activation), BOTH(activation_backward), BOTH(project), BOTH(expand_add),
-    BOTH(outer),
+    BOTH(add_norm), BOTH(norm_backward), BOTH(activation), BOTH(activation_backward), BOTH(project),
+    BOTH(project_wide), BOTH(expand_add), BOTH(outer),
 #ifdef __AVX512BF16__
     {"plain_product", plain_product}, {"add_product", add_product}, {"product_activation", product_activation},
     {"product_activation_backward", product_activation_backward},

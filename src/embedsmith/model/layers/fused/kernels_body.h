@@ -125,7 +125,13 @@ LOOP(NAME(activation_backward)) {
 
 /* ---- LoRA: thin products over dropped-out rows ------------------------------------------------------------------ */
 
-/* Calls step(R) for the rank in blocks of 8, 4, 2 and 1, so that sums stay in registers. */
+/* Columns [first, last) of a row of x as float32, dropped or scaled. */
+INLINE void NAME(drop_row)(const T *x, const dropout_t *d, int64_t row, int64_t width, int64_t first, int64_t last,
+                           float *to) {
+    for (int64_t j = first; j < last; j += LANES) storef(to + j - first, masked(get(x + j), d, row, width, j));
+}
+
+/* Calls step(R) for a few ranks in blocks of 8, 4, 2 and 1, so that sums stay in registers. */
 #define EACH_RANK_BLOCK(step)                                              \
     for (int64_t r = 0, left = rank; left > 0; r = rank - left) {          \
         if (left >= 8) { step(8); left -= 8; }                             \
@@ -145,7 +151,7 @@ INLINE void NAME(project_row)(const T *x, const float *w, const dropout_t *d, fl
     for (int t = 0; t < R; t++) u[t] = scale * total(sum[t]);
 }
 
-/* u (rows x rank) = scale * dropout(x) w^T, w (rank x width). */
+/* u (rows x rank) = scale * dropout(x) w^T, w (rank x width). For ranks of less than a vector. */
 LOOP(NAME(project)) {
     const T *x = a[0].p;
     const float *w = a[2].p;
@@ -159,13 +165,45 @@ LOOP(NAME(project)) {
     }
 }
 
-INLINE void NAME(expand_row)(const float *u, const float *w, const dropout_t *d, float scale, T *y, int64_t row,
-                             int64_t width, const int R) {
-    EACH_VECTOR(j, width) {
-        vf sum = u[0] * loadf(w + j);
-        for (int t = 1; t < R; t++) sum += u[t] * loadf(w + t * width + j);
-        put(y + j, get(y + j) + scale * masked(sum, d, row, width, j));
+/* R rows of u, from row i on. */
+INLINE void NAME(project_rows)(const T *x, int64_t stride, const float *w, const dropout_t *d, float scale, float *u,
+                               int64_t i, int64_t rank, int64_t width, const int R) {
+    float rows[8 * THIN_COLUMNS];
+    float *to = u + i * rank;
+    for (int64_t j = 0; j < width; j += THIN_COLUMNS) {
+        int64_t end = j + THIN_COLUMNS < width ? j + THIN_COLUMNS : width;
+        for (int r = 0; r < R; r++)
+            NAME(drop_row)(x + (i + r) * stride, d, i + r, width, j, end, rows + r * THIN_COLUMNS);
+        int64_t t = 0;
+        for (; t + 2 * LANES <= rank; t += 2 * LANES)
+            tile(rows, THIN_COLUMNS, 1, w + j * rank + t, rank, to + t, rank, end - j, j > 0, R, 2);
+        if (t < rank) tile(rows, THIN_COLUMNS, 1, w + j * rank + t, rank, to + t, rank, end - j, j > 0, R, 1);
     }
+    EACH_VECTOR(t, R * rank) storef(to + t, scale * loadf(to + t));
+}
+
+/* As `project`, for ranks of whole vectors; w is (width x rank). */
+LOOP(NAME(project_wide)) {
+    const T *x = a[0].p;
+    const float *w = a[2].p;
+    const dropout_t *d = a[3].p;
+    float scale = a[4].f, *u = a[5].p;
+    int64_t stride = a[1].i, rank = a[6].i, width = a[7].i, i = first;
+    for (; i + 8 <= last; i += 8) NAME(project_rows)(x, stride, w, d, scale, u, i, rank, width, 8);
+    for (; i < last; i++) NAME(project_rows)(x, stride, w, d, scale, u, i, rank, width, 1);
+}
+
+/* R rows of y from row i on, V vectors of columns from column j on. */
+INLINE void NAME(expand_rows)(const float *u, const float *w, const dropout_t *d, float scale, T *y, int64_t stride,
+                              int64_t i, int64_t j, int64_t rank, int64_t width, const int R, const int V) {
+    float sum[4 * 4 * LANES];
+    tile(u + i * rank, rank, 1, w + j, width, sum, V * LANES, rank, 0, R, V);
+    for (int r = 0; r < R; r++)
+        for (int v = 0; v < V; v++) {
+            T *to = y + (i + r) * stride + j + v * LANES;
+            vf update = loadf(sum + (r * V + v) * LANES);
+            put(to, get(to) + scale * masked(update, d, i + r, width, j + v * LANES));
+        }
 }
 
 /* y += dropout's mask * scale * (u w), w (rank x width). */
@@ -174,27 +212,14 @@ LOOP(NAME(expand_add)) {
     const dropout_t *d = a[2].p;
     float scale = a[3].f;
     T *y = a[4].p;
-    int64_t stride = a[5].i, rank = a[6].i, width = a[7].i;
-    for (int64_t i = first; i < last; i++) {
-#define STEP(R) NAME(expand_row)(u + i * rank + r, w + r * width, d, scale, y + i * stride, i, width, R)
-        EACH_RANK_BLOCK(STEP)
-#undef STEP
-    }
-}
-
-/* Two vectors wide from column j on: one cache line of bfloat16. */
-INLINE void NAME(outer_block)(const float *u, const T *x, int64_t stride, const dropout_t *d, float scale, float *g,
-                              int64_t rows, int64_t rank, int64_t width, int64_t j, const int R, const int V) {
-    vf sum[8][2];
-    for (int t = 0; t < R; t++)
-        for (int v = 0; v < V; v++) sum[t][v] = splat(0);
-    for (int64_t i = 0; i < rows; i++)
-        for (int v = 0; v < V; v++) {
-            vf value = masked(get(x + i * stride + j + v * LANES), d, i, width, j + v * LANES);
-            for (int t = 0; t < R; t++) sum[t][v] += u[i * rank + t] * value;
-        }
-    for (int t = 0; t < R; t++)
-        for (int v = 0; v < V; v++) storef(g + t * width + j + v * LANES, scale * sum[t][v]);
+    int64_t stride = a[5].i, rank = a[6].i, width = a[7].i, j = 0;
+#define ROWS(V)                                                                                               \
+    int64_t i = first;                                                                                        \
+    for (; i + 4 <= last; i += 4) NAME(expand_rows)(u, w, d, scale, y, stride, i, j, rank, width, 4, V);      \
+    for (; i < last; i++) NAME(expand_rows)(u, w, d, scale, y, stride, i, j, rank, width, 1, V);
+    for (; j + 4 * LANES <= width; j += 4 * LANES) { ROWS(4) }
+    for (; j < width; j += LANES) { ROWS(1) }
+#undef ROWS
 }
 
 /* g (rank x width) = scale * u^T dropout(x), by parts of two vectors of columns: sums do not depend on who takes them. */
@@ -204,12 +229,21 @@ LOOP(NAME(outer)) {
     const dropout_t *d = a[3].p;
     float scale = a[4].f, *g = a[5].p;
     int64_t stride = a[2].i, rank = a[6].i, width = a[7].i;
+    float rows[OUTER_ROWS * 2 * LANES];
     for (int64_t j = part * 2 * LANES; j < end * 2 * LANES; j += 2 * LANES) {
-#define BLOCK(R, V) NAME(outer_block)(u + r, x, stride, d, scale, g + r * width, last, rank, width, j, R, V)
+        int64_t stop = j + 2 * LANES < width ? j + 2 * LANES : width;
+        for (int64_t i = 0; i < last; i += OUTER_ROWS) {
+            int64_t num = i + OUTER_ROWS < last ? OUTER_ROWS : last - i;
+            for (int64_t r = 0; r < num; r++)
+                NAME(drop_row)(x + (i + r) * stride, d, i + r, width, j, stop, rows + r * 2 * LANES);
+#define BLOCK(R, V) tile(u + i * rank + r, 1, rank, rows, 2 * LANES, g + r * width + j, width, num, i > 0, R, V)
 #define STEP(R) if (j + LANES < width) BLOCK(R, 2); else BLOCK(R, 1)
-        EACH_RANK_BLOCK(STEP)
+            EACH_RANK_BLOCK(STEP)
 #undef STEP
 #undef BLOCK
+        }
+        for (int64_t r = 0; r < rank; r++)
+            for (int64_t c = j; c < stop; c += LANES) storef(g + r * width + c, scale * loadf(g + r * width + c));
     }
 }
 
@@ -287,7 +321,7 @@ static void NAME(load_queries)(const attention_t *t, const T *q, int64_t stride,
 /* out (queries x heads*dim) = softmax(scale q k^T) v within each segment and its prefix, rotary applied to q and k on
  * the way. Work is one (job, KV head) at a time, the last, longest segments first; a segment's keys and values serve all
  * heads of the group, its prefix's all segments of the job.
- * Scores are held as keys x queries, so that softmax runs down 16 columns at once. */
+ * Scores are held as keys x queries, so that softmax runs down a vector of columns at once. */
 void NAME(attention)(const attention_t *t, const T *q, int64_t q_stride, const T *k, const T *v, int64_t kv_stride,
                      T *out, int64_t out_stride) {
     const int64_t dim = t->dim, group = t->heads / t->kv_heads, scores = (t->longest + SPARE_ROWS) * QUERY_ROWS;

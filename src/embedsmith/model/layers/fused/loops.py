@@ -22,6 +22,7 @@ _SLOTS = {
     "activation": "PPiii",
     "activation_backward": "PPiii",
     "project": "PiPPfPii",
+    "project_wide": "PiPPfPii",
     "expand_add": "PPPfPiii",
     "outer": "PPiPfPii",
     "plain_product": "PPPPii",
