@@ -45,7 +45,7 @@ def _train(folder: Path, *, num_processes: int, settings: dict[str, str]) -> sub
     )
 
 
-@pytest.mark.parametrize("kind", ["one negative", "several", "a teacher's vectors"])
+@pytest.mark.parametrize("kind", ["one negative", "several", "a teacher's vectors", "an average"])
 def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, kind: str) -> None:
     write_triplets(tmp_path / "t.tsv", num_rows=60)
     write_ragged_triplets(tmp_path / "t.jsonl", counts=[3, 0, 1, 4, 0, 2] * 10)
@@ -66,6 +66,8 @@ def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, 
     }
     if kind == "a teacher's vectors":
         settings |= {"teacher": str(save_teacher(tmp_path)), "embedding_weight": "0.9"}
+    if kind == "an average":
+        settings |= {"keep": "average", "average_last": "2"}
     for count in (1, 2):
         done = _train(tmp_path, num_processes=count, settings={**settings, "output_dir": f"run{count}"})
         assert done.returncode == 0, done.stderr
@@ -83,7 +85,7 @@ def test_two_processes_equal_one(model_folders: dict[str, str], tmp_path: Path, 
     )
     assert [record["step"] for record in two_records] == [record["step"] for record in one_records]
     for first, second in zip(one_records, two_records, strict=True):
-        for key in {"loss", "grad_norm", "dev_cosine_spearman"} & set(first):
+        for key in {"loss", "grad_norm", "dev_cosine_spearman", "averaged_dev_cosine_spearman"} & set(first):
             assert second[key] == pytest.approx(first[key], rel=1e-3, abs=1e-4)
 
 

@@ -1,6 +1,7 @@
 """average: a folder that every command takes, equal to averaged merged weights; smaller adapters; refusals."""
 
 import json
+import logging
 import shutil
 from pathlib import Path
 
@@ -79,7 +80,17 @@ def test_runs_with_every_weight_trained(here: Path) -> None:
     assert run_command(["average", "run1", "a", "--to", "no"]) == 2
 
 
-def test_every_command_takes_it(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bases_in_other_number_formats_are_said(here: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for seed in ("1", "2"):
+        _train(f"run{seed}", "--seed", seed)
+    inputs = here / "run2" / "checkpoints" / "inputs.json"
+    inputs.write_text(inputs.read_text().replace("float32 on cpu", "bfloat16 on cpu"))
+    with caplog.at_level(logging.WARNING, logger="embedsmith"):
+        assert run_command(["average", "run1", "run2", "--to", "soup"]) == 0
+    assert "trained on their base in different ways: bfloat16 on cpu, float32 on cpu" in caplog.text
+
+
+def test_every_command_takes_it(here: Path) -> None:
     for seed in ("1", "2"):
         _train(f"run{seed}", "--seed", seed)
     write_pairs(here / "d.tsv")

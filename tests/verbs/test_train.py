@@ -147,6 +147,9 @@ def test_the_average_of_the_last_states_is_kept(
     scored = json.loads((tmp_path / "r.json").read_text())["tasks"]["d"]["cosine_spearman"]
     assert scored == pytest.approx(last["averaged_dev_cosine_spearman"], abs=1e-6)
     assert run_command(["evaluate", states[0], "--data", ".", "--tasks", "d"]) == 0
+    before = read_folder(tmp_path / "run")
+    assert run_command(["train", "--resume", "run"]) == 0  # as if it had been stopped before its average was made
+    assert read_folder(tmp_path / "run") == before
 
 
 def test_an_average_without_a_development_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,8 +37,7 @@ from embedsmith.verbs.run_folder import CONFIG_FILE, OUTCOME_FILE, is_run, read_
 
 log = logging.getLogger(__name__)
 
-DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-"""Number formats that an adapter may be stored in."""
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _NUM_SENTENCES = 48
 
 
@@ -106,28 +105,12 @@ def average_models(
     sources = [_read_source(model) for model in models]
     _check_alike(sources, base_model=base_model)
     _check_asked(sources, rank=rank, dtype=dtype)
-    is_adapter = sources[0].is_adapter
-    embedder = Embedder.load(
-        sources[0].model,
-        precision=Precision.AUTO if is_adapter else Precision.FP32,
-        base_model=base_model if is_adapter else None,
-        device=device,
-        fused=is_adapter,  # fused blocks keep weights in a place of their own
-    )
-    if embedder.backbone.dense and not is_adapter:
-        raise ModelError(f"'{models[0]}' has layers behind its pooling, which would not be averaged.")
-    folders = [source.folder for source in sources]
-    if is_adapter:
-        mean = _take_mean_adapter(embedder, folders, shares=shares, rank=rank, is_stored_whole=dtype == "fp32")
-    else:
-        embedder.trained.set_state(mean_weights(folders, weights=shares))
-        # A whole model is loaded as its own base.
-        embedder.settings = replace(embedder.settings, base_model=sources[0].settings.base_model)
-        mean = _Mean()
-    smallest_cosine = None
+    embedder = _load(sources[0], base_model=base_model, device=device)
+    mean = _take_mean(embedder, sources, shares=shares, rank=rank, is_stored_whole=dtype == "fp32")
     with files.atomic_folder(folder) as temporary:
         inner = temporary / embedder.trained.folder_name
-        embedder.save(inner, dtype=DTYPES[dtype])
+        embedder.save(inner, dtype=_DTYPES[dtype])
+        smallest_cosine = None
         if mean.vectors is not None:
             embedder.trained.reload(inner)
             smallest_cosine = float(np.einsum("kd,kd->k", _embed_sentences(embedder), mean.vectors).min())
@@ -147,6 +130,19 @@ def average_models(
     return Average(folder, mean.ranks, size_bytes, mean.kept, smallest_cosine)
 
 
+def _load(source: _Source, *, base_model: str | None, device: str | None) -> Embedder:
+    """What the mean is put on."""
+    if source.is_adapter:
+        return Embedder.load(source.model, base_model=base_model, device=device)
+    # Fused blocks keep weights in a place of their own.
+    embedder = Embedder.load(source.model, precision=Precision.FP32, device=device, fused=False)
+    if embedder.backbone.dense:
+        raise ModelError(f"'{source.model}' has layers behind its pooling, which would not be averaged.")
+    # A whole model is loaded as its own base.
+    embedder.settings = replace(embedder.settings, base_model=source.settings.base_model)
+    return embedder
+
+
 @dataclass(frozen=True)
 class _Mean:
     """As of `Average`; `vectors` of the sentences, (K, D), before anything was lowered, where it is."""
@@ -156,10 +152,14 @@ class _Mean:
     vectors: np.ndarray | None = None
 
 
-def _take_mean_adapter(
-    embedder: Embedder, folders: Sequence[Path], *, shares: Sequence[float], rank: int | None, is_stored_whole: bool
+def _take_mean(
+    embedder: Embedder, sources: Sequence[_Source], *, shares: Sequence[float], rank: int | None, is_stored_whole: bool
 ) -> _Mean:
-    """Put the mean of adapters on the embedder, and lower its rank."""
+    """Set what is trained to the mean, an adapter's rank lowered."""
+    folders = [source.folder for source in sources]
+    if embedder.adapter is None:
+        embedder.trained.set_state(mean_weights(folders, weights=shares))
+        return _Mean()
     updates = mean_adapter(embedder, folders, weights=shares)
     embedder.replace_adapter(make_plain(updates, backbone=embedder.backbone))
     vectors = None if rank is None and is_stored_whole else _embed_sentences(embedder)
@@ -253,8 +253,8 @@ def _embedding(settings: EmbeddingSettings) -> dict[str, Any]:
 
 
 def _check_asked(sources: Sequence[_Source], *, rank: int | None, dtype: str) -> None:
-    if dtype not in DTYPES:
-        raise ConfigError(f"--dtype is {dtype!r}; it may be {', '.join(DTYPES)}.")
+    if dtype not in _DTYPES:
+        raise ConfigError(f"--dtype is {dtype!r}; it may be {', '.join(_DTYPES)}.")
     if not sources[0].is_adapter and (rank or dtype != "fp32"):
         raise ConfigError(
             "These models have no adapter, so --rank and --dtype do nothing.\nLeave them away; embedsmith export "

@@ -18,8 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from embedsmith.model.loading.backbone import Backbone
 from embedsmith.model.loading.plain_lora import PEFT_PREFIX, PlainLora, short_names
 
-ADAPTER = "default"
-"""What peft calls an adapter that nobody named."""
+_ADAPTER = "default"  # what peft calls an adapter that nobody named
 
 
 @dataclass(frozen=True)
@@ -62,8 +61,8 @@ def read_updates(backbone: Backbone) -> dict[str, LowRank]:
     layers = ((name, module) for name, module in backbone.model.named_modules() if isinstance(module, LoraLayer))
     return {
         name: LowRank(
-            a=layer.lora_A[ADAPTER].weight.detach().double(),
-            b=layer.scaling[ADAPTER] * layer.lora_B[ADAPTER].weight.detach().double(),
+            a=layer.lora_A[_ADAPTER].weight.detach().double(),
+            b=layer.scaling[_ADAPTER] * layer.lora_B[_ADAPTER].weight.detach().double(),
         )
         for name, layer in layers
     }
