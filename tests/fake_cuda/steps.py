@@ -22,12 +22,19 @@ from embedsmith.model.layers import dropout
 from embedsmith.model.layers.fused import linear
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.settings.contrast import PLAIN, ContrastSection, Direction
 from embedsmith.training.gradcache import contrastive_step
-from embedsmith.training.loss import info_nce
+from embedsmith.training.loss import info_nce, spread_out
 from tests.meta_models import make_config, make_embedder
 from tests.tiny import FAMILIES, SHAPE, TEXTS, WORDS
 
 EVERY_LINEAR = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"]
+EVERY_TERM = ContrastSection(
+    directions=list(Direction),
+    false_negative_margin=0.1,
+    hardness_mode="all_negatives",
+    hardness_form="importance",
+)
 _NO_KERNEL = ("aten::empty", "aten::new_empty", "aten::_unsafe_view", "aten::lift_fresh", "aten::resize_")
 
 
@@ -40,6 +47,7 @@ class Case:
         config: of the model.
         texts: three groups of one size: anchors, positives, negatives.
         is_encoding: forward without graph instead.
+        terms: of the loss.
     """
 
     name: str
@@ -51,6 +59,7 @@ class Case:
     targets: list[str] | None = None
     is_encoding: bool = False
     settings: dict[str, Any] = field(default_factory=dict)
+    terms: ContrastSection = PLAIN
 
 
 def make_cases() -> Iterator[Case]:
@@ -65,7 +74,7 @@ def make_cases() -> Iterator[Case]:
             targets = every.get(family, EVERY_LINEAR)
             yield Case(f"{family}, fp32, every layer", config, dtype=torch.float32, targets=targets)
     llama = CONFIG_MAPPING["llama"](**SHAPE)
-    yield Case("plain, bf16", llama, fused=False, max_tokens=12)
+    yield Case("plain, bf16", llama, fused=False, max_tokens=12, terms=EVERY_TERM)
     yield Case("plain, fp32", llama, fused=False, dtype=torch.float32, settings={"pooling": Pooling.MEAN})
     prompt = {"prompt": "the cat and the animal {text}"}
     yield Case("prompt, bf16", llama, settings=prompt)
@@ -145,6 +154,19 @@ def _real_draws() -> Iterator[None]:
         linear.draw_mask = dropout.draw_mask = draw
 
 
+def _loss(rows: torch.Tensor, *, terms: ContrastSection) -> torch.Tensor:
+    anchor, positive, negative = rows.chunk(3)
+    loss = info_nce(
+        anchor,
+        positive,
+        negative,
+        temperature=0.05,
+        hard_negative_weight=1.0 if terms is PLAIN else 2.0,
+        terms=terms,
+    )
+    return loss if terms is PLAIN else loss + spread_out(anchor)
+
+
 def run(case: Case) -> Counter[str]:
     """A step of the case; the kernels that it starts.
 
@@ -173,7 +195,7 @@ def run(case: Case) -> Counter[str]:
             loss, _ = contrastive_step(
                 packed,
                 embedder=embedder,
-                loss_of=lambda rows: info_nce(*rows.chunk(3), temperature=0.05),
+                loss_of=lambda rows: _loss(rows, terms=case.terms),
                 max_tokens=case.max_tokens,
                 backward=torch.Tensor.backward,
             )
