@@ -40,9 +40,7 @@ def train_command(
     device: Device = None,
 ) -> None:
     """Train an adapter into a run folder."""
-    from embedsmith.reporting.tables import results_table
     from embedsmith.settings.recipe import describe_settings, load_config
-    from embedsmith.verbs.train import resume_run, train
 
     console = make_console()
     if settings:
@@ -52,12 +50,18 @@ def train_command(
         console.print(table)
         console.print(HOW_VALUES_ARE_READ, soft_wrap=True)
         return
-    if resume is not None:
-        if config is not None or context.args:
-            raise ConfigError("--resume takes no other setting: a run goes on as it was begun.")
-        run = resume_run(resume, device=device, console=console)
+    if resume is not None and (config is not None or context.args):
+        raise ConfigError("--resume takes no other setting: a run goes on as it was begun.")
+    asked = resume or load_config(config, overrides=read_overrides(context.args))
+
+    # After the settings: a fault in them is told at once, not when torch has been loaded.
+    from embedsmith.reporting.tables import results_table
+    from embedsmith.verbs.train import resume_run, train
+
+    if isinstance(asked, Path):
+        run = resume_run(asked, device=device, console=console)
     else:
-        run = train(load_config(config, overrides=read_overrides(context.args)), device=device, console=console)
+        run = train(asked, device=device, console=console)
     if run.dev:
         kept = "average" if run.outcome.averaged else f"step {run.outcome.best_step}"
         console.print(results_table([(kept, run.dev)]))
@@ -71,14 +75,18 @@ def plan_command(
     device: Device = None,
 ) -> None:
     """Tell what a run will take here, before it runs: tokens, time, memory."""
-    from embedsmith.reporting.tables import plan_table
     from embedsmith.settings.recipe import load_config
-    from embedsmith.verbs.plan import plan_run
 
     overrides = {**({} if config else {"output_dir": "unused"}), **read_overrides(context.args)}
+    resolved = load_config(config, overrides=overrides)
+
+    # As in `train`.
+    from embedsmith.reporting.tables import plan_table
+    from embedsmith.verbs.plan import plan_run
+
     console = make_console()
     console.print("Taking a few steps to measure with ...")
-    console.print(plan_table(plan_run(load_config(config, overrides=overrides), device=device)))
+    console.print(plan_table(plan_run(resolved, device=device)))
 
 
 @app.command("baseline")
