@@ -5,7 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from embedsmith.data.mining import NOTHING, MiningRules, choose_negatives
+from embedsmith.data.mining import NOTHING, MiningRules, choose_negatives, count_disjoint
+from embedsmith.data.table import TextIds
 from embedsmith.records.mined import Choice, Dropped
 from embedsmith.support.errors import ConfigError
 
@@ -102,6 +103,12 @@ def test_a_random_choice_is_of_the_same_texts_whatever_the_grouping() -> None:
     np.testing.assert_array_equal(again.numbers, chosen.numbers[10:20])
     other = choose_negatives(**part, rules=MiningRules(**{**vars(rules), "seed": 8}), anchors=range(10, 20))
     assert lists(other.numbers) != lists(again.numbers)
+
+
+def test_rows_without_a_common_text() -> None:
+    texts = [[1, 2], [2, 3], [3, 4, 5], [6], [5, 7]]
+    starts = np.cumsum([0, *map(len, texts)])
+    assert count_disjoint(TextIds(np.concatenate(texts), starts)) == 3
 
 
 @pytest.mark.parametrize(

@@ -227,7 +227,7 @@ def test_what_cannot_be_written_shows_at_once(tmp_path: Path, cache: Path) -> No
 
 def test_a_text_that_the_format_cannot_hold(tmp_path: Path, cache: Path, encoder: str) -> None:
     row = tmp_path / "rows.jsonl"
-    row.write_text('{"anchor": "a\\tb", "positive": "c"}\n{"anchor": "d", "positive": "e"}\n')
+    row.write_text('{"anchor": "a", "positive": "c", "neg": ["x\\ty"]}\n{"anchor": "d", "positive": "e", "neg": []}\n')
     with pytest.raises(DataError, match=r"holds a tab.*\nWrite a .jsonl"):
         mine_with(row, tmp_path / "out.tsv", encoder, rules=MiningRules())
     assert not (cache / "vectors").exists()

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from embedsmith.data.table import TextIds
 from embedsmith.records.mined import Choice, Dropped
 from embedsmith.support.errors import ConfigError
 
@@ -137,6 +138,18 @@ def choose_negatives(
         found[row, : len(places)] = numbers[row, places]
         found_scores[row, : len(places)] = scores[row, places]
     return Chosen(found, found_scores, num_looked_at, dropped)
+
+
+def count_disjoint(text_ids: TextIds) -> int:
+    """How many rows without a common text are found, row by row: about the largest batch that data can fill."""
+    seen: set[int] = set()
+    num_rows = 0
+    for row in range(len(text_ids)):
+        ids = text_ids[row].tolist()
+        if seen.isdisjoint(ids):
+            seen.update(ids)
+            num_rows += 1
+    return num_rows
 
 
 def _verdicts(scores: np.ndarray, positive: np.ndarray, *, rules: MiningRules) -> list[tuple[Dropped, np.ndarray]]:

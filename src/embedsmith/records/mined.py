@@ -81,6 +81,7 @@ class MiningReport:
         num_negatives: negatives mined, over all rows written.
         num_short: rows given that have fewer mined ones than wanted.
         num_none: of these, rows without any.
+        num_disjoint: rows of the file without a common text, which is about the largest batch that it fills.
         num_looked_at: pairs of an anchor and a near text that the rules were asked about.
         dropped: rule -> how many of those it left out; each counts under the first rule that does, in this order.
         positives: cosine similarity of an anchor and its farthest positive.
@@ -98,6 +99,7 @@ class MiningReport:
     num_negatives: int
     num_short: int
     num_none: int
+    num_disjoint: int
     num_looked_at: int
     dropped: Mapping[Dropped, int]
     positives: Distribution

@@ -165,6 +165,7 @@ def mining_table(report: MiningReport) -> Table:
     table.add_row("rows written", f"{report.num_written:,}")
     table.add_row("negatives mined", f"{report.num_negatives:,}, of {report.num_wanted} a row")
     table.add_row("rows with fewer", f"{report.num_short:,}, of which {report.num_none:,} got none")
+    table.add_row("rows without a common text", f"{report.num_disjoint:,}: about the largest training.batch_size")
     table.add_section()
     table.add_row("near texts looked at", f"{report.num_looked_at:,}")
     for rule, count in report.dropped.items():

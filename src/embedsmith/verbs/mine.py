@@ -9,6 +9,7 @@ import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ import torch
 from rich.console import Console
 
 from embedsmith.data.candidates import MiningTask, plan_mining, read_corpus
-from embedsmith.data.mining import NOTHING, MiningRules, choose_negatives
+from embedsmith.data.mining import NOTHING, MiningRules, choose_negatives, count_disjoint
 from embedsmith.data.remarks import say_remarks
 from embedsmith.data.roles import ColumnNames
 from embedsmith.data.statistics import distribution
@@ -39,6 +40,7 @@ from embedsmith.verbs.mining_vectors import MiningModel, MiningVectors, embed_ta
 log = logging.getLogger(__name__)
 
 _NUM_EXAMPLES = 3
+_SCORE_DIGITS = 6  # as many as a sum of float32 products has
 _NUM_MEASURED = 100  # anchors whose nearest are searched exactly, too, to know the index's recall
 
 
@@ -82,19 +84,20 @@ def mine(
     check_output(out)
     table = load_triplets(sources, columns=columns)
     say_remarks(table.facts.remarks)
-    texts = read_corpus(corpus, column=text_column) if corpus else []
+    corpus_texts = read_corpus(corpus, column=text_column) if corpus else []
     embedder = model.load()
     if table.has_instructions and not embedder.takes_instruction:
         log.warning("The rows' instructions are not used: the model's prompt has no place for one ({instruction}).")
     task = plan_mining(
         table,
-        corpus=texts,
+        corpus=corpus_texts,
         pools=pools,
         uses_instructions=embedder.takes_instruction,
         keeps_negatives=keeps_negatives,
         embeds_negatives=keeps_negatives and with_scores,
     )
-    check_texts(out, (*task.documents, *(anchor for _, anchor in task.anchors)))
+    of_table = (text for chunk in table.chunks() for texts in chunk.texts for text in texts)
+    check_texts(out, chain(task.documents, of_table))
     uses_index = search is SearchKind.INDEX or (search is SearchKind.AUTO and task.num_candidates > MOST_EXACT)
     if uses_index:
         find_usearch()
@@ -108,7 +111,8 @@ def mine(
         table, task, found, rows, keeps_negatives=keeps_negatives, vectors=vectors if with_scores else None
     )
     write_triplets(out, table, indices=rows, negatives=negatives)
-    return _report(table, task, found, rows, rules=rules, vectors=vectors)
+    num_disjoint = count_disjoint(load_triplets([str(out)]).text_ids)
+    return _report(table, task, found, rows, rules=rules, vectors=vectors, num_disjoint=num_disjoint)
 
 
 @dataclass(frozen=True)
@@ -201,8 +205,9 @@ def _negatives_of(
             result.append(RowNegatives(texts))
         else:
             asked = [task.number_of[text] for text in (positive, *own)]
-            positive_score, *of_own = vectors.similarities(anchor, asked).tolist()
-            result.append(RowNegatives(texts, positive_score, [*of_own, *(score for _, score in mined)]))
+            scores = [*vectors.similarities(anchor, asked).tolist(), *(score for _, score in mined)]
+            positive_score, *negative_scores = (round(score, _SCORE_DIGITS) for score in scores)
+            result.append(RowNegatives(texts, positive_score, negative_scores))
     return result
 
 
@@ -214,6 +219,7 @@ def _report(
     *,
     rules: MiningRules,
     vectors: MiningVectors,
+    num_disjoint: int,
 ) -> MiningReport:
     of_rows = found.counts[task.anchor_of_row]
     scores = found.scores[found.numbers != NOTHING]
@@ -234,6 +240,7 @@ def _report(
         num_negatives=int(of_rows[rows].sum()),
         num_short=int((of_rows < rules.num_negatives).sum()),
         num_none=int((of_rows == 0).sum()),
+        num_disjoint=num_disjoint,
         num_looked_at=found.num_looked_at,
         dropped={rule: found.dropped[rule] for rule in Dropped if rule in found.dropped},
         positives=distribution(found.positive_scores.tolist()),
