@@ -3,6 +3,7 @@
 import logging
 import shutil
 from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -93,6 +94,14 @@ def test_they_are_computed_once(
     np.testing.assert_array_equal(keep(again), vectors)
     assert again.calls == []
     assert "llama: the vectors of 50 texts are kept in" in caplog.text
+
+
+def test_who_asks_at_the_same_time_waits(llama: Embedder, keep: Callable[..., np.ndarray]) -> None:
+    models = [Watched(llama), Watched(llama)]
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(keep, models)
+    assert sorted(len(model.calls) for model in models) == [0, 7]
+    np.testing.assert_array_equal(first, second)
 
 
 @pytest.mark.parametrize("stops_at", [0, 1, 5])

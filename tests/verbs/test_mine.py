@@ -174,10 +174,10 @@ def test_going_on_ends_alike(
     rules = MiningRules(num_negatives=2, choice=Choice.RANDOM, relative_margin=None)
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     mine_with(pairs, first, encoder, rules=rules)
-    assert "vectors are kept" not in caplog.text
+    assert "texts are kept in" not in caplog.text
     mine_with(pairs, second, encoder, rules=rules)
     assert first.read_bytes() == second.read_bytes()
-    assert caplog.text.count("the vectors are kept") == 2
+    assert caplog.text.count("texts are kept in") == 2
 
 
 def test_through_an_index(pairs: Path, tmp_path: Path, encoder: str) -> None:
@@ -223,6 +223,12 @@ def test_what_cannot_be_written_shows_at_once(tmp_path: Path, cache: Path) -> No
     for name, message in cases:
         with pytest.raises(EmbedsmithError, match=message):
             mine([str(row)], out=tmp_path / name, model=MiningModel("nowhere"), rules=MiningRules())
+
+
+def test_scored_pairs_are_refused_before_the_model_is_looked_for(tmp_path: Path, cache: Path) -> None:
+    pairs = write_pairs(tmp_path / "pairs.tsv")
+    with pytest.raises(DataError, match="these are scored pairs"):
+        mine([str(pairs)], out=tmp_path / "out.jsonl", model=MiningModel("nowhere"), rules=MiningRules())
 
 
 def test_a_text_that_the_format_cannot_hold(tmp_path: Path, cache: Path, encoder: str) -> None:

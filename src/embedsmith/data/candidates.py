@@ -71,12 +71,9 @@ def plan_mining(
         embeds_negatives: whether these are documents though they are no candidates.
 
     Raises:
-        ConfigError: a pool is asked for that holds nothing, or a corpus is given and not asked for.
-        DataError: the rows are scored pairs.
+        ConfigError, DataError: as `choose_pools`; or no pool holds a text.
     """
-    if table.has_scores:
-        raise DataError("Negatives are mined for pairs and triplets, and these are scored pairs.\nGive others.")
-    chosen = _check_pools(pools, has_corpus=bool(corpus), has_negatives=table.has_negatives)
+    chosen = choose_pools(table, pools=pools, has_corpus=bool(corpus))
     candidates: dict[str, str] = {}
     placeholders: set[str] = set()
     for text in _pooled(table, corpus, chosen):
@@ -155,14 +152,22 @@ def _document(row: FileRow, column: str) -> tuple[str, str | None]:
     return f"{title.strip()} {text}", None
 
 
-def _check_pools(pools: Sequence[Pool], *, has_corpus: bool, has_negatives: bool) -> Sequence[Pool]:
+def choose_pools(table: TripletTable, *, pools: Sequence[Pool], has_corpus: bool) -> Sequence[Pool]:
+    """Where candidates come from: `pools`, or what is usual for none.
+
+    Raises:
+        ConfigError: a pool is asked for that holds nothing, or a corpus is given and not asked for.
+        DataError: the rows are scored pairs.
+    """
+    if table.has_scores:
+        raise DataError("Negatives are mined for pairs and triplets, and these are scored pairs.\nGive others.")
     if not pools:
         return [Pool.POSITIVES, *([Pool.CORPUS] if has_corpus else [])]
     if Pool.CORPUS in pools and not has_corpus:
         raise ConfigError("--candidates names the corpus, and there is none.\nName its files with --corpus.")
     if has_corpus and Pool.CORPUS not in pools:
         raise ConfigError("--corpus is given, and --candidates does not name it.\nAdd corpus to --candidates.")
-    if Pool.NEGATIVES in pools and not has_negatives:
+    if Pool.NEGATIVES in pools and not table.has_negatives:
         raise ConfigError("--candidates names negatives, and no row has one.\nLeave negatives away.")
     return pools
 

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from embedsmith.data.candidates import MiningTask, plan_mining, read_corpus
+from embedsmith.data.candidates import MiningTask, choose_pools, plan_mining, read_corpus
 from embedsmith.data.mining import NOTHING, MiningRules, choose_negatives, count_disjoint
 from embedsmith.data.remarks import say_remarks
 from embedsmith.data.roles import ColumnNames
@@ -84,6 +84,7 @@ def mine(
     check_output(out)
     table = load_triplets(sources, columns=columns)
     say_remarks(table.facts.remarks)
+    pools = choose_pools(table, pools=pools, has_corpus=bool(corpus))
     corpus_texts = read_corpus(corpus, column=text_column) if corpus else []
     embedder = model.load()
     if table.has_instructions and not embedder.takes_instruction:
