@@ -31,7 +31,7 @@ from benchmarks.variants import load_peers
 from embedsmith.data.sample import SAMPLE
 from embedsmith.model.loading.sources import source_of
 
-PARTS = ("step", "gradcache", "encode", "prompt", "growth", "families", "busy", "long", "start")
+PARTS = ("step", "gradcache", "encode", "prompt", "adapter", "growth", "families", "busy", "long", "start")
 MODEL = "smollm2-135m"
 DOCS = Path(__file__).parent.parent / "docs"
 console = Console(highlight=False, soft_wrap=True)

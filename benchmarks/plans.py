@@ -4,6 +4,7 @@ step        a training step of 32 and of 64 triplets, everybody
 gradcache   512 triplets within a bound on memory, against one forward of 64
 encode      sentences, and one short text
 prompt      a step, and sentences, under a prompt
+adapter     a step by rank and adapted layers
 growth      time and memory against batch, text length, model size
 families    random models of other families
 busy        a step on an idle machine, and beside a process that wants a core
@@ -81,6 +82,7 @@ class Planner:
             "gradcache": self._gradcache,
             "encode": self._encode,
             "prompt": self._prompt,
+            "adapter": self._adapter,
             "growth": self._growth,
             "families": self._families,
             "busy": self._busy,
@@ -132,6 +134,12 @@ class Planner:
             self._training_plan("prompt", {f"{size} triplets": self._batches(size)}, variants=variants),
             self._encoding_plan("prompt", self.source.sentences(self.scale.num_sentences), variants=variants),
         ]
+
+    def _adapter(self) -> list[Plan]:
+        size = self.scale.step_batches[0]
+        names = ("embedsmith-rank-32", "embedsmith-all", "embedsmith-all-rank-32", "st-bf16", "st-bf16-all-rank-32")
+        variants = [VARIANTS[name] for name in names]
+        return [self._training_plan("adapter", {f"{size} triplets": self._batches(size)}, variants=variants)]
 
     def _growth(self) -> list[Plan]:
         st = VARIANTS["st-bf16"]
@@ -337,6 +345,9 @@ class Planner:
             precision=variant.precision,
             keep_freed_memory=variant.keep_freed_memory,
             max_tokens=variant.max_tokens,
+            lora_r=variant.lora_r,
+            lora_alpha=4 * variant.lora_r,
+            target_modules=variant.target_modules,
         )
         return Member(variant, own, environment=dict(variant.environment))
 

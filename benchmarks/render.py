@@ -91,6 +91,7 @@ def _machine_sections(results: dict[str, Any], images: Path) -> list[str]:
         "gradcache": _gradcache,
         "encode": _encode,
         "prompt": _prompt,
+        "adapter": _adapter,
         "growth": _growth,
         "families": _families,
         "busy": _busy,
@@ -173,6 +174,13 @@ def _prompt(rows: Sequence[Row], images: Path, slug: str) -> str:
             "",
         ]
     return "\n".join(parts)
+
+
+def _adapter(rows: Sequence[Row], images: Path, slug: str) -> str:
+    return (
+        "## By rank and adapted layers\n\nThe published adapter has rank 8, on query and value projections. A step of "
+        f"{rows[0].work}, {rows[0].tokens:,.0f} real tokens.\n\n" + comparison_table(rows)
+    )
 
 
 def _growth(rows: Sequence[Row], images: Path, slug: str) -> str:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 FOLDER = Path(__file__).parent
 UNBOUNDED_TOKENS = 10**9
+_OTHER_LINEAR = ("k_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 BOUNDED_TOKENS = 6_144
 
 
@@ -38,6 +39,8 @@ class Variant:
         keep_freed_memory: whether the allocator keeps what was freed.
         prompt: embedsmith only, every text's, the name of a known one; with the end token or without as its authors.
         shares_prefixes: embedsmith only, whether the prompt's first part is computed once for all texts.
+        lora_r: rank of the adapter.
+        adapts_all: whether it is on all linear layers, not on query and value projections alone.
         max_tokens: embedsmith only, tokens that keep their graph; None: as installed; UNBOUNDED_TOKENS: all of them,
             as the others do it.
         command: how its worker is started.
@@ -55,10 +58,18 @@ class Variant:
     keep_freed_memory: bool = True
     prompt: str | None = None
     shares_prefixes: bool = True
+    lora_r: int = 8
+    adapts_all: bool = False
     max_tokens: int | None = UNBOUNDED_TOKENS
     command: tuple[str, ...] = (sys.executable, "-m", "benchmarks.worker")
     environment: tuple[tuple[str, str], ...] = ()
     missing: str | None = None
+
+    @property
+    def target_modules(self) -> tuple[str, ...]:
+        """Names of the linear layers with an adapter, of the built-in model and its like."""
+        query_and_value = ("q_proj", "v_proj")
+        return (*query_and_value, *_OTHER_LINEAR) if self.adapts_all else query_and_value
 
     @property
     def wants_plain_tokenizer(self) -> bool:
@@ -114,6 +125,27 @@ _TABLE = (
     ),
     replace(
         _EMBEDSMITH,
+        name="embedsmith-rank-32",
+        label="embedsmith, rank 32",
+        lora_r=32,
+    ),
+    replace(
+        _EMBEDSMITH,
+        name="embedsmith-all",
+        label="embedsmith, all linear layers",
+        memory_gb=3,
+        adapts_all=True,
+    ),
+    replace(
+        _EMBEDSMITH,
+        name="embedsmith-all-rank-32",
+        label="embedsmith, rank 32, all linear layers",
+        memory_gb=3.5,
+        lora_r=32,
+        adapts_all=True,
+    ),
+    replace(
+        _EMBEDSMITH,
         name="embedsmith-fp32",
         label="embedsmith, fp32",
         precision="fp32",
@@ -131,6 +163,14 @@ _TABLE = (
         label="sentence-transformers, bf16 weights",
         tool=Tool.SENTENCE_TRANSFORMERS,
         memory_gb=5.5,
+    ),
+    Variant(
+        name="st-bf16-all-rank-32",
+        label="sentence-transformers, bf16 weights, rank 32, all linear layers",
+        tool=Tool.SENTENCE_TRANSFORMERS,
+        memory_gb=7.5,
+        lora_r=32,
+        adapts_all=True,
     ),
     Variant(
         name="st-fp32",
