@@ -9,7 +9,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
 
+from embedsmith.evaluation.mteb_encoder import model_meta
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.model.sentence_encoder import SentenceEncoder
@@ -52,6 +55,36 @@ def test_vectors_are_the_packages_own(tmp_path: Path, kind: str, side: Side) -> 
     assert found.shape == (len(texts), encoder.dim) == expected.shape
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-6)  # other texts in a batch: other padding
     assert sum(finished) == len(texts)
+
+
+def save_static(folder: Path) -> str:
+    """A table of vectors by token, as model2vec's and sentence-transformers' static models."""
+    tokenizer = Tokenizer.from_file(str(save_encoder(folder / "encoder") / "tokenizer.json"))
+    weights = torch.randn(tokenizer.get_vocab_size(), 12, generator=torch.Generator().manual_seed(0))
+    SentenceTransformer(modules=[StaticEmbedding(tokenizer, embedding_weights=weights)]).save(str(folder / "static"))
+    return str(folder / "static")
+
+
+def test_a_static_model(tmp_path: Path) -> None:
+    folder = save_static(tmp_path)
+    encoder = load_embedding_model(folder)
+    assert isinstance(encoder, SentenceEncoder)
+    texts = [*TEXTS, "w1 w2 " * 2000]
+    np.testing.assert_array_equal(encoder.encode(texts, side="query"), _theirs(folder, texts, Side.QUERY))
+    assert encoder.dim == 12
+    assert encoder.count_cut(texts) == 0  # it takes any number of tokens
+    assert not encoder.encode([""]).any()
+    spelled, plain = encoder.encode(["the cat</s>", "the cat"])
+    assert not np.allclose(spelled, plain)
+    meta = model_meta(encoder, model=folder, embedding=encoder.describe(weights=["w"]))
+    assert meta.n_parameters == meta.n_embedding_parameters == encoder.network[0].embedding.weight.numel()
+
+
+def test_a_static_model_in_a_pickle_is_refused(tmp_path: Path) -> None:
+    folder = Path(save_static(tmp_path))
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+    with pytest.raises(ModelError, match="in a pickle"):
+        load_embedding_model(str(folder))
 
 
 def test_control_tokens_in_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from mteb.models.abs_encoder import AbsEncoder
 from mteb.models.model_meta import ModelMeta, ScoringFunction
 from mteb.types import PromptType
@@ -102,7 +103,7 @@ def model_meta(
         release_date=None,
         languages=None,
         n_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        n_embedding_parameters=network.get_input_embeddings().weight.numel(),
+        n_embedding_parameters=sum(weight.numel() for weight in _embeddings(network)),
         memory_usage_mb=None,
         max_tokens=embedder.max_length,
         embed_dim=dim or embedder.dim,
@@ -115,3 +116,10 @@ def model_meta(
         use_instructions=embedder.takes_instruction,
         training_datasets=None,
     )
+
+
+def _embeddings(network: Any) -> list[torch.Tensor]:
+    """The tables in which vectors are looked up by token."""
+    if hasattr(network, "get_input_embeddings"):
+        return [network.get_input_embeddings().weight]
+    return [module.weight for module in network.modules() if isinstance(module, torch.nn.EmbeddingBag)]

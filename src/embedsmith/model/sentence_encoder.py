@@ -7,6 +7,7 @@ Cost: a forward over the distinct texts, padded to the longest of a batch, the l
 """
 
 import logging
+import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -59,12 +60,13 @@ class SentenceEncoder:
         self.instruction = instruction
         for side in Side:  # what does not fit must show at once
             self.prompt_of(side)
-        tokenizer = network.tokenizer
         prompts = [*network.prompts.values(), prompt or ""]
-        if any(token in text for token in tokenizer.all_special_tokens for text in prompts):
+        if any(token in text for token in self._control_tokens() for text in prompts):
             log.warning("%s has control tokens in a prompt, so in texts they count, too.", name)
+        elif self._is_static:
+            network.tokenizer.encode_special_tokens = True
         else:
-            tokenizer.split_special_tokens = True  # a text's [SEP] or </s> is its characters
+            network.tokenizer.split_special_tokens = True  # a text's [SEP] or </s> is its characters
 
     @classmethod
     def load(
@@ -109,19 +111,32 @@ class SentenceEncoder:
         return cls(network, name=model, prompt=template, instruction=instruction)
 
     @property
+    def _is_static(self) -> bool:
+        """A mean over a table of vectors by token: no transformer, any length, and a bare tokenizer."""
+        return self.network.transformers_model is None
+
+    def _control_tokens(self) -> list[str]:
+        tokenizer = self.network.tokenizer
+        if not self._is_static:
+            return list(tokenizer.all_special_tokens)
+        return [token.content for token in tokenizer.get_added_tokens_decoder().values() if token.special]
+
+    @property
     def dim(self) -> int:
         """Embedding width D."""
         return int(self.network.get_embedding_dimension())
 
     @property
     def max_length(self) -> int:
-        """Most tokens per text, prompt included; longer texts are cut."""
+        """Most tokens per text, prompt included; longer texts are cut. A static model takes any number."""
+        if self._is_static:
+            return sys.maxsize
         return int(self.network.max_seq_length or self.network.tokenizer.model_max_length)
 
     @property
     def transformer(self) -> Any:
-        """Its body, as transformers knows it."""
-        return self.network.transformers_model
+        """Its body, as transformers knows it; of a static model, the whole."""
+        return self.network if self._is_static else self.network.transformers_model
 
     @property
     def prompts(self) -> Mapping[str, str]:
@@ -198,6 +213,8 @@ class SentenceEncoder:
 
     def count_cut(self, texts: Sequence[str], *, side: Side = Side.DOCUMENT, instruction: str | None = None) -> int:
         """How many of K texts are longer than the model takes, and are cut."""
+        if self._is_static:
+            return 0
         prompt = self.prompt_of(side, instruction=instruction)
         found = self.network.tokenizer([prompt + text for text in texts], truncation=False, verbose=False)
         return sum(len(ids) > self.max_length for ids in found["input_ids"])

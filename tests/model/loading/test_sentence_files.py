@@ -91,8 +91,8 @@ def test_what_has_no_modules(model: str, monkeypatch: pytest.MonkeyPatch, tmp_pa
     [
         ("{]", r"modules\.json is damaged"),
         ('[{"type": "sentence_transformers.models.Transformer"}]', r"modules\.json is damaged"),
-        ("[]", "does not begin with a Transformer"),
-        (json.dumps([{"type": NEW["Pooling"], "path": ""}]), "does not begin with a Transformer"),
+        ("[]", "begins with neither Transformer nor StaticEmbedding"),
+        (json.dumps([{"type": NEW["Pooling"], "path": ""}]), "begins with neither Transformer nor StaticEmbedding"),
         (json.dumps([{"type": "custom.Transformer", "path": ""}]), r"has a module custom\.Transformer, which may need"),
         (
             json.dumps([{"type": NEW["Transformer"], "path": ""}, {"type": NEW["Dense"], "path": "2_Dense"}]),

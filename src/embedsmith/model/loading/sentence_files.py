@@ -15,8 +15,10 @@ from embedsmith.support.errors import ModelError
 from embedsmith.support.json_text import parse_json
 
 MODULES_FILE = "modules.json"
-# Modules that need no program code of their own; Dense has weights besides the transformer's.
-_KNOWN = ("Transformer", "Pooling", "Normalize", "Dense")
+# Modules that need no program code of their own.
+_READERS = ("Transformer", "StaticEmbedding")  # of texts
+_KNOWN = (*_READERS, "Pooling", "Normalize", "Dense")
+_WITH_OWN_WEIGHTS = ("Dense", "StaticEmbedding")
 
 
 @dataclass(frozen=True)
@@ -25,7 +27,7 @@ class Modules:
 
     Attributes:
         model: the folder or hub id that they lie in.
-        kinds: `Transformer`, `Pooling`, `Normalize` or `Dense`.
+        kinds: `Transformer` or `StaticEmbedding`, then `Pooling`, `Normalize` or `Dense`.
         folders: of each, within the model's; empty: the model's own.
     """
 
@@ -59,13 +61,13 @@ def find_modules(model: str) -> Modules | None:
                 f"'{model}' has a module {kind}, which may need program code of its own; embedsmith runs none.\n"
                 f"Choose a model made of {', '.join(_KNOWN)}."
             )
-    if not named or _leaf(named[0][0]) != "Transformer":
-        raise ModelError(f"{path} does not begin with a Transformer, so nothing in it reads a text.")
+    if not named or _leaf(named[0][0]) not in _READERS:
+        raise ModelError(f"{path} begins with neither {' nor '.join(_READERS)}, so nothing in it reads a text.")
     modules = Modules(
         model, kinds=tuple(_leaf(kind) for kind, _ in named), folders=tuple(folder.rstrip("/") for _, folder in named)
     )
     for index, kind in enumerate(modules.kinds):
-        if kind == "Dense" and modules.find_file(index, "model.safetensors") is None:
+        if kind in _WITH_OWN_WEIGHTS and modules.find_file(index, "model.safetensors") is None:
             raise ModelError(
                 f"'{model}' keeps the weights of {modules.folders[index] or kind} in a pickle, which embedsmith never "
                 "reads.\nSave the model anew with sentence-transformers, which writes safetensors."
@@ -76,12 +78,16 @@ def find_modules(model: str) -> Modules | None:
 def is_encoder(model: str) -> bool:
     """Whether MODEL is a sentence-transformers model whose body is no decoder, which embedsmith runs in that package.
 
+    Such a body is an encoder, or a table of vectors by token (StaticEmbedding, as model2vec makes them).
+
     Raises:
         ModelError: as `find_modules`; or the body has no configuration that transformers knows.
     """
     modules = find_modules(model)
     if modules is None:
         return False
+    if modules.kinds[0] == "StaticEmbedding":
+        return True
     path = modules.find_file(0, "config.json")
     if path is None and modules.find_file(0, "adapter_config.json"):
         return False  # loading the adapter says what its base is
