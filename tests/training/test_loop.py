@@ -51,6 +51,7 @@ def _train(
     scores: list[float] | None = None,
     resume: bool = False,
     display: object = None,
+    watch: loop.Watch | None = None,
 ) -> tuple[loop.Outcome, Embedder]:
     Path(config.output_dir).mkdir(exist_ok=True)
     embedder = Embedder.load(model, precision="fp32", max_length=64)
@@ -66,6 +67,7 @@ def _train(
         evaluate=evaluate,
         accelerator=Accelerator(),
         display=display or Silent(),
+        watch=watch,
         resume=resume,
     )
     return outcome, embedder
@@ -87,6 +89,33 @@ def test_a_seed_gives_the_same_bytes_twice(
     _train(_config(tmp_path / "c", seed="8"), model_folders["llama"], triplets)
     assert _weights(tmp_path / "a") == _weights(tmp_path / "b") != _weights(tmp_path / "c")
     assert _losses(tmp_path / "a") == _losses(tmp_path / "b") != _losses(tmp_path / "c")
+
+
+def test_a_run_that_is_told_to_stop_goes_on_as_if_it_had_not(
+    tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+) -> None:
+    scores = [0.1, 0.2, 0.4, 0.3, 0.5, 0.35, 0.6, 0.2]
+    told: list[tuple[int, float]] = []
+
+    def stop_at(step: int) -> loop.Watch:
+        def watch(record: dict[str, object]) -> bool:
+            told.append((record["step"], record["dev_cosine_spearman"]))
+            return record["step"] == step
+
+        return watch
+
+    settings = {"eval_at_start": "false", "save_steps": "8"}
+    whole, stopped = _config(tmp_path / "whole", **settings), _config(tmp_path / "stopped", **settings)
+    outcome, _ = _train(whole, model_folders["llama"], triplets, scores=scores, watch=stop_at(8))
+    assert (outcome.is_stopped, outcome.num_steps) == (False, 8)  # it was at its end
+    assert told == list(enumerate(scores, start=1))
+    outcome, _ = _train(stopped, model_folders["llama"], triplets, scores=scores[:3], watch=stop_at(3))
+    assert (outcome.is_stopped, outcome.num_steps, outcome.best_step) == (True, 3, 3)
+    assert outcome.best is not None and outcome.best.cosine_spearman == 0.4
+    outcome, _ = _train(stopped, model_folders["llama"], triplets, scores=scores[3:], resume=True)
+    assert (outcome.is_stopped, outcome.num_steps, outcome.best_step) == (False, 8, 7)
+    assert _weights(tmp_path / "stopped") == _weights(tmp_path / "whole")
+    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle", "embeddings", "terms, sources"])

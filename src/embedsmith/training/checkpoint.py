@@ -72,6 +72,18 @@ def save_checkpoint(
             _remove(old)
 
 
+def newest_step(run_folder: Path) -> int | None:
+    """The step that a run would go on from; None where it holds no checkpoint."""
+    checkpoints = _checkpoints(run_folder)
+    return int(checkpoints[-1].name.removeprefix("step-")) if checkpoints else None
+
+
+def remove_checkpoints(run_folder: Path) -> None:
+    """Remove what a run would go on from; what it was made from stays known."""
+    for folder in _checkpoints(run_folder):
+        _remove(folder)
+
+
 def load_checkpoint(
     run_folder: Path,
     *,

@@ -35,6 +35,10 @@ from embedsmith.training.projection import start_projection
 from embedsmith.training.schedule import make_schedule
 from embedsmith.training.step import pack_share, take_step
 
+Watch = Callable[[Record], bool]
+"""Told of each evaluation behind the start, as its record in metrics.jsonl; answers whether the run shall stop there.
+Every process of a run asks, and must get the same answer."""
+
 
 class Display(Protocol):
     """Whoever shows a run's progress."""
@@ -50,6 +54,7 @@ class Outcome:
 
     Attributes:
         num_steps: optimizer steps of the whole run.
+        is_stopped: whether it was told to stop before its end; it has a checkpoint to go on from.
         best_step: the step whose adapter was kept; of an average the last one.
         averaged: the steps whose average was kept instead, if any.
         best: the development score of what was kept, if it was scored.
@@ -59,6 +64,7 @@ class Outcome:
     """
 
     num_steps: int
+    is_stopped: bool
     best_step: int
     averaged: tuple[int, ...]
     best: TaskResult | None
@@ -76,6 +82,7 @@ def train_adapter(
     evaluate: Callable[[], TaskResult] | None,
     accelerator: Accelerator,
     display: Display,
+    watch: Watch | None = None,
     resume: bool = False,
 ) -> Outcome:
     """Train the embedder's adapter; `adapter/` in the run folder ends up holding the best one, the last, or an average.
@@ -90,6 +97,7 @@ def train_adapter(
         evaluate: scores the embedder on the development set; None keeps the last adapter.
         accelerator: device, gradients and trackers.
         display: shows every record as it is made.
+        watch: may stop the run behind an evaluation; what it learned is then kept as far as it came.
         resume: go on from the newest checkpoint.
 
     Raises:
@@ -128,6 +136,7 @@ def train_adapter(
         for rows in islice(batches, progress.step, schedule.max_steps)
         for batch in [triplets.rows(rows)]
     )
+    is_stopped = False
     for rows, batch, packed in one_ahead(prepared):
         step_started = time.perf_counter()
         # ---- one step ---------------------------------------------------------------------------
@@ -160,13 +169,18 @@ def train_adapter(
         if progress.step in schedule.averaged:
             keeper.keep_state()
         if progress.step in evaluated_at:
-            keeper.keep_if_better(evaluate)
-        if schedule.saves_after(progress.step):
+            record = keeper.keep_if_better(evaluate)
+            is_stopped = bool(watch and record and watch(record)) and progress.step < schedule.max_steps
+        if is_stopped or schedule.saves_after(progress.step):
             keeper.save_checkpoint(optimizer, projection=objective.projection)
-    if schedule.averaged:
+        if is_stopped:
+            break
+    averaged = () if is_stopped else schedule.averaged
+    if averaged:
         optimizer.state.clear()  # where every weight is trained, room for two models
-        keeper.keep_average(schedule.averaged, evaluate=evaluate)
-    return keeper.outcome(averaged=schedule.averaged, num_trained=sum(one.numel() for one in adapter))
+        keeper.keep_average(averaged, evaluate=evaluate)
+    num_trained = sum(one.numel() for one in adapter)
+    return keeper.outcome(is_stopped=is_stopped, averaged=averaged, num_trained=num_trained)
 
 
 class _Keeper:
@@ -206,25 +220,32 @@ class _Keeper:
         """Seconds of the whole run, those before it was resumed included."""
         return time.perf_counter() - self.started
 
-    def tell(self, **values: float | Sequence[float]) -> None:
+    def tell(self, **values: float | Sequence[float]) -> Record:
         """Make a record of this step."""
         record: Record = {"step": self.progress.step, **values, "elapsed_s": round(self.elapsed_s, 3)}
         self.metrics.append(record)
         self.display.update(record)
+        return record
 
-    def keep_if_better(self, evaluate: Callable[[], TaskResult] | None) -> None:
-        """Score the adapter, and keep it if no step before was as good, or if the last counts; so without a score."""
+    def keep_if_better(self, evaluate: Callable[[], TaskResult] | None) -> Record | None:
+        """Score the adapter, and keep it if no step before was as good, or if the last counts; so without a score.
+
+        Returns:
+            The evaluation's record, if there is one.
+        """
         progress = self.progress
+        record = None
         if evaluate is not None:
             result = evaluate()
-            self.tell(dev_cosine_spearman=result.cosine_spearman, dev_ci95=list(result.ci95))
+            record = self.tell(dev_cosine_spearman=result.cosine_spearman, dev_ci95=list(result.ci95))
             is_better = not progress.best or result.cosine_spearman > progress.best["cosine_spearman"]
             if not (is_better or self.keeps_last):
-                return
+                return record
             progress.best = result.to_json()
         progress.best_step = progress.step
         if progress.step > 0:
             self._write_kept()
+        return record
 
     def _write_kept(self) -> None:
         if self.writes:
@@ -261,11 +282,12 @@ class _Keeper:
                 projection=projection,
             )
 
-    def outcome(self, *, averaged: tuple[int, ...], num_trained: int) -> Outcome:
+    def outcome(self, *, is_stopped: bool, averaged: tuple[int, ...], num_trained: int) -> Outcome:
         """What the run did."""
         progress = self.progress
         return Outcome(
             num_steps=progress.step,
+            is_stopped=is_stopped,
             best_step=progress.best_step,
             averaged=averaged,
             best=TaskResult.from_json(progress.best) if progress.best else None,

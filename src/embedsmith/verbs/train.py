@@ -24,7 +24,7 @@ from embedsmith.support.errors import ModelError, RunError
 from embedsmith.support.free_memory import let_go
 from embedsmith.training.batching import source_shares
 from embedsmith.training.late import LATE_FOLDER
-from embedsmith.training.loop import Outcome, train_adapter
+from embedsmith.training.loop import Outcome, Watch, train_adapter
 from embedsmith.training.objective import Objective
 from embedsmith.verbs.card import write_card
 from embedsmith.verbs.inputs import (
@@ -42,7 +42,7 @@ DEV_TASK = "dev"
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run.
+    """A run that is finished, or was told to stop.
 
     Attributes:
         config: as resolved.
@@ -59,7 +59,14 @@ class Run:
     num_triplets: int
 
 
-def train(config: RunConfig, *, resume: bool = False, device: str | None = None, console: Console | None = None) -> Run:
+def train(
+    config: RunConfig,
+    *,
+    resume: bool = False,
+    watch: Watch | None = None,
+    device: str | None = None,
+    console: Console | None = None,
+) -> Run:
     """Train an adapter into the run folder `config.output_dir`.
 
     Started on several processes (by torchrun or accelerate), they share each batch, and the first one writes.
@@ -68,6 +75,8 @@ def train(config: RunConfig, *, resume: bool = False, device: str | None = None,
     Args:
         config: the run.
         resume: go on from the folder's newest checkpoint.
+        watch: told of every evaluation, may stop the run there. Its folder then looks as that of any run that was
+            stopped: it has a checkpoint to go on from, and no outcome or model card.
         device: `cpu`, `cuda` or one of several, `cuda:1`; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
@@ -107,6 +116,7 @@ def train(config: RunConfig, *, resume: bool = False, device: str | None = None,
                 evaluate=partial(_score_in_training, embedder, dev) if dev else None,
                 accelerator=accelerator,
                 display=display,
+                watch=watch,
                 resume=resume,
             )
         accelerator.wait_for_everyone()  # for the main process to have written the adapter
@@ -114,7 +124,7 @@ def train(config: RunConfig, *, resume: bool = False, device: str | None = None,
         if outcome.best_step != outcome.num_steps:
             embedder.trained.reload(folder / embedder.trained.folder_name)
         dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
-        if accelerator.is_main_process:
+        if accelerator.is_main_process and not outcome.is_stopped:
             write_outcome(
                 folder,
                 config=config,
@@ -134,7 +144,9 @@ def check_run_folder(folder: Path) -> None:
     files.check_output_folder(folder, option="output_dir")
 
 
-def resume_run(folder: Path | str, *, device: str | None = None, console: Console | None = None) -> Run:
+def resume_run(
+    folder: Path | str, *, watch: Watch | None = None, device: str | None = None, console: Console | None = None
+) -> Run:
     """Go on with a run that was stopped; it ends as if it had not been. Errors as `train`."""
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
@@ -143,7 +155,7 @@ def resume_run(folder: Path | str, *, device: str | None = None, console: Consol
     config = load_config(path)
     if Path(config.output_dir).resolve() != Path(folder).resolve():  # it has been moved
         config = config.model_copy(update={"output_dir": str(folder)})
-    return train(config, resume=True, device=device, console=console)
+    return train(config, resume=True, watch=watch, device=device, console=console)
 
 
 def _announce(run: PreparedRun, console: Console) -> None:
