@@ -111,3 +111,14 @@ def test_the_command_prints_counts_histograms_and_examples(
     assert "█" in printed
     assert facts["examples"][0][0] in printed
     assert run_command(["data", "stats", str(tmp_path / "none.tsv")]) == 2
+
+
+def test_texts_alone(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a cat\nrain falls down\na  cat\n")
+    table = load_triplets([str(tmp_path / "t.txt")], cache_folder=tmp_path / "cache")
+    facts = describe_data(table, count_lengths=lambda texts: [len(text.split()) for text in texts])
+    assert facts.counts == {"rows": "3 texts", "repeated rows": "1"}
+    [column] = facts.columns
+    assert (column.name, column.num_distinct, column.lengths.mean) == ("text", 2, 7 / 3)
+    assert facts.overlaps == {}
+    assert sorted(facts.labelled_examples) == [[("text", "a  cat")], [("text", "a cat")], [("text", "rain falls down")]]

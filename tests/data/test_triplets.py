@@ -4,6 +4,7 @@ import gzip
 import io
 import json
 import os
+import re
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 
 from embedsmith.data import triplets as module
 from embedsmith.data.triplets import load_triplets
-from embedsmith.settings.config import TrainSource
+from embedsmith.settings.config import Side, TrainSource
 from embedsmith.support.errors import DataError, MissingExtraError
 from tests.tiny import write_triplets
 
@@ -54,7 +55,7 @@ def test_every_positive_of_a_list_makes_a_triplet(tmp_path: Path, cache: Path) -
 def test_all_faults_of_all_files_come_at_once(tmp_path: Path, cache: Path) -> None:
     good = LAYOUTS["ours"]
     first = _jsonl(tmp_path / "1.jsonl", good, {**good, "positive": "  "}, {**good, "negative": 3}, {"anchor": "a"})
-    second = _jsonl(tmp_path / "2.jsonl", {"text": "a"})
+    second = _jsonl(tmp_path / "2.jsonl", {"words": "a"})
     third = tmp_path / "3.tsv.gz"
     third.write_bytes(b"not gzip")
     fourth = _jsonl(tmp_path / "4.jsonl", {**good, "anchor": "\ud800"})
@@ -66,7 +67,7 @@ def test_all_faults_of_all_files_come_at_once(tmp_path: Path, cache: Path) -> No
         f"{first}, line 2: positive is empty",
         f"{first}, line 3: negative must be a text, but is 3",
         f"{first}, line 4: has no 'positive'",
-        f"{second}, line 1: no usable columns: it has text; looked for anchor/positive(/negative)(/instruction) or ",
+        f"{second}, line 1: no usable columns: it has words; looked for anchor/positive(/negative)(/instruction) or ",
         f"{third}: is named .gz but is not gzip",
         f"{fourth}, line 1: anchor holds half of a surrogate pair",
     ):
@@ -340,3 +341,56 @@ def test_data_that_is_named_twice_is_refused(tmp_path: Path, cache: Path, monkey
     with pytest.raises(DataError, match="named twice: as owner/name and as owner/name"):
         load_triplets(["owner/name", "owner/name"])
     assert len(load_triplets([TrainSource(files=one, instruction="i"), TrainSource(files=one, instruction="j")])) == 2
+
+
+def test_texts_alone(tmp_path: Path) -> None:
+    """One text a row, from any format; documents, or queries of a symmetric source."""
+    (tmp_path / "a.txt").write_text("a cat\n\n  \nrain falls \r\na cat\n")
+    (tmp_path / "b.jsonl").write_text('{"sentence": "b \\t c", "id": 3}\n')
+    (tmp_path / "c.csv").write_text("text,instruction\nthe sea,find\n")
+    (tmp_path / "d.tsv").write_text("anchor\tbody\nnot this\tn/a\n")
+    sources = [TrainSource(files=str(tmp_path / "a.txt"), symmetric=True)]
+    table = load_triplets(
+        [*sources, str(tmp_path / "b.jsonl"), str(tmp_path / "c.csv")], cache_folder=tmp_path / "cache"
+    )
+    assert (table.kind, table.size, table.text_columns) == ("texts", "5 texts", ["text"])
+    assert not (table.has_negatives or table.has_scores)
+    rows = table.rows(np.arange(5))
+    assert rows.texts == [("a cat",), ("rain falls ",), ("a cat",), ("b \t c",), ("the sea",)]
+    assert rows.groups() == [["a cat", "rain falls ", "a cat", "b \t c", "the sea"], [], []]
+    assert rows.are_queries() == [True, True, True, False, False]
+    assert rows.instructions == [None, None, None, None, "find"]
+    assert rows.slice(slice(1, 3)).texts == [("rain falls ",), ("a cat",)]
+    assert len({*table.text_ids.values}) == 5  # equal ones may meet in a batch
+    assert table.texts_by_side(with_negatives=True) == {
+        Side.QUERY: {"a cat", "rain falls "},
+        Side.DOCUMENT: {"b \t c", "the sea"},
+    }
+    assert table.place(1).endswith("a.txt, line 4")
+    assert any("not used: id" in remark for remark in table.facts.remarks)
+    named = load_triplets([str(tmp_path / "d.tsv")], columns={"text": "body"}, cache_folder=tmp_path / "cache")
+    assert named.rows(np.arange(1)).texts == [("n/a",)]
+    assert any("only stands for a missing one" in remark for remark in named.facts.remarks)
+
+
+@pytest.mark.parametrize(
+    ("header", "columns", "message"),
+    [
+        ("anchor\ttext", {}, "no usable columns: it has anchor, text"),
+        ("sentence\tsentence1", {}, "no usable columns"),
+        ("text\tsentence", {}, "has 'text' and 'sentence'; say in data.columns which of them is the text"),
+        ("text\tx", {"text": "text", "anchor": "x"}, "a text alone and others, too: anchor, text"),
+        ("title\tx", {"text": "body"}, "looked for body"),
+    ],
+)
+def test_texts_that_might_be_something_else(tmp_path: Path, header: str, columns: dict[str, str], message: str) -> None:
+    (tmp_path / "t.tsv").write_text(f"{header}\na\tb\n")
+    with pytest.raises(DataError, match=re.escape(message)):
+        load_triplets([str(tmp_path / "t.tsv")], columns=columns, cache_folder=tmp_path / "cache")
+
+
+def test_a_run_takes_texts_or_pairs(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("a cat\n")
+    (tmp_path / "p.tsv").write_text("anchor\tpositive\na\tb\n")
+    with pytest.raises(DataError, match=r"holds pairs, but .*a\.txt holds texts; a run takes one kind"):
+        load_triplets([str(tmp_path / "a.txt"), str(tmp_path / "p.tsv")], cache_folder=tmp_path / "cache")

@@ -67,3 +67,12 @@ def test_a_table_is_read_again_as_it_was(
     assert rows == expected
     assert (again.kind, again.negatives_per_row) == (table.kind, table.negatives_per_row)
     assert again.facts.remarks == ()
+
+
+def test_texts_alone_are_written_and_read_again(tmp_path: Path) -> None:
+    (tmp_path / "t.txt").write_text("a cat\nrain\nthe sea\n")
+    table = load_triplets([str(tmp_path / "t.txt")], cache_folder=tmp_path / "cache")
+    write_triplets(tmp_path / "out.tsv", table, indices=np.array([2, 0]))
+    assert (tmp_path / "out.tsv").read_text() == "text\nthe sea\na cat\n"
+    again = load_triplets([str(tmp_path / "out.tsv")], cache_folder=tmp_path / "cache")
+    assert again.rows(np.arange(2)).texts == [("the sea",), ("a cat",)]

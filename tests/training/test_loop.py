@@ -118,7 +118,7 @@ def test_a_run_that_is_told_to_stop_goes_on_as_if_it_had_not(
     assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
 
 
-@pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle", "embeddings", "terms, sources"])
+@pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle", "embeddings", "texts", "terms, sources"])
 def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable, method: str
 ) -> None:
@@ -126,6 +126,10 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
     if method == "teacher and widths":
         teacher = str(save_teacher(tmp_path))
         settings = {"teacher": teacher, "guide": "true", "distill_weight": "0.5", "matryoshka_dims": "[8, 31]"}
+    elif method == "texts":
+        (tmp_path / "t.txt").write_text("".join(f"w{row} w{row + 1}\n" for row in range(60)))
+        triplets, settings = load_triplets([str(tmp_path / "t.txt")]), {"teacher": str(save_teacher(tmp_path))}
+        settings["embedding_weight"] = "1"
     elif method == "embeddings":
         settings = {"teacher": str(save_teacher(tmp_path)), "embedding_weight": "0.7", "embedding_distance": "squared"}
     elif method == "angle":

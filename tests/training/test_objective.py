@@ -1,5 +1,6 @@
 """What a run minimises: every option's gradients however the batch is cut, and refusals of what would do nothing."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from embedsmith.training.distributed import Processes
 from embedsmith.training.loss import distillation, guided_exclusion, info_nce
 from embedsmith.training.objective import Objective, make_objective
 from embedsmith.training.ranking import cosent
-from embedsmith.training.step import take_step
+from embedsmith.training.step import pack_batch, take_step
 from tests.tiny import save_teacher, write_pairs, write_triplets
 
 CPU = torch.device("cpu")
@@ -235,3 +236,40 @@ def test_pairs_have_no_hard_negatives_to_weigh(tmp_path: Path, cache: Path) -> N
         make_objective(_config(hard_negative_weight="2"), data=pairs, dim=64, device=CPU)
     with pytest.raises(ConfigError, match=r"hard_negatives, but data\.train \(my\.tsv\) holds pairs"):
         make_objective(_config(hardness_mode="hard_negatives"), data=pairs, dim=64, device=CPU)
+
+
+@pytest.fixture
+def texts(tmp_path: Path, cache: Path) -> TripletTable:
+    (tmp_path / "texts.txt").write_text("".join(f"w{row} sleeps on w{row + 3}\n" for row in range(20)))
+    return load_triplets([str(tmp_path / "texts.txt")])
+
+
+def test_texts_alone_have_the_gradients_of_documents(
+    llama: Embedder, texts: TripletTable, teacher: str, tmp_path: Path
+) -> None:
+    """The loss is the mean over texts, whatever the pieces; with a prompt for queries they get the other one."""
+    llama.settings = replace(llama.settings, query_prompt="the cat {text}")
+    llama.add_adapter(AdapterSection())
+    config = _config(teacher=teacher, embedding_weight="1", temperature="0.05")
+    objective = make_objective(config, data=texts, dim=64, device=CPU)
+    objective.projection.data.normal_(generator=torch.Generator().manual_seed(1))
+    batch = texts.rows(ROWS)
+    packed = pack_batch(llama, batch=batch, objective=objective)
+    expected = torch.from_numpy(llama.encode(batch.anchors, side="document"))
+    torch.testing.assert_close(llama.embed(packed)[packed.distinct_of_text], expected, rtol=0, atol=1e-5)
+    taught = objective.teacher.embed(batch.anchors, are_queries=[False] * 6)
+    projected = expected @ objective.projection.T
+    far = 1 - torch.nn.functional.cosine_similarity(projected, taught)
+    assert objective.loss_of(batch)(expected).item() == pytest.approx(far.mean().item(), rel=1e-6)
+    whole = _gradients(llama, objective, texts, max_tokens=10_000)
+    for gradient, other in zip(_gradients(llama, objective, texts, max_tokens=10), whole, strict=True):
+        torch.testing.assert_close(gradient, other, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{}, {"distill_weight": "0.5"}, {"embedding_weight": "0.9"}, {"loss": "cosent"}])
+def test_texts_alone_are_learned_from_by_vectors_alone(
+    texts: TripletTable, teacher: str, settings: dict[str, str]
+) -> None:
+    settings = {**settings, **({"teacher": teacher} if {"distill_weight", "embedding_weight"} & set(settings) else {})}
+    with pytest.raises(ConfigError, match=r"my\.tsv\) holds texts, one a row.*\n.*embedding_weight to 1"):
+        make_objective(_config(**settings), data=texts, dim=64, device=CPU)

@@ -157,10 +157,11 @@ def choose_pools(table: TripletTable, *, pools: Sequence[Pool], has_corpus: bool
 
     Raises:
         ConfigError: a pool is asked for that holds nothing, or a corpus is given and not asked for.
-        DataError: the rows are scored pairs.
+        DataError: the rows are scored pairs or texts.
     """
-    if table.has_scores:
-        raise DataError("Negatives are mined for pairs and triplets, and these are scored pairs.\nGive others.")
+    if table.has_scores or table.has_texts:
+        advice = "Give others." if table.has_scores else "Give them as the --corpus of others."
+        raise DataError(f"Negatives are mined for pairs and triplets, and these are {table.kind}.\n{advice}")
     if not pools:
         return [Pool.POSITIVES, *([Pool.CORPUS] if has_corpus else [])]
     if Pool.CORPUS in pools and not has_corpus:

@@ -38,7 +38,12 @@ def row_doubts(anchor: str, positive: str, negatives: Sequence[str] = ()) -> lis
         found = ["a negative equals the anchor"] if start in wrong else []
     if right in wrong and start != right:
         found.append("a negative equals the positive")
-    texts = (anchor, positive, *negatives)
+    return [*found, *text_doubts((anchor, positive, *negatives))]
+
+
+def text_doubts(texts: Sequence[str]) -> list[str]:
+    """What some texts say nothing by, as statements about their row."""
+    found = []
     if any(map(is_placeholder, texts)):
         found.append("a text only stands for a missing one, such as 'n/a'")
     if any(text.lstrip().startswith("[") and _LIST_WRITTEN_OUT.fullmatch(text.strip()) for text in texts):

@@ -1,8 +1,9 @@
 """Files -> rows, streamed, with every fault noted by file and line instead of stopping at the first.
 
-Formats by suffix: .jsonl, .csv, .tsv, each also .gz, and .parquet. Lines end in "\n" or "\r\n" and nothing else. A .tsv
-has no quoting: a field holds no tab and no line break and `"` is just a character. Text is strict UTF-8; a byte-order
-mark is dropped. A name that stands twice is a fault. Memory: one row (parquet: one batch).
+Formats by suffix: .jsonl, .csv, .tsv, .txt, each also .gz, and .parquet. A .txt holds a text a line: its column `text`.
+Lines end in "\n" or "\r\n" and nothing else. A .tsv has no quoting: a field holds no tab and no line break and `"` is
+just a character. Text is strict UTF-8; a byte-order mark is dropped. A name that stands twice is a fault. Memory: one
+row (parquet: one batch).
 """
 
 import csv
@@ -20,6 +21,7 @@ from embedsmith.data.parquet import parquet_rows
 from embedsmith.support.json_text import DoubledNameError, parse_json
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz", ".parquet")
+TEXT_SUFFIXES = (".txt", ".txt.gz")
 Row = dict[str, Any]
 FileRow = Mapping[str, Any]
 """A row as its file has it; of parquet, its values are read when they are asked for."""
@@ -27,8 +29,13 @@ _GZIP = b"\x1f\x8b"
 
 
 def is_data_file(name: str) -> bool:
-    """Whether a name ends like a format that can be read."""
+    """Whether a name ends like a format with columns."""
     return name.endswith(SUFFIXES)
+
+
+def is_text_file(name: str) -> bool:
+    """Whether a name ends like a file with a text a line."""
+    return name.endswith(TEXT_SUFFIXES)
 
 
 def expand_sources(sources: Sequence[str], *, faults: Faults) -> list[Path]:
@@ -46,8 +53,8 @@ def expand_sources(sources: Sequence[str], *, faults: Faults) -> list[Path]:
             path = Path(match)
             if path.is_dir():
                 faults.add(path, None, f"is a folder; name its files, for example {path}/*.jsonl")
-            elif not is_data_file(path.name):
-                faults.add(path, None, f"unknown format; known are {', '.join(SUFFIXES)}")
+            elif not (is_data_file(path.name) or is_text_file(path.name)):
+                faults.add(path, None, f"unknown format; known are {', '.join((*SUFFIXES, *TEXT_SUFFIXES))}")
             elif (place := unpacked(path)) in found:
                 faults.add(path, None, f"is named twice: by {found[place]} and by {source}")
             else:
@@ -86,6 +93,8 @@ def _rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, FileRow]]:
     if name.endswith(".parquet"):
         return parquet_rows(path, faults=faults)
     lines = _lines(path, faults)
+    if name.endswith(".txt"):
+        return ((number, {"text": line.rstrip("\r\n")}) for number, line in lines if line.strip())
     if name.endswith(".jsonl"):
         return _json_rows(path, lines, faults)
     if name.endswith(".tsv"):

@@ -1,4 +1,4 @@
-"""Columns of a training file -> what they mean: anchor, positives, negatives, instruction; or a scored pair.
+"""Columns of a training file -> what they mean: anchor, positives, negatives, instruction; a scored pair; or a text.
 
 One rule: a column is used if `data.columns` names it for a role, or, where a role is not named there, if its own name
 is a usual one of that role. All columns of a role are used: lists, numbered ones and several of them side by side.
@@ -20,6 +20,7 @@ ColumnNames = Mapping[str, str | list[str]]
 ANCHOR, POSITIVE, NEGATIVE, INSTRUCTION, SCORE = "anchor", "positive", "negative", "instruction", "score"
 CONTRAST_ROLES = (ANCHOR, POSITIVE, NEGATIVE, INSTRUCTION)
 PAIR_ROLES = ("sentence1", "sentence2", SCORE)
+TEXT = "text"
 # Of this project and sentence-transformers, SimCSE, FlagEmbedding, Tevatron.
 _USUAL = {
     ANCHOR: re.compile("anchor|sent0|query"),
@@ -27,12 +28,13 @@ _USUAL = {
     NEGATIVE: re.compile(r"(hard_)?neg(ative)?s?(_?\d+)?|negative_passages"),
     INSTRUCTION: re.compile("instruction|prompt"),
     **{role: re.compile(role) for role in PAIR_ROLES},
+    TEXT: re.compile("text|sentence"),
 }
 _SEVERAL = (POSITIVE, NEGATIVE)
 _OPTIONAL = (NEGATIVE, INSTRUCTION)
 _LOOKED_FOR = (
     "anchor/positive(/negative)(/instruction) or sent0/sent1(/hard_neg) or query/pos(/neg)(/prompt) or "
-    "query/positive_passages(/negative_passages) or sentence1/sentence2/score"
+    "query/positive_passages(/negative_passages) or sentence1/sentence2/score or text or sentence"
 )
 _PASSAGE_KEYS = {"docid", "title", "text"}
 
@@ -57,6 +59,8 @@ class Roles:
     @property
     def kind(self) -> str:
         """What the rows are, for people to read."""
+        if TEXT in self.columns:
+            return "texts"
         if SCORE in self.columns:
             return "scored pairs"
         return "triplets" if NEGATIVE in self.columns else "pairs"
@@ -75,7 +79,8 @@ class Roles:
 
 @dataclass(frozen=True)
 class TrainingRow:
-    """One row of a file. Of a scored pair the second sentence is the only positive, and there is no negative."""
+    """One row of a file. Of a scored pair the second sentence is the only positive, and there is no negative; a text
+    alone is an anchor without a positive."""
 
     anchor: str
     positives: list[str]
@@ -87,12 +92,13 @@ class TrainingRow:
 def named_faults(columns: ColumnNames) -> list[str]:
     """What is wrong with the roles of `data.columns`."""
     named = set(columns) - {INSTRUCTION}
-    known = (*CONTRAST_ROLES, *PAIR_ROLES)
+    known = (*CONTRAST_ROLES, *PAIR_ROLES, TEXT)
     faults = []
     if unknown := sorted(named - set(known)):
-        faults.append(
-            f"names {', '.join(unknown)}; it may name {', '.join(CONTRAST_ROLES)}, or {', '.join(PAIR_ROLES)}"
-        )
+        kinds = ", or ".join(map(", ".join, (CONTRAST_ROLES, PAIR_ROLES, (TEXT,))))
+        faults.append(f"names {', '.join(unknown)}; it may name {kinds}")
+    elif TEXT in named and len(named) > 1:
+        faults.append(f"names the column of a text alone and others, too: {', '.join(sorted(named))}")
     elif named & set(PAIR_ROLES) and named - set(PAIR_ROLES):
         faults.append(f"names both a triplet's columns and a scored pair's: {', '.join(sorted(named))}")
     for role, names in columns.items():
@@ -114,6 +120,8 @@ def find_roles(names: Sequence[str], *, columns: ColumnNames) -> Roles | str:
             if doubled:
                 both = " and ".join(f"'{name}'" for name in found[doubled[0]])
                 return f"has {both}; say in data.columns which of them is the {doubled[0]}"
+            if TEXT in found and TEXT not in columns and (halves := _with_a_partner(names)):
+                return _missing(names, halves, columns=columns)
             used = {name for role in roles for name in found[role]}
             unused = tuple(name for name in names if name not in used)
             return Roles({role: found[role] for role in roles if found[role]}, unused)
@@ -125,6 +133,8 @@ def read_row(row: FileRow, roles: Roles) -> tuple[TrainingRow | None, list[str]]
     """What a row holds, or all that is wrong with it."""
     if SCORE in roles.columns:
         return _read_pair(row, roles)
+    if TEXT in roles.columns:
+        return _read_text(row, roles)
     anchor = _one(row, roles, ANCHOR)
     positives, negatives = (_texts(row, roles.columns.get(role, ())) for role in _SEVERAL)
     instruction = _instruction(row, roles)
@@ -149,13 +159,21 @@ def unused_in_passages(row: FileRow, roles: Roles) -> Iterable[str]:
 
 
 def _kinds(columns: ColumnNames) -> Sequence[Sequence[str]]:
-    """Roles of triplets and pairs, or of scored pairs, or, where nothing tells them apart, first the one and then the
+    """Roles of triplets and pairs, of scored pairs, or of texts, or, where nothing tells them apart, one after the
     other."""
     named = set(columns) - {INSTRUCTION}
-    pairs = (*PAIR_ROLES, INSTRUCTION)
+    pairs, texts = (*PAIR_ROLES, INSTRUCTION), (TEXT, INSTRUCTION)
+    if TEXT in named:
+        return [texts]
     if named:
         return [pairs] if named <= set(PAIR_ROLES) else [CONTRAST_ROLES]
-    return [CONTRAST_ROLES, pairs]
+    return [CONTRAST_ROLES, pairs, texts]
+
+
+def _with_a_partner(names: Sequence[str]) -> list[str]:
+    """Roles that some columns have, though not all columns that a row of that kind needs: no row of one text."""
+    partners = (ANCHOR, POSITIVE, NEGATIVE, *PAIR_ROLES[:2])
+    return [role for role in partners if any(_USUAL[role].fullmatch(name) for name in names)]
 
 
 def _columns_of(role: str, names: Sequence[str], *, columns: ColumnNames) -> tuple[str, ...]:
@@ -190,6 +208,12 @@ def _read_pair(row: FileRow, roles: Roles) -> tuple[TrainingRow | None, list[str
         *_instruction_faults(instruction),
     ]
     return (None, faults) if faults else (TrainingRow(first, [second], [], instruction, score), [])
+
+
+def _read_text(row: FileRow, roles: Roles) -> tuple[TrainingRow | None, list[str]]:
+    text, instruction = _one(row, roles, TEXT), _instruction(row, roles)
+    faults = [*_faults(TEXT, [text]), *_instruction_faults(instruction)]
+    return (None, faults) if faults else (TrainingRow(text, [], [], instruction, None), [])
 
 
 def _one(row: FileRow, roles: Roles, role: str) -> Any:

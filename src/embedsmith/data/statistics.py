@@ -22,7 +22,7 @@ _NUM_EXAMPLES = 3
 
 
 def describe_data(table: TripletTable, *, count_lengths: CountLengths, seed: int = 0) -> DataFacts:
-    """Facts about triplets, pairs or scored pairs.
+    """Facts about triplets, pairs, scored pairs or texts.
 
     Args:
         table: the rows.
@@ -46,6 +46,8 @@ def describe_data(table: TripletTable, *, count_lengths: CountLengths, seed: int
             keys = tuple(map(text_key, texts))
             rows_seen.add(hash(keys))
             num_same += len(set(keys)) < len(keys)
+            if len(texts) == 1:
+                continue
             positives.add(hash(keys[:2]))
             negatives.update(hash((keys[0], key)) for key in keys[2:])
             anchor, *others = (set(words(text)) for text in texts)

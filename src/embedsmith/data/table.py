@@ -24,14 +24,15 @@ _ROWS_AT_A_TIME = 4096
 
 @dataclass(frozen=True)
 class Triplets:
-    """Some rows; lists of one length.
+    """Some rows; lists of one length, positives aside where rows hold one text.
 
     Attributes:
-        anchors: of scored pairs, the first sentence.
-        positives: of scored pairs, the second sentence.
+        anchors: of scored pairs, the first sentence; of rows with one text, that text.
+        positives: of scored pairs, the second sentence; of rows with one text, an empty list.
         negatives: the hard negatives of each row, any number of them; none in pairs and scored pairs.
         instructions: what each row's queries are for; None: the model's own instruction.
-        are_symmetric: whether a row's positive and negatives are queries as its anchor is; true of scored pairs.
+        are_symmetric: whether a row's positive and negatives are queries as its anchor is; true of scored pairs. Of
+            rows with one text, whether that is a query.
         scores: (B,) float64 of scored pairs, else None.
     """
 
@@ -56,7 +57,9 @@ class Triplets:
 
     @property
     def texts(self) -> list[tuple[str, ...]]:
-        """Row by row: anchor, positive, negatives."""
+        """Row by row: anchor, positive, negatives; or the text alone."""
+        if not self.positives:
+            return [(text,) for text in self.anchors]
         rows = zip(self.anchors, self.positives, self.negatives, strict=True)
         return [(anchor, positive, *negatives) for anchor, positive, negatives in rows]
 
@@ -72,6 +75,8 @@ class Triplets:
 
     def are_queries(self, *, with_negatives: bool = True) -> list[bool]:
         """Whether each text of `groups` is a query, else a document, one group behind the other."""
+        if not self.positives:
+            return self.are_symmetric
         of_negatives = [self.are_symmetric[row] for row in self.negative_rows] if with_negatives else []
         return [*[True] * len(self), *self.are_symmetric, *of_negatives]
 
@@ -124,12 +129,12 @@ class TableFacts:
 
 
 class TripletTable:
-    """Memory-mapped triplets, pairs without a negative, or scored pairs.
+    """Memory-mapped triplets, pairs without a negative, scored pairs, or texts.
 
     Args:
-        table: columns anchor, positive (string), maybe negatives (list of string), text_ids (list of uint64), maybe
-            score (float64), the rows' instruction (string or null) and is_symmetric (bool), and where each row is from:
-            origin (its number in `facts`) and line.
+        table: columns anchor, and unless each row is one text: positive (string), maybe negatives (list of string),
+            text_ids (list of uint64), maybe score (float64); the rows' instruction (string or null) and is_symmetric
+            (bool), and where each row is from: origin (its number in `facts`) and line.
         facts: about the whole table.
         drawn: the rows that count, as `draw` chose them; None: all.
         source_of_origin: for each of `facts.origins`, the number of the source it is from; None: each is one.
@@ -181,9 +186,9 @@ class TripletTable:
 
     @cached_property
     def text_ids(self) -> TextIds:
-        """Rows with a common one never meet in a batch. Scored pairs that share a text may, so each row has an id of
-        its own."""
-        if self.has_scores:
+        """Rows with a common one never meet in a batch. Scored pairs that share a text may, and so may equal texts, so
+        each row has an id of its own."""
+        if self.has_scores or self.has_texts:
             return TextIds(self._drawn, np.arange(len(self._drawn) + 1))
         column = self._table.column(TEXT_IDS)
         counts = pc.list_value_length(column).to_numpy()
@@ -214,7 +219,7 @@ class TripletTable:
     @cached_property
     def negatives_per_row(self) -> tuple[int, int]:
         """The smallest and the largest number of hard negatives of a row."""
-        if self.has_scores:
+        if self.has_scores or self.has_texts:
             return 0, 0
         counts = np.diff(self.text_ids.starts) - 2
         return int(counts.min()), int(counts.max())
@@ -230,8 +235,15 @@ class TripletTable:
         return SCORE in self._table.column_names
 
     @property
+    def has_texts(self) -> bool:
+        """Whether each row is one text."""
+        return "positive" not in self._table.column_names
+
+    @property
     def kind(self) -> str:
         """What the rows are, for people to read."""
+        if self.has_texts:
+            return "texts"
         return "scored pairs" if self.has_scores else "triplets" if self.has_negatives else "pairs"
 
     @property
@@ -245,7 +257,9 @@ class TripletTable:
 
     @property
     def text_columns(self) -> list[str]:
-        """Names of the two or three roles of texts."""
+        """Names of the roles of texts, three at most."""
+        if self.has_texts:
+            return ["text"]
         if self.has_scores:
             return ["sentence1", "sentence2"]
         return ["anchor", "positive", *(["negative"] if self.has_negatives else [])]
@@ -258,12 +272,13 @@ class TripletTable:
 
     def rows(self, indices: np.ndarray) -> Triplets:
         """Texts of the rows numbered by `indices`."""
-        names = ["anchor", "positive", INSTRUCTION, IS_SYMMETRIC, SCORE if self.has_scores else NEGATIVES]
+        of_kind = ("positive", SCORE if self.has_scores else NEGATIVES)
+        names = ["anchor", INSTRUCTION, IS_SYMMETRIC, *(of_kind if not self.has_texts else ())]
         # Not `Table.take`: on a column of many batches it first copies the whole column into memory.
         columns = {name: self._values(name, indices) for name in names}
         return Triplets(
             anchors=columns["anchor"],
-            positives=columns["positive"],
+            positives=columns.get("positive", []),
             negatives=columns.get(NEGATIVES) or [[] for _ in indices],
             instructions=columns[INSTRUCTION],
             are_symmetric=columns[IS_SYMMETRIC],

@@ -20,10 +20,10 @@ _BATCH_CHARACTERS = 2**26
 
 @dataclass(frozen=True)
 class TableRow:
-    """One triplet, pair or scored pair on its way into the table.
+    """One triplet, pair, scored pair or text on its way into the table.
 
     Attributes:
-        texts: anchor, positive, negatives.
+        texts: anchor, positive, negatives; or one text alone.
         origin: number of the file it is from.
         line: in that file.
         instruction: its own, or its source's.
@@ -62,7 +62,7 @@ def write_table(rows: Iterator[TableRow], target: Path, *, facts: Callable[[], T
                 writer.write_batch(batch)
             faults.raise_if_any(what="training data")
             if writer is None or batch is None:
-                raise DataError("The training data holds no triplet.")
+                raise DataError("The training data holds no row.")
             writer.write_batch(batch.slice(0, 0), custom_metadata=facts().as_metadata())
             writer.close()
             sink.flush()
@@ -89,12 +89,14 @@ def _record_batches(rows: Iterator[TableRow]) -> Iterator[pa.RecordBatch]:
 def _record_batch(rows: Sequence[TableRow]) -> pa.RecordBatch:
     columns: dict[str, pa.Array] = {
         "anchor": pa.array([row.texts[0] for row in rows], pa.string()),
-        "positive": pa.array([row.texts[1] for row in rows], pa.string()),
         INSTRUCTION: pa.array([row.instruction for row in rows], pa.string()),
         IS_SYMMETRIC: pa.array([row.is_symmetric for row in rows], pa.bool_()),
         ORIGIN: pa.array([row.origin for row in rows], pa.int32()),
         LINE: pa.array([row.line for row in rows], pa.int64()),
     }
+    if len(rows[0].texts) == 1:
+        return pa.RecordBatch.from_pydict(columns)
+    columns["positive"] = pa.array([row.texts[1] for row in rows], pa.string())
     if rows[0].score is not None:
         columns[SCORE] = pa.array([row.score for row in rows], pa.float64())
     else:

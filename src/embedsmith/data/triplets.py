@@ -1,6 +1,6 @@
 """Sources -> TripletTable: validated once, kept in an Arrow file, memory-mapped from there.
 
-Rows are triplets, pairs, or scored pairs; one run has one kind, and the columns of its files say which.
+Rows are triplets, pairs, scored pairs, or texts; one run has one kind, and the columns of its files say which.
 
 A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
 exists only if every row of every source is sound, and its name holds all that it depends on: the files' contents, what
@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.doubts import row_doubts
+from embedsmith.data.doubts import row_doubts, text_doubts
 from embedsmith.data.faults import Faults
-from embedsmith.data.readers import FileRow, expand_sources, is_data_file, read_rows, unpacked
+from embedsmith.data.readers import FileRow, expand_sources, is_data_file, is_text_file, read_rows, unpacked
 from embedsmith.data.remarks import Remarks
 from embedsmith.data.roles import (
     ColumnNames,
@@ -51,12 +51,13 @@ def load_triplets(
     columns: ColumnNames | None = None,
     cache_folder: Path | None = None,
 ) -> TripletTable:
-    """Load triplets, pairs or scored pairs from files, globs, hub datasets or the built-in sample.
+    """Load triplets, pairs, scored pairs or texts from files, globs, hub datasets or the built-in sample.
 
     Args:
         sources: see the file's docstring.
         columns: {"anchor": ..., "positive": ..., "negative": ..., "instruction": ...} where the names are unusual, or
-            {"sentence1": ..., "sentence2": ..., "score": ...}; of positives and negatives also several, as a list.
+            {"sentence1": ..., "sentence2": ..., "score": ...}, or {"text": ...}; of positives and negatives also
+            several, as a list.
         cache_folder: where the Arrow file is kept; None: in the user's cache.
 
     Raises:
@@ -130,7 +131,9 @@ def _doubled(origins: Sequence[_Origin]) -> Iterator[str]:
 
 def is_hub_id(source: str) -> bool:
     """Whether a source is a hub dataset, and no file, glob or `sample`."""
-    is_local = Path(source).exists() or is_data_file(source) or any(mark in source for mark in "*?[")
+    is_local = (
+        Path(source).exists() or is_data_file(source) or is_text_file(source) or any(mark in source for mark in "*?[")
+    )
     return not is_local and _HUB_ID.fullmatch(source) is not None
 
 
@@ -161,17 +164,21 @@ def _all_rows(
             if kind != first[1]:
                 faults.add(origin.place, None, f"holds {kind}, but {first[0]} holds {first[1]}; a run takes one kind")
                 break
-            for positive in row.positives:
+            for texts in [(row.anchor, positive, *row.negatives) for positive in row.positives] or [(row.anchor,)]:
                 if row.score is None:
-                    remarks.add_doubts(origin.place, line, row_doubts(row.anchor, positive, row.negatives))
+                    remarks.add_doubts(origin.place, line, _doubts_of(texts))
                 yield TableRow(
-                    texts=(row.anchor, positive, *row.negatives),
+                    texts=texts,
                     origin=number,
                     line=line,
                     instruction=row.instruction or origin.instruction,
                     is_symmetric=origin.is_symmetric or row.score is not None,
                     score=row.score,
                 )
+
+
+def _doubts_of(texts: tuple[str, ...]) -> list[str]:
+    return text_doubts(texts) if len(texts) == 1 else row_doubts(texts[0], texts[1], texts[2:])
 
 
 def _rows_of(

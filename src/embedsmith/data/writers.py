@@ -125,11 +125,10 @@ def _triplet_rows(
 ) -> Iterator[list[Value]]:
     others = iter(negatives or ())
     for rows in table.chunks(indices):
-        for row, (anchor, positive, *own) in enumerate(rows.texts):
-            given = RowNegatives(own) if negatives is None else next(others)
+        for row, texts in enumerate(rows.texts):
+            given = RowNegatives([*texts[2:]]) if negatives is None else next(others)
             yield [
-                anchor,
-                positive,
+                *texts[:2],
                 *_in_columns(given.texts, names),
                 *([float(rows.scores[row])] if rows.scores is not None else []),
                 *([rows.instructions[row]] if table.has_instructions else []),

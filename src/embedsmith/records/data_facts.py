@@ -126,7 +126,7 @@ class DataFacts:
     """What to know of training data.
 
     Attributes:
-        kind: triplets, pairs or scored pairs.
+        kind: triplets, pairs, scored pairs or texts.
         num_rows: how many.
         negatives_per_row: the smallest and the largest number of a row's hard negatives.
         num_repeated_rows: rows that stood there before, text by text.
@@ -160,9 +160,10 @@ class DataFacts:
     def counts(self) -> dict[str, str]:
         """The single numbers, for people to read."""
         share = 100 / self.num_rows
-        lines = {
-            "rows": f"{self.num_rows:,} {self.kind}",
-            "repeated rows": f"{self.num_repeated_rows:,}",
+        lines = {"rows": f"{self.num_rows:,} {self.kind}", "repeated rows": f"{self.num_repeated_rows:,}"}
+        if len(self.columns) == 1:  # texts without a partner
+            return lines
+        lines |= {
             "repeated anchors": f"{self.num_repeated_anchors:,} ({share * self.num_repeated_anchors:.0f} %); "
             f"the most frequent one: {self.most_rows_of_an_anchor:,} x",
             "rows with a text twice": f"{self.num_rows_with_equal_texts:,}",

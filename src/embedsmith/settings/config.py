@@ -122,17 +122,18 @@ class TrainSource(Section):
     instruction: str | None = None
     """Fills {instruction} in the prompts of its rows; a column `instruction` in the file goes before it."""
     symmetric: bool = False
-    """Whether positives and negatives are queries too, as in NLI and STS data."""
+    """Whether positives and negatives are queries too, as in NLI and STS data; of texts, whether they are queries."""
 
 
 class DataSection(Section):
-    """The triplets, pairs or scored pairs to learn from; which of them, the columns say."""
+    """The triplets, pairs, scored pairs or texts to learn from; which of them, the columns say."""
 
     train: Annotated[list[Place | TrainSource], BeforeValidator(as_list)] = Field(default=["sample"], min_length=1)
     """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
     columns: dict[str, str | list[str]] = Field(default={})
-    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...}, or
-    {sentence1: ..., sentence2: ..., score: ...} for scored pairs; of positives and negatives several, as a list."""
+    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...},
+    {sentence1: ..., sentence2: ..., score: ...} for scored pairs, or {text: ...} for texts alone; of positives and
+    negatives several, as a list."""
     max_triplets: Int | None = Field(default=None, ge=1)
     """Use only this many rows, drawn at random, the same ones in every run; a smaller draw is part of a larger one.
     None: all."""

@@ -32,7 +32,7 @@ class Objective:
     """What a run minimises.
 
     Attributes:
-        loss: never `auto`.
+        loss: `auto` where it does not matter, as only a teacher's vectors are learned from.
         training: temperature, weights, use of negatives.
         guidance: what the teacher is asked for.
         widths: the loss is the mean over these; the last one is D.
@@ -57,7 +57,7 @@ class Objective:
 
     def text_groups(self, batch: Triplets) -> list[list[str]]:
         """The batch's texts by role: B anchors, B positives, the M negatives of all rows; of scored pairs the two sides
-        and none."""
+        and none; of texts these and none."""
         return batch.groups(with_negatives=self.training.use_hard_negatives)
 
     def loss_of(self, batch: Triplets) -> LossFunction:
@@ -193,6 +193,14 @@ def _choose_loss(config: RunConfig, *, data: TripletTable) -> Loss:
     """The loss that `auto` means for this data; ConfigError where a setting does not fit it, naming both."""
     settings = config.training
     holds = f"data.train ({', '.join(config.data.source_names)}) holds {data.kind}"
+    if data.has_texts and config.teacher.embedding_weight != 1:
+        raise ConfigError(
+            f"{holds}, one a row, and a text without a partner can be learned from by a teacher's vectors alone.\n"
+            "Name a teacher.teacher and set teacher.embedding_weight to 1, or train on triplets or pairs.\n"
+            "To adapt a model to attention both ways set training.loss to mntp."
+        )
+    if config.teacher.embedding_weight == 1:
+        return Loss.AUTO
     fitting = (Loss.COSENT, Loss.ANGLE) if data.has_scores else (Loss.INFO_NCE,)
     loss = fitting[0] if settings.loss is Loss.AUTO else settings.loss
     if loss not in fitting:

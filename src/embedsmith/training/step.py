@@ -96,7 +96,7 @@ def pack_share(
 def pack_batch(embedder: Embedder, *, batch: Triplets, objective: Objective | MaskedPrediction) -> PackedTexts:
     """The texts of some rows, group by group, each under the prompt of its side and row."""
     groups = objective.text_groups(batch)
-    rows = [*range(len(batch)), *range(len(batch)), *(batch.negative_rows if groups[2] else [])]
+    rows = [*range(len(batch)), *range(len(batch.positives)), *(batch.negative_rows if groups[2] else [])]
     are_queries = batch.are_queries(with_negatives=bool(groups[2]))
 
     @cache
