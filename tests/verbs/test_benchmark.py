@@ -20,6 +20,7 @@ from embedsmith.settings.config import AdapterSection, Precision
 from embedsmith.support.errors import DataError
 from embedsmith.verbs import benchmark
 from embedsmith.verbs.benchmark import run_benchmark
+from embedsmith.verbs.compare import compare_models
 from tests.evaluation.mteb_sets import ALL, FIRST, NUM_ROWS, SECOND, Rank, Search, Similarity, Together, Topics
 from tests.tiny import save_model, write_pairs
 
@@ -52,7 +53,7 @@ def test_similarity_has_an_interval_and_every_task_a_file_of_mtebs(
     model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = run_benchmark(model_folders["llama"], folder=tmp_path, tasks=["Similarity", "Topics"])
-    own = found.sts.tasks["Similarity"]
+    own = found.comparable.tasks["Similarity"]
     assert own.cosine_spearman == pytest.approx(found.scores["Similarity"].score, abs=1e-6)
     assert own.ci95[0] < own.cosine_spearman < own.ci95[1]
     written = {path.stem: json.loads(path.read_text()) for path in tmp_path.rglob("*.json")}
@@ -160,10 +161,46 @@ def test_a_folder_in_beirs_layout(
     ranks = 1 + (cosines > np.diag(cosines)[:, None]).sum(axis=1)
     expected = np.mean(np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0))
     kept = json.loads((tmp_path / "r.json").read_text())
-    assert kept["mteb"]["scores"]["own"]["score"] == pytest.approx(expected, abs=1e-4)  # mteb rounds to 5 digits
+    score = kept["mteb"]["scores"]["own"]
+    assert score["score"] == pytest.approx(expected, abs=1e-4)  # mteb rounds to 5 digits
+    assert score["mrr_at_10"] == pytest.approx(np.mean(np.where(ranks <= 10, 1 / ranks, 0)), abs=1e-4)
+    assert score["ci95"][0] < score["score"] < score["ci95"][1]
     assert kept["tasks"] == {}
-    with pytest.raises(DataError, match="holds no similarity task"):
-        load_evaluation(tmp_path / "r.json")
+    by_query = dict(zip(sorted(f"q{row}" for row in range(NUM_ROWS)), range(NUM_ROWS), strict=True))
+    own = load_evaluation(tmp_path / "r.json").queries["own"].ndcg_at_10
+    expected_rows = [np.where(ranks <= 10, 1 / np.log2(ranks + 1), 0)[int(query[1:])] for query in by_query]
+    np.testing.assert_allclose(own, expected_rows, atol=1e-6)
+
+
+def test_models_are_compared_on_the_queries_of_a_set(
+    model_folders: dict[str, str], tmp_path: Path, cache: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Live, from files, and from what mteb kept: the same; other queries and other kinds are refused."""
+    _write_beir(tmp_path / "sets" / "own", judged="".join(f"q{row}\td{row}\t1\n" for row in range(NUM_ROWS)))
+    data = ["--data", str(tmp_path / "sets")]
+    models = [model_folders["llama"], model_folders["mistral"]]
+    saved = [str(tmp_path / f"{name}.json") for name in "abc"]
+    for model, path in zip([*models, models[0]], saved, strict=True):  # the third one is taken from mteb's file
+        assert run_command(["evaluate", model, *data, "--out", path]) == 0
+    (live,) = compare_models(models, data=tmp_path / "sets", num_draws=200)
+    assert live.average == compare_models(saved[:2], num_draws=200)[0].average
+    assert live.average == compare_models([saved[2], saved[1]], num_draws=200)[0].average
+    assert (live.metric, live.average.num_pairs) == ("nDCG@10", NUM_ROWS)
+    capsys.readouterr()
+    assert run_command(["compare", saved[0], saved[2], "--draws", "200"]) == 0
+    told = capsys.readouterr().out
+    assert "queries" in told
+    assert "nDCG@10 x 100" in told
+    assert told.strip().endswith("verdict: cannot tell")  # of one model, twice
+    _write_beir(tmp_path / "more" / "own", judged="q0\td1\t1\n")
+    assert run_command(["evaluate", models[0], "--data", str(tmp_path / "more"), "--out", saved[2]]) == 0
+    with pytest.raises(DataError, match="was scored on other queries of own"):
+        compare_models([saved[0], saved[2]])
+    (tmp_path / "sts").mkdir()
+    write_pairs(tmp_path / "sts" / "one.tsv")
+    assert run_command(["evaluate", models[0], "--data", str(tmp_path / "sts"), "--out", saved[1]]) == 0
+    with pytest.raises(DataError, match="has one; asked for are own"):
+        compare_models([saved[0], saved[1]])
 
 
 def test_other_judgements_texts_or_queries_under_the_same_name(

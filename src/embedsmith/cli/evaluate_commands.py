@@ -107,7 +107,7 @@ def evaluate_command(
             **embedding,
         )
         _give_benchmark(scored, folder=folder, out=out, console=console)
-        _give_published(scored.sts, model=model, base_model=base_model, console=console)
+        _give_published(scored.comparable, model=model, base_model=base_model, console=console)
         raise_failures(scored.failures)
     else:
         poolings = list(Pooling) if pooling == "all" else [Pooling(pooling)] if pooling else []
@@ -134,7 +134,7 @@ def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, 
     console.print(benchmark_table(scored))
     console.print(f"mteb's result files: {folder}", soft_wrap=True)
     if out is not None:
-        save_evaluation(out, scored.sts, benchmark=scored)
+        save_evaluation(out, scored.comparable, benchmark=scored)
 
 
 def _give_results(results: dict[str, EvaluationResult], *, out: Path | None, console: Console) -> None:

@@ -19,7 +19,10 @@ def compare_command(
         ),
     ],
     tasks: Annotated[list[str] | None, typer.Option(help="Task names, several behind one --tasks.")] = None,
-    data: Annotated[Path | None, typer.Option(callback=at_home, help="Folder of <TASK>.tsv.gz files.")] = None,
+    data: Annotated[
+        Path | None,
+        typer.Option(callback=at_home, help="Folder of <TASK>.tsv.gz files, or of retrieval sets in BEIR's layout."),
+    ] = None,
     columns: PairColumns = None,
     out: Annotated[
         Path | None, typer.Option(callback=output(suffix=".json"), help="Write the comparison here (JSON).")
@@ -55,8 +58,8 @@ def compare_command(
         console.print(comparison_table(one))
         console.print(one.sentence, soft_wrap=True)
     console.print(
-        f"Spearman x 100. Differences with their 95 % interval over the pairs (paired bootstrap) and over seeds "
-        f"(usual spread {seed_spread:g}); p: permutation test, corrected for all tasks (Holm).",
+        f"{found[0].metric} x 100. Differences with their 95 % interval over the {found[0].units} (paired bootstrap) "
+        f"and over seeds (usual spread {seed_spread:g}); p: permutation test, corrected for all tasks (Holm).",
         highlight=False,
         soft_wrap=True,
     )

@@ -1,7 +1,7 @@
 """An evaluation <-> its files: `results.json`, and beside it the similarities that a comparison needs.
 
-`results.similarities.safetensors` holds for each task the cosine and the gold score of every pair, so that two models
-can be compared later, or elsewhere, without embedding anything again.
+`results.similarities.safetensors` holds for each task the cosine and the gold score of every pair, or nDCG@10 of every
+query, so that two models can be compared later, or elsewhere, without embedding anything again.
 """
 
 import hashlib
@@ -12,7 +12,7 @@ from pathlib import Path
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore, PairSimilarities
+from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore, PairSimilarities, QueryScores
 from embedsmith.support import files
 from embedsmith.support.errors import DataError
 
@@ -25,11 +25,12 @@ def save_evaluation(path: Path, result: EvaluationResult, *, benchmark: Benchmar
     `benchmark` is what else was found in the same run. The first file says which other one belongs to it.
     """
     values = result.to_json() | ({"mteb": benchmark.to_json()} if benchmark else {})
-    if result.similarities:
-        tensors = {}
+    if result.similarities or result.queries:
+        tensors = {f"{task}/ndcg_at_10": one.ndcg_at_10 for task, one in result.queries.items()}
         for task, pairs in result.similarities.items():
             tensors[f"{task}/cosine"], tensors[f"{task}/gold"] = pairs.cosine, pairs.gold
         fingerprints = {task: pairs.fingerprint for task, pairs in result.similarities.items()}
+        fingerprints |= {task: queries.fingerprint for task, queries in result.queries.items()}
         data = safetensors.numpy.save(tensors, metadata=fingerprints)
         files.write_bytes(similarities_path(path), data)
         values["similarities"] = hashlib.sha256(data).hexdigest()
@@ -51,7 +52,7 @@ def read_results(path: Path) -> tuple[EvaluationResult, dict[str, MtebScore]]:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
         others = values.get("mteb", {}).get("scores", {})
-        return EvaluationResult.from_json(values), {name: MtebScore(**one) for name, one in others.items()}
+        return EvaluationResult.from_json(values), {name: MtebScore.from_json(one) for name, one in others.items()}
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.\n{advice}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -66,10 +67,13 @@ def load_evaluation(path: Path) -> EvaluationResult:
     Raises:
         DataError: a file is missing or is no such file.
     """
-    result, _ = read_results(path)
+    result, others = read_results(path)
+    retrieval_sets = [name for name, one in others.items() if one.num_queries is not None]
     known = json.loads(path.read_text(encoding="utf-8")).get("similarities")
-    if not result.tasks:
-        raise DataError(f"{path} holds no similarity task, and only those can be compared pair by pair.")
+    if not result.tasks and not retrieval_sets:
+        raise DataError(
+            f"{path} holds no similarity task and no retrieval set from a folder, and only those can be compared."
+        )
     kept = similarities_path(path)
     try:
         with safetensors.safe_open(kept, framework="numpy") as file:
@@ -79,6 +83,9 @@ def load_evaluation(path: Path) -> EvaluationResult:
                     file.get_tensor(f"{task}/cosine"), file.get_tensor(f"{task}/gold"), fingerprints[task]
                 )
                 for task in result.tasks
+            }
+            queries = {
+                task: QueryScores(file.get_tensor(f"{task}/ndcg_at_10"), fingerprints[task]) for task in retrieval_sets
             }
     except (FileNotFoundError, SafetensorError, KeyError) as error:
         raise DataError(
@@ -90,4 +97,4 @@ def load_evaluation(path: Path) -> EvaluationResult:
             f"{kept} does not belong to {path.name}: another evaluation wrote it.\n"
             f"Write both with: embedsmith evaluate MODEL --out {path}"
         )
-    return replace(result, similarities=similarities)
+    return replace(result, similarities=similarities, queries=queries)

@@ -1,17 +1,19 @@
-"""Is one model better than another? Paired bootstrap and permutation test on the same pairs, over tasks and seeds.
+"""Is one model better than another? Paired bootstrap and permutation test on the same pairs or queries, over tasks
+and seeds.
 
-Two sources of chance are kept apart and added: which pairs a task happens to hold (resampled), and which seed a model
-happens to be trained with (from the seeds given, drawn towards a usual spread where they are few).
+Two sources of chance are kept apart and added: which pairs or queries a task happens to hold (resampled), and which
+seed a model happens to be trained with (from the seeds given, drawn towards a usual spread where they are few).
 Cost: O(draws x pairs) for each model and seed.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from embedsmith.evaluation.correlation import NUM_DRAWS, bootstrap_spearman, mid_ranks, percentile_interval, spearman
-from embedsmith.records.results import Comparison, Difference
+from embedsmith.records.results import SPEARMAN, Comparison, Difference
 
 SEED_SPREAD = 0.005
 """Usual standard deviation of a score between seeds of one recipe: half a point of Spearman x 100 (docs/ablations.md).
@@ -39,12 +41,52 @@ class TaskScores:
     gold: np.ndarray
     models: Mapping[str, SeedScores]
 
+    @property
+    def size(self) -> int:
+        """Number of pairs."""
+        return len(self.gold)
+
+    def scores(self, label: str) -> list[float]:
+        """Of each seed: Spearman with the gold scores."""
+        return [spearman(values, self.gold) for values in self.models[label].similarities]
+
+    def bootstrap(self, label: str, *, num_draws: int, seed: int) -> np.ndarray:
+        """The same over resampled pairs, (seeds, num_draws); equal pairs for every label."""
+        return bootstrap_spearman(self.models[label].similarities, self.gold, num_draws=num_draws, seed=seed)
+
+    def permutations(self, base: str, other: str, *, num_draws: int, seed: int) -> np.ndarray:
+        """See `permutation_draws`."""
+        of_base, of_other = self.models[base].similarities, self.models[other].similarities
+        return permutation_draws(of_base, of_other, self.gold, num_draws=num_draws, seed=seed)
+
+
+class Task(Protocol):
+    """What a comparison asks of a task; `TaskScores` of scored pairs, `per_query.QueryTask` of a retrieval set."""
+
+    @property
+    def models(self) -> Mapping[str, object]:
+        """By label; the first one is what the others are compared with."""
+
+    @property
+    def size(self) -> int:
+        """Number of pairs or queries."""
+
+    def scores(self, label: str) -> list[float]:
+        """Of each seed."""
+
+    def bootstrap(self, label: str, *, num_draws: int, seed: int) -> np.ndarray:
+        """Scores over resamples, (seeds, num_draws), the same resamples for every label."""
+
+    def permutations(self, base: str, other: str, *, num_draws: int, seed: int) -> np.ndarray:
+        """Differences `other - base` that chance makes, (num_draws,)."""
+
 
 def compare(
-    tasks: Mapping[str, TaskScores],
+    tasks: Mapping[str, Task],
     *,
     num_draws: int = NUM_DRAWS,
     seed_spread: float = SEED_SPREAD,
+    metric: str = SPEARMAN,
     seed: int = 0,
 ) -> list[Comparison]:
     """Compare every model with the first one, task by task and on average.
@@ -59,6 +101,7 @@ def compare(
         num_draws: of either kind.
         seed_spread: standard deviation between seeds that counts where few were given; 0: these very models are meant,
             not their recipes, and with one seed each only the pairs are chance.
+        metric: what the tasks' scores are, for the comparison to say.
         seed: fixes the draws.
 
     Returns:
@@ -72,17 +115,14 @@ def compare(
     labels = list(next(iter(tasks.values())).models)
     base, *others = labels
     bootstraps = {
-        name: {
-            label: bootstrap_spearman(scores.similarities, task.gold, num_draws=num_draws, seed=seed)
-            for label, scores in task.models.items()
-        }
+        name: {label: task.bootstrap(label, num_draws=num_draws, seed=seed) for label in task.models}
         for name, task in tasks.items()
     }
     found = [
         _compare_two(tasks, bootstraps, base, other, num_draws=num_draws, seed_spread=seed_spread, seed=seed)
         for other in others
     ]
-    return _corrected(found)
+    return [replace(one, metric=metric) for one in _corrected(found)]
 
 
 def permutation_draws(
@@ -142,7 +182,7 @@ def holm(p_values: Sequence[float]) -> list[float]:
 
 
 def _compare_two(
-    tasks: Mapping[str, TaskScores],
+    tasks: Mapping[str, Task],
     bootstraps: Mapping[str, Mapping[str, np.ndarray]],
     base: str,
     other: str,
@@ -155,13 +195,10 @@ def _compare_two(
     all_scores: list[tuple[list[float], list[float]]] = []
     all_boots, all_nulls = [], []
     for index, (name, task) in enumerate(tasks.items()):
-        of_base, of_other = task.models[base].similarities, task.models[other].similarities
-        scores = ([spearman(x, task.gold) for x in of_base], [spearman(x, task.gold) for x in of_other])
+        scores = (task.scores(base), task.scores(other))
         boots = bootstraps[name][other].mean(axis=0) - bootstraps[name][base].mean(axis=0)
-        nulls = permutation_draws(of_base, of_other, task.gold, num_draws=num_draws, seed=seed + index)
-        differences[name] = _difference(
-            scores, boots, nulls, seed_spread=seed_spread, seed=seed, num_pairs=len(task.gold)
-        )
+        nulls = task.permutations(base, other, num_draws=num_draws, seed=seed + index)
+        differences[name] = _difference(scores, boots, nulls, seed_spread=seed_spread, seed=seed, num_pairs=task.size)
         all_scores.append(scores)
         all_boots.append(boots)
         all_nulls.append(nulls)
@@ -172,7 +209,7 @@ def _compare_two(
         np.mean(all_nulls, axis=0),
         seed_spread=seed_spread,
         seed=seed,
-        num_pairs=sum(len(task.gold) for task in tasks.values()),
+        num_pairs=sum(task.size for task in tasks.values()),
     )
     return Comparison(base=base, model=other, tasks=differences, average=average)
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+SPEARMAN, NDCG = "Spearman", "nDCG@10"
+"""What a comparison is of: scored pairs, or queries of retrieval sets."""
 SIGNIFICANCE = 0.05
 """A difference counts where its corrected p-value is below this."""
 
@@ -56,6 +58,19 @@ class PairSimilarities:
 
 
 @dataclass(frozen=True)
+class QueryScores:
+    """What the score of a retrieval set was made of, which a comparison needs.
+
+    Attributes:
+        ndcg_at_10: of each query, (Q,), in the order of their ids.
+        fingerprint: equal for equal sets.
+    """
+
+    ndcg_at_10: np.ndarray
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Scores of one model on several tasks, in the order they were asked for, and maybe what they were made of.
 
@@ -63,6 +78,7 @@ class EvaluationResult:
         model: what the user called it.
         tasks: by name.
         similarities: of the same tasks, where they are known.
+        queries: of retrieval sets, by name; their scores are mteb's.
         failures: task -> why it could not be scored.
         embedding: all that its vectors depend on (`model.loading.fingerprint`), where it is known: two results with
             equal ones are of the same model, whatever it is called.
@@ -71,6 +87,7 @@ class EvaluationResult:
     model: str
     tasks: dict[str, TaskResult]
     similarities: Mapping[str, PairSimilarities] = field(default_factory=dict, compare=False, repr=False)
+    queries: Mapping[str, QueryScores] = field(default_factory=dict, compare=False, repr=False)
     failures: Mapping[str, str] = field(default_factory=dict, compare=False)
     embedding: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
 
@@ -105,11 +122,28 @@ class MtebScore:
         kind: mteb's type of task, such as Retrieval.
         metric: its main score.
         score: a fraction; over the task's subsets, their mean.
+        ci95: bootstrap 95 % interval over the queries of a retrieval set; None: not known.
+        num_queries: of a retrieval set whose queries' scores are known.
+        mrr_at_10: of the same.
     """
 
     kind: str
     metric: str
     score: float
+    ci95: tuple[float, float] | None = None
+    num_queries: int | None = None
+    mrr_at_10: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """For files; what is not known is left out."""
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+    @classmethod
+    def from_json(cls, value: dict[str, Any]) -> "MtebScore":
+        """Inverse of `to_json`; raises TypeError or ValueError when `value` is not such a record."""
+        lower_upper = value.get("ci95")
+        interval = None if lower_upper is None else (float(lower_upper[0]), float(lower_upper[1]))
+        return cls(**{**value, "ci95": interval})
 
 
 @dataclass(frozen=True)
@@ -119,13 +153,13 @@ class BenchmarkResult:
     Attributes:
         benchmark: name, where tasks are one's.
         scores: by task.
-        sts: the tasks of one kind again, with intervals, for `compare`.
+        comparable: what `compare` can take: STS tasks again, with intervals, and the queries of retrieval sets.
         failures: task -> why it has no score; the means are over the others.
     """
 
     benchmark: str | None
     scores: dict[str, MtebScore]
-    sts: EvaluationResult
+    comparable: EvaluationResult
     failures: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -148,7 +182,7 @@ class BenchmarkResult:
         """What `results.json` holds besides the similarity tasks."""
         return {
             "benchmark": self.benchmark,
-            "scores": {name: asdict(one) for name, one in self.scores.items()},
+            "scores": {name: one.to_json() for name, one in self.scores.items()},
             "by_kind": self.by_kind,
             "mean": self.mean,
             "mean_of_kinds": self.mean_of_kinds,
@@ -169,11 +203,11 @@ class Difference:
     """One model against another, on one task or on average over tasks.
 
     Attributes:
-        base: Spearman of the one compared with, mean over its seeds.
+        base: score of the one compared with, mean over its seeds.
         model: of the other, mean over its seeds.
-        ci95: 95 % interval of `model - base`, over pairs and seeds.
+        ci95: 95 % interval of `model - base`, over pairs or queries, and seeds.
         p_value: of the test that there is no difference, corrected for the number of tests.
-        num_pairs: scored pairs.
+        num_pairs: scored pairs; of a retrieval set its queries.
         num_seeds: of base and model.
     """
 
@@ -219,14 +253,20 @@ class Difference:
 class Comparison:
     """One model against another: label of the one compared with, label of the other, by task and on average.
 
-    `left_out` has the tasks that some model could not be scored on, with the reason.
+    `metric` is `SPEARMAN` or `NDCG`. `left_out` has the tasks that some model could not be scored on, with the reason.
     """
 
     base: str
     model: str
     tasks: dict[str, Difference]
     average: Difference
+    metric: str = SPEARMAN
     left_out: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def units(self) -> str:
+        """What was resampled."""
+        return "pairs" if self.metric == SPEARMAN else "queries"
 
     @property
     def verdict(self) -> Verdict:
@@ -237,7 +277,7 @@ class Comparison:
     def sentence(self) -> str:
         """The verdict in a sentence."""
         lower, upper = (100 * bound for bound in self.average.ci95)
-        size = f"{100 * self.average.gain:+.1f} points of Spearman x 100 [{lower:+.1f}, {upper:+.1f}]"
+        size = f"{100 * self.average.gain:+.1f} points of {self.metric} x 100 [{lower:+.1f}, {upper:+.1f}]"
         where = f"on average over {len(self.tasks)} tasks" if len(self.tasks) > 1 else f"on {next(iter(self.tasks))}"
         if self.verdict is Verdict.CANNOT_TELL:
             return f"{self.model} against {self.base}: cannot tell, {size} {where}"
@@ -248,6 +288,7 @@ class Comparison:
         return {
             "base": self.base,
             "model": self.model,
+            "metric": self.metric,
             "verdict": str(self.verdict),
             "average": self.average.to_json(),
             "tasks": {name: difference.to_json() for name, difference in self.tasks.items()},

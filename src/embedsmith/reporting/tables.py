@@ -63,9 +63,11 @@ def benchmark_table(result: BenchmarkResult) -> Table:
     table = Table("task", "type", "metric", "score x 100")
     table.columns[3].justify = "right"
     for name, one in result.scores.items():
-        has_interval = name in result.sts.tasks
-        score = format_score(result.sts.tasks[name]) if has_interval else f"{100 * one.score:.1f}"
-        table.add_row(name, one.kind, one.metric, score)
+        pairs = result.comparable.tasks.get(name)
+        interval = pairs.ci95 if pairs else one.ci95
+        table.add_row(name, one.kind, one.metric, with_interval(one.score, interval))
+        if one.mrr_at_10 is not None:
+            table.add_row("", f"{one.num_queries} queries", "mrr_at_10", f"{100 * one.mrr_at_10:.1f}")
     for name in result.failures:
         table.add_row(name, "", "", "-")
     table.add_section()
@@ -113,8 +115,13 @@ def _duration(seconds: float) -> str:
 
 def format_score(task: TaskResult) -> str:
     """For example `67.5 [65.1, 69.8]`."""
-    lower, upper = task.ci95
-    return f"{100 * task.cosine_spearman:.1f} [{100 * lower:.1f}, {100 * upper:.1f}]"
+    return with_interval(task.cosine_spearman, task.ci95)
+
+
+def with_interval(score: float, interval: tuple[float, float] | None) -> str:
+    """The same of any score; without an interval that is not known."""
+    bounds = f" [{100 * interval[0]:.1f}, {100 * interval[1]:.1f}]" if interval else ""
+    return f"{100 * score:.1f}{bounds}"
 
 
 def leakage_table(report: LeakageReport) -> Table:
@@ -209,11 +216,11 @@ def comparison_table(comparison: Comparison) -> Table:
 
 def comparison_header(comparison: Comparison) -> list[str]:
     """Column titles of `comparison_lines`."""
-    return ["task", "pairs", comparison.base, comparison.model, "difference", "p", "verdict"]
+    return ["task", comparison.units, comparison.base, comparison.model, "difference", "p", "verdict"]
 
 
 def comparison_lines(comparison: Comparison) -> list[list[str]]:
-    """Cells of a comparison, the average last; scores and differences are Spearman x 100."""
+    """Cells of a comparison, the average last; scores and differences x 100."""
     rows = [*comparison.tasks.items(), ("average", comparison.average)]
     return [
         [

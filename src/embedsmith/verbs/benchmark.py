@@ -1,12 +1,14 @@
 """MODEL + mteb's tasks, of any type, or retrieval sets in folders -> scores, in mteb's own result files too.
 
-mteb computes every score; STS tasks with one subset get an interval besides. A run that was stopped goes on where it
-was: a result file is used again where model, settings, data and version of mteb are the same.
+mteb computes every score; STS tasks with one subset, and retrieval sets in folders, get an interval besides. A run
+that was stopped goes on where it was: a result file is used again where model, settings, data and version of mteb are
+the same.
 """
 
 import math
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,15 +19,17 @@ from rich.console import Console
 from embedsmith.data.beir import find_retrieval_sets, load_retrieval_set
 from embedsmith.data.readers import is_data_file
 from embedsmith.evaluation.mteb_tasks import (
+    BY_QUERY,
     find_mteb_tasks,
     import_mteb,
     load_task,
     local_retrieval_task,
     task_pairs,
 )
+from embedsmith.evaluation.per_query import mean_interval
 from embedsmith.evaluation.sts import evaluate_tasks, set_name
 from embedsmith.model.embedding_model import load_embedding_model
-from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore
+from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore, QueryScores
 from embedsmith.settings.config import Pooling, Precision
 from embedsmith.settings.prompts import check_instruction
 from embedsmith.support.display import encoding_progress
@@ -91,6 +95,7 @@ def run_benchmark(
         end_token=end_token,
     )
     scores: dict[str, MtebScore] = {}
+    queries: dict[str, QueryScores] = {}
     sts: list[EvaluationResult] = []
     failures: dict[str, Exception] = {}
     check_instruction(instruction, is_taken=embedder.takes_instruction)
@@ -101,7 +106,10 @@ def run_benchmark(
         for task in chosen:
             start(task.metadata.name)
             try:
-                scores[task.metadata.name] = _score(task, encoder=encoder, folder=folder)
+                found = _run_task(task, encoder=encoder, folder=folder)
+                if data is not None:
+                    queries[task.metadata.name] = _query_scores(found, task)
+                scores[task.metadata.name] = _read_score(found, task, queries=queries.get(task.metadata.name))
                 if task.metadata.type == "STS" and not task.is_aggregate and len(task.hf_subsets) == 1:
                     sts.append(_with_interval(encoder, task, model=model))
             # ValueError is how scikit-learn says that embeddings are not finite.
@@ -119,6 +127,7 @@ def run_benchmark(
         model,
         {name: result for one in sts for name, result in one.tasks.items()},
         {name: pairs for one in sts for name, pairs in one.similarities.items()},
+        queries=queries,
         embedding=encoder.embedding,
     )
     return BenchmarkResult(benchmark, scores, merged, {name: str(reason) for name, reason in failures.items()})
@@ -128,12 +137,11 @@ def _parts(task: Any) -> list[Any]:
     return list(task.metadata.tasks) if task.is_aggregate else [task]
 
 
-def _score(task: Any, *, encoder: Any, folder: Path) -> MtebScore:
-    """Load, encode and score a task of mteb's, or take what it kept.
+def _run_task(task: Any, *, encoder: Any, folder: Path) -> Any:
+    """Load, encode and score a task of mteb's, or take what it kept: its result.
 
     Raises:
         DataError: the hub cannot be reached.
-        ModelError: the score is not a number.
     """
     import mteb
 
@@ -151,13 +159,30 @@ def _score(task: Any, *, encoder: Any, folder: Path) -> MtebScore:
             encode_kwargs={"batch_size": _BATCH_TEXTS, "show_progress_bar": False},
             show_progress_bar=False,
         ).task_results
+    return found
+
+
+def _query_scores(found: Any, task: Any) -> QueryScores:
+    return QueryScores(np.asarray(found.scores["test"][0][BY_QUERY]), task.metadata.revision)
+
+
+def _read_score(found: Any, task: Any, *, queries: QueryScores | None) -> MtebScore:
+    """Raises ModelError where the score is not a number."""
     score = float(found.get_score())
     if not math.isfinite(score):
         raise ModelError(
             f"mteb's score on {task.metadata.name} is {score}.\n"
             "The embeddings are not finite or all alike; run `embedsmith doctor` on the model."
         )
-    return MtebScore(task.metadata.type, task.metadata.main_score, score)
+    result = MtebScore(task.metadata.type, task.metadata.main_score, score)
+    if queries is None:
+        return result
+    return replace(
+        result,
+        ci95=mean_interval(queries.ndcg_at_10),
+        num_queries=len(queries.ndcg_at_10),
+        mrr_at_10=float(found.scores["test"][0]["mrr_at_10"]),
+    )
 
 
 def _drop_stale(cache: Any, task: Any, *, encoder: Any) -> None:

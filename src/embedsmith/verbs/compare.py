@@ -11,12 +11,22 @@ from pathlib import Path
 from rich.console import Console
 
 from embedsmith.evaluation.correlation import NUM_DRAWS
+from embedsmith.evaluation.per_query import QueryTask
 from embedsmith.evaluation.saved import load_evaluation
-from embedsmith.evaluation.significance import SEED_SPREAD, SeedScores, TaskScores, compare
+from embedsmith.evaluation.significance import SEED_SPREAD, SeedScores, Task, TaskScores, compare
 from embedsmith.model.loading.fingerprint import fingerprint_model
-from embedsmith.records.results import Comparison, EvaluationResult
+from embedsmith.records.results import (
+    NDCG,
+    SPEARMAN,
+    Comparison,
+    EvaluationResult,
+    PairSimilarities,
+    QueryScores,
+)
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, DataError, ModelError, list_faults
 from embedsmith.support.free_memory import let_go
+from embedsmith.verbs.benchmark import holds_retrieval_sets, run_benchmark
 from embedsmith.verbs.evaluate import evaluate
 
 SAVED_SUFFIX = ".json"
@@ -33,13 +43,13 @@ def compare_models(
     device: str | None = None,
     console: Console | None = None,
 ) -> list[Comparison]:
-    """Compare every model with the first one, on the same pairs.
+    """Compare every model with the first one, on the same pairs or queries.
 
     Args:
         models: two or more; each a MODEL, or the `results.json` of `embedsmith evaluate MODEL --out`, or several of
             them with commas between: seeds of one recipe.
         tasks: names, as `evaluate` takes them; None: for files alone, all that they hold.
-        data: folder of the tasks' files.
+        data: folder of the tasks' files, or of retrieval sets in BEIR's layout.
         columns: {sentence1: ..., sentence2: ..., score: ...} where they name them otherwise.
         num_draws: of bootstrap and permutations.
         seed_spread: see `significance.compare`.
@@ -48,7 +58,7 @@ def compare_models(
 
     Raises:
         ConfigError: fewer than two models.
-        DataError: files hold other tasks or other pairs.
+        DataError: files hold other tasks, other pairs or queries, or both kinds.
         ModelError, MissingExtraError: by their names. A task that some model cannot be scored on is left out, and the
             reason given with each comparison.
     """
@@ -64,8 +74,7 @@ def compare_models(
     for name in names:
         if name not in evaluated:
             let_go()  # of the one before
-            results = evaluate(name, tasks=tasks, data=data, columns=columns, device=device, console=console)
-            evaluated[name] = next(iter(results.values()))
+            evaluated[name] = _evaluate(name, tasks=tasks, data=data, columns=columns, device=device, console=console)
     left_out = {
         task: f"{name}: {reason}"
         for name, one in evaluated.items()
@@ -79,8 +88,28 @@ def compare_models(
             label += " (again)"
         groups[label] = [evaluated[name] for name in split_seeds(model)]
     scores = _aligned(groups, tasks, left_out=left_out)
-    found = compare(scores, num_draws=num_draws, seed_spread=seed_spread)
+    metric = NDCG if any(isinstance(task, QueryTask) for task in scores.values()) else SPEARMAN
+    found = compare(scores, num_draws=num_draws, seed_spread=seed_spread, metric=metric)
     return [replace(one, left_out=left_out) for one in found]
+
+
+def _evaluate(
+    model: str,
+    *,
+    tasks: Sequence[str] | None,
+    data: Path | str | None,
+    columns: Mapping[str, str] | None,
+    device: str | None,
+    console: Console | None,
+) -> EvaluationResult:
+    """On scored pairs, or on the retrieval sets of a folder."""
+    if data is None or not holds_retrieval_sets(Path(data), tasks):
+        results = evaluate(model, tasks=tasks, data=data, columns=columns, device=device, console=console)
+        return next(iter(results.values()))
+    scored = run_benchmark(
+        model, folder=files.cache_root() / "mteb", tasks=tasks, data=Path(data), device=device, console=console
+    )
+    return replace(scored.comparable, failures=scored.failures)
 
 
 def split_seeds(model: str) -> list[str]:
@@ -96,24 +125,28 @@ def split_seeds(model: str) -> list[str]:
 
 def _aligned(
     groups: Mapping[str, Sequence[EvaluationResult]], tasks: Sequence[str] | None, *, left_out: Mapping[str, str]
-) -> dict[str, TaskScores]:
-    """By task, all models; raises DataError where one lacks a task or was scored on other pairs, and ModelError where
-    nothing is left to compare."""
+) -> dict[str, Task]:
+    """By task, all models; raises DataError where one lacks a task, was scored on other pairs or queries, or both kinds
+    are asked for, and ModelError where nothing is left to compare."""
     first = next(iter(groups.values()))[0]
-    names = [name for name in tasks or first.tasks if name not in left_out]
+    names = [name for name in tasks or _parts(first) if name not in left_out]
     if not names:
         raise ModelError("\n".join(left_out.values()))
     faults = []
     for result in (result for results in groups.values() for result in results):
-        missing = [name for name in names if name not in result.similarities]
-        if missing or (tasks is None and set(result.tasks) - left_out.keys() != set(names)):
-            faults.append(f"{result.model} has {', '.join(result.tasks)}; asked for are {', '.join(names)}")
+        parts = _parts(result)
+        missing = [name for name in names if name not in parts]
+        if missing or (tasks is None and parts.keys() - left_out.keys() != set(names)):
+            faults.append(f"{result.model} has {', '.join(parts)}; asked for are {', '.join(names)}")
         faults += [
-            f"{result.model} was scored on other pairs of {name} than {first.model}"
+            f"{result.model} was scored on other {'queries' if name in first.queries else 'pairs'} of {name} than "
+            f"{first.model}"
             for name in names
-            if name not in missing and name in first.similarities
-            if result.similarities[name].fingerprint != first.similarities[name].fingerprint
+            if name not in missing and name in _parts(first)
+            if parts[name].fingerprint != _parts(first)[name].fingerprint
         ]
+    if (found := set(names) & first.queries.keys()) and found != set(names):
+        faults.append(f"{', '.join(sorted(found))} are retrieval sets, the others scored pairs: compare them apart")
     if faults:
         raise DataError(
             list_faults(
@@ -122,6 +155,12 @@ def _aligned(
                 advice="Evaluate them on the same files, or name the tasks that all of them have with --tasks.",
             )
         )
+    if found:
+        by_label = {
+            name: {label: [one.queries[name].ndcg_at_10 for one in results] for label, results in groups.items()}
+            for name in names
+        }
+        return {name: QueryTask(models) for name, models in by_label.items()}
     return {
         name: TaskScores(
             gold=first.similarities[name].gold,
@@ -132,3 +171,8 @@ def _aligned(
         )
         for name in names
     }
+
+
+def _parts(result: EvaluationResult) -> dict[str, PairSimilarities | QueryScores]:
+    """What its scores were made of, by task."""
+    return {**result.similarities, **result.queries}
