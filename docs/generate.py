@@ -217,7 +217,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "the paper's runs": partial(_paper, runs_table),
     **{
         folder: partial(_recipes, folder)
-        for folder in ("recipes", "recipes/paper", "recipes/methods", "recipes/sweeps")
+        for folder in ("recipes", "recipes/paper", "recipes/methods", "recipes/sweeps", "recipes/searches")
     },
 }
 

@@ -15,6 +15,7 @@ from docs.generate import commands, takes_settings
 from embedsmith.cli import _spread_lists, app
 from embedsmith.cli.app import read_overrides
 from embedsmith.settings.recipe import known_keys, load_config
+from embedsmith.verbs.search_space import read_search
 from embedsmith.verbs.sweep import read_sweep
 from tests.docs.pages import ROOT, Block, Span
 
@@ -110,6 +111,8 @@ def _check_settings(config: Any, overrides: dict[str, str]) -> None:
         load_config(overrides={"output_dir": "runs/any", **overrides})
     elif "sweeps" in str(config):
         read_sweep(ROOT / config, overrides={})
+    elif "searches" in str(config):
+        read_search(ROOT / config, overrides={})
     else:
         load_config(ROOT / config, overrides=overrides)
 

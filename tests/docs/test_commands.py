@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 from huggingface_hub import constants
 
 from embedsmith.cli import run_command
 from embedsmith.evaluation import sts
 from embedsmith.settings import recipe
+from embedsmith.settings.yaml_text import parse_yaml
+from embedsmith.verbs.search_space import SearchConfig, make_search
 from tests.docs.commands import SMALL, TOOLS, check, commands_of, shrink
 from tests.docs.pages import PAGES, ROOT, Block, code
 from tests.docs.stage import build_stage
@@ -58,7 +59,7 @@ def test_what_a_page_shows_works(
         assert run_command(shrink(shlex.split(FROM_THE_README))) == 0
     for span in code(TEXTS[page]):
         if isinstance(span.code, Block) and span.code.language == "yaml":
-            recipe.parse_config({"output_dir": "runs/any", **yaml.safe_load(span.code.text)})
+            _check_yaml(parse_yaml(span.code.text))
         elif isinstance(span.code, Block) and span.code.language == "python":
             with monkeypatch.context() as patch:
                 patch.setattr(recipe, "load_config", _load_small)
@@ -69,6 +70,15 @@ def test_what_a_page_shows_works(
                 advice = f"{page}:{command.line}: say in front of the block why this is not run: <!-- not run: ... -->"
                 assert command.words[0] == "embedsmith", advice
                 assert run_command(shrink(command.words)) == 0, f"{page}:{command.line}: {capsys.readouterr().err}"
+
+
+def _check_yaml(values: dict[str, Any]) -> None:
+    """A recipe, or the file of a search."""
+    if "space" in values:
+        base = str(ROOT / "recipes" / "methods" / "base.yaml")
+        make_search(SearchConfig.model_validate({**values, "recipe": base}))
+    else:
+        recipe.parse_config({"output_dir": "runs/any", **values})
 
 
 def _check(words: list[str], *, where: str) -> None:

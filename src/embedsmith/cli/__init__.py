@@ -19,6 +19,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     mine_command,
     model_commands,
     result_commands,
+    search_commands,
     sweep_commands,
 )
 from embedsmith.cli.app import app, data_app

@@ -296,8 +296,33 @@ class Comparison:
         }
 
 
+class OverSeeds:
+    """Runs that differ in their seed alone.
+
+    Attributes:
+        scores: Spearman on the development set, seed by seed; None where there is none (yet).
+    """
+
+    scores: tuple[float | None, ...]
+
+    @property
+    def known(self) -> list[float]:
+        """The scores there are."""
+        return [score for score in self.scores if score is not None]
+
+    @property
+    def mean(self) -> float | None:
+        """Over seeds."""
+        return fmean(self.known) if self.known else None
+
+    @property
+    def spread(self) -> float | None:
+        """Standard deviation over seeds (of the sample); None for fewer than two."""
+        return stdev(self.known) if len(self.known) > 1 else None
+
+
 @dataclass(frozen=True)
-class SweepPoint:
+class SweepPoint(OverSeeds):
     """One value of one axis of a sweep, and what its runs scored.
 
     Attributes:
@@ -315,21 +340,6 @@ class SweepPoint:
     is_base: bool
     scores: tuple[float | None, ...]
     failures: tuple[str, ...] = ()
-
-    @property
-    def known(self) -> list[float]:
-        """The scores there are."""
-        return [score for score in self.scores if score is not None]
-
-    @property
-    def mean(self) -> float | None:
-        """Over seeds."""
-        return fmean(self.known) if self.known else None
-
-    @property
-    def spread(self) -> float | None:
-        """Standard deviation over seeds (of the sample); None for fewer than two."""
-        return stdev(self.known) if len(self.known) > 1 else None
 
 
 @dataclass(frozen=True)

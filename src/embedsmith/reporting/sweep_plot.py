@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 from embedsmith.records.results import SweepPoint
 from embedsmith.reporting.plots import COLOURS, STYLE, to_svg
 
-_DECADES = 20  # from this ratio on, a numeric axis is logarithmic
+DECADES = 20
+"""From this ratio on, a numeric axis is logarithmic."""
 _MARGIN = 0.05  # of a numeric axis, on either side
 
 
@@ -27,7 +28,7 @@ def axis_svg(axis: str, points: Sequence[SweepPoint]) -> str:
             line = sorted((place, 100 * point.mean) for place, point in pairs if point.mean is not None)
             axes.plot([x for x, _ in line], [y for _, y in line], color=COLOURS[2], linewidth=1, alpha=0.6)
         else:
-            axes.set_xticks(range(len(points)), [_short(point.label) for point in points])
+            axes.set_xticks(range(len(points)), [short_label(point.label) for point in points])
             axes.set_xlim(-0.6, len(points) - 0.4)
         for place, point in zip(places, points, strict=True):
             _draw(axes, place, point)
@@ -57,7 +58,7 @@ def _draw(axes: Axes, place: float, point: SweepPoint) -> None:
 def _number_axis(axes: Axes, places: list[float], *, labels: list[str]) -> None:
     low, high = min(places), max(places)
     # Limits from all values, not from those that have a score: a sweep's page is written after every run.
-    if low > 0 and high / low >= _DECADES:
+    if low > 0 and high / low >= DECADES:
         axes.set_xscale("log")
         margin = (high / low) ** _MARGIN
         axes.set_xlim(low / margin, high * margin)
@@ -68,5 +69,6 @@ def _number_axis(axes: Axes, places: list[float], *, labels: list[str]) -> None:
     axes.minorticks_off()
 
 
-def _short(label: str) -> str:
+def short_label(label: str) -> str:
+    """A label that fits under an axis."""
     return label if len(label) <= 24 else label[:23] + "…"

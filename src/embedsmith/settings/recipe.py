@@ -94,6 +94,14 @@ def is_setting(name: str) -> bool:
     return any(name in (key, key.split(".")[-1]) for key in known_keys())
 
 
+def number_kind(name: str) -> type[int] | type[float] | None:
+    """`int` or `float` where a setting takes one number; None where it does not, or there is no such setting."""
+    if not is_setting(name):
+        return None
+    parts = _parts(dict(_walk(RunConfig, ""))[_full_key(name)].annotation)
+    return int if int in parts else float if float in parts else None
+
+
 def describe_settings() -> list[tuple[str, str, str]]:
     """(dotted key, default, meaning) of every setting, in reading order."""
     return [(key, _default(field), " ".join((field.description or "").split())) for key, field in _walk(RunConfig, "")]

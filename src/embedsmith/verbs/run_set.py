@@ -56,13 +56,14 @@ def start_or_resume(
     return train(config.model_copy(update={"output_dir": str(run)}), watch=watch, device=device, console=console)
 
 
-def check_runs_unchanged(folder: Path, configs: Mapping[str, RunConfig], *, what: str) -> None:
+def check_runs_unchanged(folder: Path, configs: Mapping[str, RunConfig], *, what: str, advice: str) -> None:
     """Runs that are there, finished or stopped, must have been made from what lies there now.
 
     Args:
         folder: of the runs.
         configs: identity -> run.
         what: they belong to, for messages.
+        advice: what to do where something has changed.
 
     Raises:
         RunError: naming all that has changed.
@@ -82,7 +83,6 @@ def check_runs_unchanged(folder: Path, configs: Mapping[str, RunConfig], *, what
         if was := _other_prompt_tokens(run, config):
             faults.append(f"{run.name}: prompts and texts were tokenised {was}, which new runs are not")
     if faults:
-        advice = f"Put back what was there, or remove these runs, or {what} into another folder."
         headline = f"There are runs of this {what} that were made from something else. Since then have changed:"
         raise RunError(list_faults(headline, faults, advice=advice))
 

@@ -50,6 +50,7 @@ from embedsmith.verbs.varied_recipe import (
 log = logging.getLogger(__name__)
 
 _MAX_NAME = 40
+_CHANGED = "Put back what was there, or remove these runs, or sweep into another folder."
 _NO_SEED = "seeds are no axis and no setting of a sweep: name them all with `seeds`, or --seeds 7,8"
 
 
@@ -152,7 +153,7 @@ def run_sweep(sweep: SweepConfig, cells: Sequence[Cell], *, device: str | None =
     files.check_output_folder(folder, option="runs_dir")
     with only_one(folder, what="sweep"):
         distinct = {identity_of(config): config for cell in cells for config in cell.configs}
-        check_runs_unchanged(folder, distinct, what="sweep")
+        check_runs_unchanged(folder, distinct, what="sweep", advice=_CHANGED)
         for index, (identity, config) in enumerate(distinct.items(), start=1):
             run = find_run(folder, identity) or folder / _name(cells, identity)
             if (run / RESULT_FILE).exists():
