@@ -486,6 +486,7 @@ def test_full_memory_says_what_to_lower(
         ["demo", "--output-dir", "demo"],
         ["plan", "--model.model", "MODEL", "--data.train", "t.tsv"],
         ["sweep", "--config", "recipe.yaml", "--grid", "lora_r=4,8", "--output_dir", "s"],
+        ["search", "--config", "search.yaml", "--output_dir", "s"],
         ["train", "--model.model", "MODEL", "--data.train", "t.tsv", "--output_dir", "runs/r"],
         ["train", "--resume", "stopped"],
     ],
@@ -496,6 +497,8 @@ def test_a_device_that_is_not_there_is_refused_by_every_command(
 ) -> None:
     settings = load_config(overrides={"output_dir": "s", "model.model": model_folders["llama"], "data.train": "t.tsv"})
     Path("recipe.yaml").write_text(settings.to_yaml())
+    search = "{recipe: recipe.yaml, space: {lora_r: [4, 8]}, settings: {max_steps: 9}, trials: 2, output_dir: s}"
+    Path("search.yaml").write_text(search)
     Path("stopped").mkdir()
     Path("stopped/run.yaml").write_text(settings.to_yaml())
     before = sorted(Path().rglob("*"))

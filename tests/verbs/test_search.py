@@ -178,6 +178,14 @@ def test_failures_are_recorded_and_tried_again_only_when_asked(work: Path, capsy
     assert "No trial has won yet." in captured.out
 
 
+def test_what_concerns_all_trials_ends_the_search(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    command = ["search", "--config", "search.yaml"]
+    assert run_command([*command, "--adapter.target_modules", "no_such_layer"]) == 2
+    assert "no_such_layer" in capsys.readouterr().err
+    assert not Path("s/search.json").exists()
+    assert run_command([*command, "--data.train", "nowhere.tsv", "--output-dir", "t"]) == 2
+
+
 def test_a_search_whose_files_have_changed_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     command = ["search", "--config", "search.yaml", "--trials"]
     assert run_command([*command, "1"]) == 0

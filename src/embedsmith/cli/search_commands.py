@@ -22,7 +22,7 @@ def search_command(
         typer.Option("--output-dir", "--output_dir", callback=at_home, help="Folder of the runs and the pages."),
     ] = None,
     retry_failed: Annotated[
-        bool, typer.Option("--retry-failed", help="Run the settings of failed trials again first.")
+        bool, typer.Option("--retry-failed", help="Run again what failed: trials first, as further ones.")
     ] = False,
     report_only: Annotated[bool, typer.Option("--report-only", help="Write tables and page of what there is.")] = False,
     device: Device = None,

@@ -18,6 +18,7 @@ from typing import Any
 
 from rich.console import Console
 
+from embedsmith.model.loading.devices import choose_device
 from embedsmith.records.searched import Finalist, SearchFindings, Trial
 from embedsmith.reporting.search_report import best_line, final_line, search_markdown, trial_line, write_search_page
 from embedsmith.settings.config import RunConfig
@@ -64,6 +65,7 @@ def run_search(
         console: gets a line for each run.
 
     Raises:
+        ConfigError: the device is not there; or what the first trial says, as long as none has a score.
         RunError: another search works in this folder, or it was begun as another one, or runs in it were made from data
             or models that have changed.
         DataError, ModelError, MissingExtraError: from a run's preparation; they concern all runs alike.
@@ -72,6 +74,7 @@ def run_search(
     for name in _WRITTEN:
         files.check_output(Path(search.plan.output_dir) / name, option="output_dir")
     files.check_output_folder(folder, option="output_dir")
+    choose_device(device)
     with only_one(folder, what="search"):
         runs = _Runs(search, device=device, console=console)
         check_runs_unchanged(folder, runs.known_configs(), what="search", advice=_CHANGED)
@@ -211,7 +214,8 @@ class _Runs:
         result = read_result(run) or self._go_on(run, config, watcher)
         if not result:
             return None
-        if not watcher.evaluations and watcher.replay(result.get("evaluations", [])):
+        is_told = bool(watcher.evaluations) or result["state"] == "failed"
+        if not is_told and watcher.replay(result["evaluations"]):
             result |= {"state": "stopped", "score": watcher.value, "evaluations": watcher.evaluations}
         if not run.name.startswith(f"{name}-"):
             result["elapsed_s"] = 0.0  # an earlier trial had the same settings
@@ -234,6 +238,8 @@ class _Runs:
         try:
             done = start_or_resume(run, config, watch=watcher, device=self.device, console=self.of_runs)
         except (ConfigError, RunError) as error:
+            if isinstance(error, ConfigError) and not any(trial.evaluations for trial in self.study.trials):
+                raise  # until a trial has a score, it may be what all have in common
             reason = str(error)  # the error itself holds the run's model
             log.warning("%s failed: %s", run.name, reason)
             return self._record(run, {"failed": reason, "elapsed_s": time.perf_counter() - started}, watcher)
