@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "embedsmith"
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 FILES = [
     str(path.relative_to(ROOT))
-    for folder in ("src", "recipes", "tests", "benchmarks", "docs")
+    for folder in ("src", "recipes", "tests", "benchmarks", "docs", "examples")
     for path in (ROOT / folder).rglob("*")
     if path.is_file() and "__pycache__" not in path.parts
 ]
@@ -78,7 +78,7 @@ def test_every_page_and_picture_is_reached_from_the_readme() -> None:
 @pytest.mark.parametrize("page", PAGES)
 def test_files_named_in_code_are_there(page: str) -> None:
     spans = [span.code for span in code(TEXTS[page]) if isinstance(span.code, str)]
-    ours = re.compile(r"(src|recipes|tests|benchmarks|docs)/[\w./-]+|[\w/]+\.(py|c|h)")
+    ours = re.compile(r"(src|recipes|tests|benchmarks|docs|examples)/[\w./-]+|[\w/]+\.(py|c|h)")
     for name in filter(ours.fullmatch, spans):
         path = name.rstrip("/")
         is_there = (ROOT / path).exists() or any(f"/{file}".endswith(f"/{path}") for file in FILES)

@@ -110,6 +110,24 @@ def test_tasks_of_a_folder(tmp_path: Path) -> None:
         load_local_tasks(tmp_path / "empty")
 
 
+def test_retrieval_sets_are_looked_for_by_their_relevant_pairs(tmp_path: Path) -> None:
+    own = tmp_path / "sets" / "own"
+    (own / "qrels").mkdir(parents=True)
+    (own / "corpus.jsonl").write_text(
+        '{"_id": "1", "title": "cats", "text": "They sleep."}\n{"_id": "2", "text": "Rain."}\n'
+    )
+    (own / "queries.jsonl").write_text('{"_id": "a", "text": "who sleeps?"}\n')
+    (own / "qrels" / "test.tsv").write_text("query-id\tcorpus-id\tscore\na\t1\t2\na\t2\t0\n")
+    (tmp_path / "sets" / "Y.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n")
+    found = load_evaluation_sets([str(tmp_path / "sets")])
+    assert list(found) == ["Y", "own"]
+    assert (found["own"].sentence1, found["own"].sentence2) == (["who sleeps?"], ["cats They sleep."])
+    assert list(load_evaluation_sets([str(own)])) == ["own"]
+    (tmp_path / "sets" / "own.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n")
+    with pytest.raises(DataError, match="holds own twice"):
+        load_evaluation_sets([str(tmp_path / "sets")])
+
+
 def test_a_task_in_two_files_is_refused_naming_both(tmp_path: Path) -> None:
     rows = "sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n"
     (tmp_path / "X.tsv").write_text(rows)

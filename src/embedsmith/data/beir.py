@@ -14,8 +14,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from embedsmith.data.columns import text_fault
 from embedsmith.data.faults import Faults
+from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.readers import FileRow, read_rows
 from embedsmith.support.errors import DataError
 
@@ -37,6 +40,18 @@ class RetrievalSet:
     documents: dict[str, tuple[str, str]]
     queries: dict[str, str]
     judgements: dict[str, dict[str, int]]
+
+    @property
+    def relevant_pairs(self) -> ScoredPairs:
+        """Every query with each document relevant to it, title before text as they are embedded, and its grade."""
+        found = [
+            (self.queries[query], " ".join(self.documents[document]).strip(), grade)
+            for query, grades in self.judgements.items()
+            for document, grade in grades.items()
+            if grade > 0
+        ]
+        queries, documents, grades = zip(*found, strict=True)
+        return ScoredPairs(list(queries), list(documents), np.array(grades, dtype=np.float64))
 
     @property
     def fingerprint(self) -> str:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from embedsmith.data.beir import find_retrieval_sets, load_retrieval_set
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.readers import SUFFIXES, is_data_file
 from embedsmith.evaluation.correlation import NUM_DRAWS, bootstrap_interval, spearman
@@ -129,22 +130,33 @@ def load_local_tasks(
 
 
 def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:
-    """Every set of the folders, and the files, named; `sample` is the built-in one.
+    """Every set of the folders, and the files, named; `sample` is the built-in one. A retrieval set in BEIR's layout is
+    its relevant pairs.
 
     Raises:
-        DataError: as `load_local_tasks` and `load_pairs`; or two sets have one name.
+        DataError: as `load_local_tasks`, `load_pairs` and `load_retrieval_set`; or two sets have one name.
     """
     sets: dict[str, ScoredPairs] = {}
     places: dict[str, str] = {}
     for source in sources:
         path = Path(source)
-        found = load_local_tasks(path) if path.is_dir() else {set_name(path.name): load_pairs(source)}
+        found = _sets_of_folder(path) if path.is_dir() else {set_name(path.name): load_pairs(source)}
         for name in found:
             if name in places:
                 raise DataError(f"Two evaluation sets have the name {name}: of {places[name]} and of {source}.")
         sets |= found
         places |= dict.fromkeys(found, source)
     return sets
+
+
+def _sets_of_folder(folder: Path) -> dict[str, ScoredPairs]:
+    places = find_retrieval_sets(folder)
+    found = {name: load_retrieval_set(place).relevant_pairs for name, place in places.items()}
+    holds_pairs = folder not in places.values() and any(is_data_file(path.name) for path in folder.iterdir())
+    pairs = load_local_tasks(folder) if holds_pairs or not places else {}
+    if twice := sorted(found.keys() & pairs.keys()):
+        raise DataError(f"{folder} holds {', '.join(twice)} twice: as a retrieval set and as a file.\nRename one.")
+    return pairs | found
 
 
 def set_name(file_name: str) -> str:

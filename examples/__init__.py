@@ -1,0 +1,1 @@
+"""Examples from start to end, run from the repository."""
