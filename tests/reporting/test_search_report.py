@@ -41,7 +41,7 @@ def test_the_winner_has_the_best_mean_of_the_further_seeds_and_none_missing() ->
     findings = SearchFindings(TRIALS, (8, 9), finalists)
     assert findings.winner is TRIALS[2]
     assert best_line(findings) == (
-        "The best of 7 trials, 2: 74.0 (standard deviation 2.83) on the development set with the seeds 8, 9."
+        "Trial 2 is the best of 7: 74.0 (standard deviation 2.83) on the development set with seeds 8, 9."
     )
     assert final_rows(findings)[2] == ["6", "90.0", "-", "1 of 2", "90.0, -; no room", "60.0"]
     assert SearchFindings(TRIALS, (8, 9), finalists[2:]).winner is None

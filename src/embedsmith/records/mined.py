@@ -1,9 +1,8 @@
 """Plain records of hard-negative mining: what may be asked for, and what was found."""
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
 from embedsmith.records.data_facts import Distribution
 
@@ -106,7 +105,3 @@ class MiningReport:
     negatives: Distribution
     recall: float | None
     examples: tuple[MinedExample, ...]
-
-    def to_json(self) -> dict[str, Any]:
-        """For files."""
-        return {**asdict(self), "dropped": {rule.name.lower(): count for rule, count in self.dropped.items()}}

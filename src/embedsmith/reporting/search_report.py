@@ -30,13 +30,14 @@ def best_line(findings: SearchFindings) -> str:
     trial = findings.winner
     if trial is None:
         return "No trial has won yet."
-    place = f"The best of {len(findings.trials)} trials, {trial.number}"
+    place = f"Trial {trial.number} is the best of {len(findings.trials)}"
     finalist = next((one for one in findings.finalists if one.number == trial.number), None)
     if finalist is None:
         return f"{place}: {_number(trial.score)} on the development set, the best of many and so too good."
     spread = "" if finalist.spread is None else f" (standard deviation {_number(finalist.spread, digits=2)})"
     seeds = ", ".join(map(str, findings.final_seeds))
-    return f"{place}: {_number(finalist.mean)}{spread} on the development set with the seeds {seeds}."
+    word = "seed" if len(findings.final_seeds) == 1 else "seeds"
+    return f"{place}: {_number(finalist.mean)}{spread} on the development set with {word} {seeds}."
 
 
 def describe_point(point: Mapping[str, str | int | float]) -> str:
