@@ -31,8 +31,9 @@ MAY_IMPORT = {
     "evaluation": {*PATH, "data", *BASE},
     "reporting": BASE,
     "export": {*PATH, "data", *BASE},
-    "verbs": {*PATH, "data", "training", "evaluation", "reporting", "export", *BASE},
-    "cli": {*PATH, "data", "evaluation", "reporting", "export", "verbs", *BASE},
+    "serving": {*PATH, *BASE},
+    "verbs": {*PATH, "data", "training", "evaluation", "reporting", "export", "serving", *BASE},
+    "cli": {*PATH, "data", "evaluation", "reporting", "export", "serving", "verbs", *BASE},
 }
 """Folder -> the folders above it that it may import from; a folder that is not here has no place in the house."""
 

@@ -9,6 +9,7 @@
     evaluation/  embedder -> results
     reporting/   results -> pages
     export/      embedder -> other tools
+    serving/     embedder -> HTTP
     verbs/       the rooms composed, one file a command
     cli/         the command line
 

@@ -10,7 +10,8 @@ import torch
 from safetensors.torch import load_file
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.model.tokens import TokenizedTexts
+from embedsmith.settings.config import AdapterSection, Pooling, Side
 from embedsmith.support.errors import ConfigError, ModelError
 from tests.model.layers.fused.cases import save_variant
 from tests.tiny import TEXTS
@@ -173,6 +174,22 @@ def test_a_prompt_is_computed_once_for_all_texts_of_a_row(
     expected = embedder.encode([*TEXTS, ""])
     np.testing.assert_allclose(found, expected, atol=1e-5)
     assert count == sum(rows) if max_tokens == 1 else count < sum(rows) - 6
+
+
+def test_tokens_of_queries_and_documents_are_embedded_together(model_folders: dict[str, str]) -> None:
+    """Within float32's roundings, which depend on what else lies in a row."""
+    embedder = Embedder.load(model_folders["llama"], precision="fp32", prompt="cat {text}", query_prompt="roof {text}")
+    documents, queries = embedder.tokenize(TEXTS), embedder.tokenize(TEXTS, side=Side.QUERY)
+    both = TokenizedTexts(
+        [*documents.ids, *queries.ids],
+        [*documents.pool_from, *queries.pool_from],
+        [*documents.shared, *queries.shared],
+    )
+    together = embedder.encode_tokens(both, max_tokens=40)
+    apart = np.concatenate([embedder.encode(TEXTS), embedder.encode(TEXTS, side="query")])
+    np.testing.assert_allclose(together, apart, atol=1e-6)
+    assert np.abs(apart[: len(TEXTS)] - apart[len(TEXTS) :]).max() > 0.05
+    np.testing.assert_array_equal(embedder.encode_tokens(documents), embedder.encode(TEXTS))
 
 
 @pytest.mark.parametrize("pooling", ["mean", "weighted_mean", "concat"])

@@ -20,6 +20,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     model_commands,
     result_commands,
     search_commands,
+    serve_command,
     sweep_commands,
 )
 from embedsmith.cli.app import app, data_app

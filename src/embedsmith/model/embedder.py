@@ -20,7 +20,7 @@ from peft.tuners.lora import LoraLayer
 from torch.nn.functional import normalize as unit_length
 from transformers import PreTrainedModel
 
-from embedsmith.model.encoding import encode_texts, read_texts, tokens_of_a_forward
+from embedsmith.model.encoding import embed_in_groups, encode_texts, read_texts, tokens_of_a_forward
 from embedsmith.model.layers.dropout import rows_from
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.model.layers.fused.layout import longest_static, why_not_fused
@@ -50,7 +50,7 @@ from embedsmith.model.loading.stages import load_base
 from embedsmith.model.loading.tokenizer_files import check_prompt_ids
 from embedsmith.model.packing import pack_tokens
 from embedsmith.model.pooling import pool, pooled_width
-from embedsmith.model.tokens import TextTokenizer
+from embedsmith.model.tokens import TextTokenizer, TokenizedTexts
 from embedsmith.model.trained import Trained, unfreeze
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, Pooling, Precision, Quantization, Side
@@ -435,9 +435,41 @@ class Embedder:
                 shares_prefixes=self.shares_prefixes,
                 device=self.device,
                 widths={pooling: self.width_of(pooling) for pooling in poolings},
-                max_tokens=max_tokens or tokens_of_a_forward(self.backbone.model.config, device=self.device),
+                max_tokens=max_tokens or self.tokens_of_a_forward(),
                 on_progress=on_progress,
             )
+
+    def tokenize(
+        self, texts: Sequence[str], *, side: Side = Side.DOCUMENT, instruction: str | None = None
+    ) -> TokenizedTexts:
+        """K texts as `encode` cuts them, for `encode_tokens`; may run beside that on another thread.
+
+        Raises:
+            TypeError, DataError, ConfigError: as `encode`.
+        """
+        texts = read_texts(texts)
+        check_instruction(instruction, is_taken=self.takes_instruction)
+        return self.tokenizer.tokenize(texts, prompts=self.prompt_of(side, instruction=instruction))
+
+    def encode_tokens(self, tokenized: TokenizedTexts, *, max_tokens: int | None = None) -> np.ndarray:
+        """Embed K texts that `tokenize` cut, be it under several prompts; (K, D) float32, as `encode` gives them."""
+        pooling = self.settings.pooling
+        num_exact = _EXACT_LAYERS[self.device.type]
+        result = np.empty((len(tokenized.ids), self.dim), dtype=np.float32)
+        with torch.no_grad(), self.dropout(is_on=False):
+            for group, found in embed_in_groups(
+                tokenized,
+                embed=lambda packed: self.embed_poolings(packed, [pooling], num_exact=num_exact),
+                shares_prefixes=self.shares_prefixes,
+                device=self.device,
+                max_tokens=max_tokens or self.tokens_of_a_forward(),
+            ):
+                result[group] = found[pooling]
+        return result
+
+    def tokens_of_a_forward(self) -> int:
+        """How many tokens `encode` computes at one time, unless it is told."""
+        return tokens_of_a_forward(self.backbone.model.config, device=self.device)
 
     def count_cut(self, texts: Sequence[str], *, side: Side = Side.DOCUMENT, instruction: str | None = None) -> int:
         """How many of K texts are longer than the model takes, and are cut."""

@@ -1,7 +1,7 @@
 """Many texts -> embeddings without graph: equal texts once, in groups of similar length, tokenized ahead."""
 
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from typing import Any
 
@@ -10,7 +10,7 @@ import torch
 
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.model.packing import pack_tokens, split_by_tokens
-from embedsmith.model.tokens import TextTokenizer, tokenize_ahead
+from embedsmith.model.tokens import TextTokenizer, TokenizedTexts, tokenize_ahead
 from embedsmith.settings.config import Pooling
 from embedsmith.settings.prompts import Prompt
 from embedsmith.support.errors import DataError, list_faults
@@ -103,12 +103,11 @@ def encode_texts(
     distinct = list(counts)
     result = {pooling: np.empty((len(distinct), width), dtype=np.float32) for pooling, width in widths.items()}
     for first, tokenized in tokenize_ahead(tokenizer, distinct, prompt=prompt):
-        shared = tokenized.shared if shares_prefixes else [0] * len(tokenized.ids)
-        own = [len(tokens) - count for tokens, count in zip(tokenized.ids, shared, strict=True)]
-        for group in split_by_tokens(own, max_tokens=max_tokens - max(shared, default=0)):
-            packed = pack_tokens(tokenized.select(group), shares_prefixes=shares_prefixes, device=device)
-            for pooling, rows in embed(packed).items():
-                result[pooling][first + group] = rows.cpu().numpy()
+        for group, found in embed_in_groups(
+            tokenized, embed=embed, shares_prefixes=shares_prefixes, device=device, max_tokens=max_tokens
+        ):
+            for pooling, rows in found.items():
+                result[pooling][first + group] = rows
             if on_progress:
                 on_progress(sum(counts[distinct[first + index]] for index in group))
     if len(distinct) == len(texts):
@@ -116,3 +115,22 @@ def encode_texts(
     row_of = {text: row for row, text in enumerate(distinct)}
     rows_of_texts = [row_of[text] for text in texts]
     return {pooling: rows[rows_of_texts] for pooling, rows in result.items()}
+
+
+def embed_in_groups(
+    tokenized: TokenizedTexts,
+    *,
+    embed: Callable[[PackedTexts], Mapping[Pooling, torch.Tensor]],
+    shares_prefixes: bool,
+    device: torch.device,
+    max_tokens: int,
+) -> Iterator[tuple[np.ndarray, dict[Pooling, np.ndarray]]]:
+    """Embed texts of similar length at a time, the longest first; arguments as of `encode_texts`.
+
+    Yields which texts, and their embeddings, float32, by pooling.
+    """
+    shared = tokenized.shared if shares_prefixes else [0] * len(tokenized.ids)
+    own = [len(tokens) - count for tokens, count in zip(tokenized.ids, shared, strict=True)]
+    for group in split_by_tokens(own, max_tokens=max_tokens - max(shared, default=0)):
+        packed = pack_tokens(tokenized.select(group), shares_prefixes=shares_prefixes, device=device)
+        yield group, {pooling: rows.cpu().numpy() for pooling, rows in embed(packed).items()}

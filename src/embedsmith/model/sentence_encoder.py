@@ -10,6 +10,7 @@ import logging
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,16 @@ class SentenceEncoder:
     def _is_static(self) -> bool:
         """A mean over a table of vectors by token: no transformer, any length, and a bare tokenizer."""
         return self.network.transformers_model is None
+
+    def copy_tokenizer(self) -> Any:
+        """A copy of its tokenizer, as the package tokenizers has it, that takes control tokens in texts as it does and
+        cuts and pads nothing; for use beside `encode`, which changes the settings of its own at every call."""
+        own = self.network.tokenizer
+        copy = deepcopy(own if self._is_static else own.backend_tokenizer)
+        copy.no_truncation()
+        copy.no_padding()
+        copy.encode_special_tokens = own.encode_special_tokens if self._is_static else own.split_special_tokens
+        return copy
 
     def _control_tokens(self) -> list[str]:
         tokenizer = self.network.tokenizer
