@@ -33,13 +33,14 @@ from benchmarks.paper_tables import (
     UNTRAINED,
     place_of,
 )
+from embedsmith.data.local_sets import set_name
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.readers import is_data_file
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.saved import save_evaluation
-from embedsmith.evaluation.sts import load_local_tasks, set_name
+from embedsmith.evaluation.sts import load_local_tasks
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.reporting.published import task_name
 from embedsmith.settings.config import Pooling, Precision, RunConfig

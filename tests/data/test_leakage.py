@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from embedsmith.cli import run_command
+from embedsmith.data.clusters import ClusteringSet
 from embedsmith.data.leakage import LeakageCheck, normalise, write_clean
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.triplets import load_triplets
@@ -213,3 +214,18 @@ def test_a_nul_is_written_where_the_format_has_it(tmp_path: Path, capsys: pytest
     assert not (tmp_path / "c.csv").exists()
     assert run_command([*arguments, str(tmp_path / "c.jsonl")]) == 0
     assert load_triplets([str(tmp_path / "c.jsonl")]).rows(np.arange(1)).anchors == ["a\0b"]
+
+
+def test_texts_of_a_clustering_set_are_looked_for_alone(tmp_path: Path) -> None:
+    (tmp_path / "train.jsonl").write_text(
+        '{"anchor": "A dog runs!", "positive": "rain"}\n{"anchor": "a", "positive": "b"}\n'
+    )
+    topics = ClusteringSet(["a dog runs", "It snows.", "rain"], ["animals", "weather", "weather"])
+    report, is_shared = LeakageCheck({"topics": topics}, threshold=None).run(
+        load_triplets([str(tmp_path / "train.jsonl")])
+    )
+    assert report.verdict is Leakage.TEXTS
+    assert is_shared.tolist() == [True, False]
+    [overlap] = report.overlaps
+    assert (overlap.num_texts, overlap.num_pairs) == (3, 0)
+    assert overlap.texts == {Match.EXACT: 1, Match.NORMALISED: 1, Match.NEAR: 0}

@@ -123,6 +123,11 @@ def test_retrieval_sets_are_looked_for_by_their_relevant_pairs(tmp_path: Path) -
     assert list(found) == ["Y", "own"]
     assert (found["own"].sentence1, found["own"].sentence2) == (["who sleeps?"], ["cats They sleep."])
     assert list(load_evaluation_sets([str(own)])) == ["own"]
+    (tmp_path / "sets" / "same.tsv").write_text("sentence1\tsentence2\tlabel\na\tb\t1\nc\td\t0\n")
+    (tmp_path / "sets" / "topics.tsv").write_text("text\tlabel\na\tx\nb\ty\nc\ty\n")
+    of_kinds = load_evaluation_sets([str(tmp_path / "sets" / "same.tsv"), str(tmp_path / "sets" / "topics.tsv")])
+    assert [one.rows for one in of_kinds.values()] == [[("a", "b"), ("c", "d")], [("a",), ("b",), ("c",)]]
+    assert list(load_evaluation_sets([str(tmp_path / "sets")])) == ["Y", "same", "topics", "own"]
     (tmp_path / "sets" / "own.tsv").write_text("sentence1\tsentence2\tscore\na\tb\t1\nc\td\t2\n")
     with pytest.raises(DataError, match="holds own twice"):
         load_evaluation_sets([str(tmp_path / "sets")])

@@ -293,7 +293,7 @@ def test_pairs_and_retrieval_side_by_side_are_told_apart(
     write_pairs(tmp_path / "sets" / "pairs.tsv")
     command = ["evaluate", model_folders["llama"], "--data", str(tmp_path / "sets")]
     assert run_command(command) == 2
-    assert "holds retrieval sets (own) and scored pairs (pairs)" in capsys.readouterr().err
+    assert "holds scored pairs (pairs) and retrieval sets (own)" in capsys.readouterr().err
     assert run_command([*command, "--tasks", "own"]) == 0
     assert "ndcg_at_10" in capsys.readouterr().out
     assert run_command([*command, "--tasks", "pairs"]) == 0

@@ -87,8 +87,8 @@ def check_command(
         list[str],
         typer.Option(
             callback=at_home,
-            help="Evaluation data: files of scored pairs, folders of them or of retrieval sets in BEIR's layout; "
-            "several behind one --against.",
+            help="Evaluation data: files of scored pairs, duplicate sets and clustering sets, folders of them or of "
+            "retrieval sets in BEIR's layout; several behind one --against.",
         ),
     ],
     columns: Annotated[

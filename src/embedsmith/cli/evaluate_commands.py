@@ -34,7 +34,8 @@ def evaluate_command(
         Path | None,
         typer.Option(
             callback=at_home,
-            help="Folder of <TASK>.tsv.gz files with scored pairs, or of retrieval sets in BEIR's layout.",
+            help="Folder of <TASK>.tsv.gz files with scored pairs; or of duplicate sets, clustering sets and "
+            "retrieval sets in BEIR's layout.",
         ),
     ] = None,
     columns: PairColumns = None,
@@ -65,11 +66,12 @@ def evaluate_command(
     device: Device = None,
 ) -> None:
     """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
+    from embedsmith.data.local_sets import find_local_sets
     from embedsmith.evaluation.saved import similarities_path
     from embedsmith.model.loading.devices import choose_precision
     from embedsmith.settings.config import Pooling
     from embedsmith.support import files
-    from embedsmith.verbs.benchmark import holds_retrieval_sets, run_benchmark
+    from embedsmith.verbs.benchmark import are_for_mteb, run_benchmark
     from embedsmith.verbs.evaluate import evaluate
 
     console = make_console()
@@ -79,9 +81,14 @@ def evaluate_command(
         raise ConfigError(f"--pooling is {pooling!r}; it must be one of {', '.join(Pooling)} or all.")
     if benchmark is not None and data is not None:
         raise ConfigError("--benchmark takes mteb's own data, --data yours: give one of the two.")
+    named = read_columns(columns)
+    if named and data is None:
+        raise ConfigError("--columns names columns of the files in --data, and there is no --data.")
     has_variants = pooling == "all" or len(dims or []) > 1
-    is_retrieval = data is not None and holds_retrieval_sets(data, tasks)
-    is_mtebs = benchmark is not None or is_retrieval or (tasks and data is None and not has_variants)
+    if data is not None:
+        is_mtebs = are_for_mteb(find_local_sets(data, tasks, columns=named), folder=data)
+    else:
+        is_mtebs = benchmark is not None or (bool(tasks) and not has_variants)
     if is_mtebs and has_variants:
         raise ConfigError("These tasks are scored for one pooling and one width at a time.")
     embedding: dict[str, Any] = {
@@ -102,6 +109,7 @@ def evaluate_command(
             tasks=tasks,
             benchmark=benchmark,
             data=data,
+            columns=named,
             pooling=Pooling(pooling) if pooling else None,
             dim=dims[0] if dims else None,
             **embedding,
@@ -115,7 +123,7 @@ def evaluate_command(
             model,
             tasks=tasks,
             data=data,
-            columns=read_columns(columns),
+            columns=named,
             poolings=poolings,
             dims=dims or [],
             **embedding,

@@ -21,7 +21,11 @@ def compare_command(
     tasks: Annotated[list[str] | None, typer.Option(help="Task names, several behind one --tasks.")] = None,
     data: Annotated[
         Path | None,
-        typer.Option(callback=at_home, help="Folder of <TASK>.tsv.gz files, or of retrieval sets in BEIR's layout."),
+        typer.Option(
+            callback=at_home,
+            help="Folder of <TASK>.tsv.gz files with scored pairs; or of duplicate sets; or of retrieval sets in "
+            "BEIR's layout.",
+        ),
     ] = None,
     columns: PairColumns = None,
     out: Annotated[

@@ -36,6 +36,10 @@ class Fields:
 
 PAIR_FIELDS = Fields(PAIR_LAYOUTS, config_key="evaluation.dev_columns")
 NLI_FIELDS = Fields(NLI_LAYOUTS, config_key="--columns")
+DUPLICATE_FIELDS = Fields(
+    ({"sentence1": "sentence1", "sentence2": "sentence2", "label": "label"},), config_key="--columns"
+)
+CLUSTER_FIELDS = Fields(({"text": "text", "label": "label"},), config_key="--columns")
 
 
 def read_fields(
@@ -49,7 +53,7 @@ def read_fields(
     layout: dict[str, str] | None = None
     for line, row in read_rows(path, faults=faults):
         if layout is None:
-            layout = _choose(list(row), fields=fields, columns=columns)
+            layout = choose_layout(list(row), fields=fields, columns=columns)
             if layout is None:
                 faults.add(path, line, _missing(list(row), fields=fields, columns=columns))
                 return
@@ -93,7 +97,8 @@ def _fault(name: str, value: Any) -> str | None:
     return f"must be a number, but is {value!r:.60}" if parse_score(value) is None else None
 
 
-def _choose(names: Sequence[str], *, fields: Fields, columns: Mapping[str, str] | None) -> dict[str, str] | None:
+def choose_layout(names: Sequence[str], *, fields: Fields, columns: Mapping[str, str] | None) -> dict[str, str] | None:
+    """Our names -> those of a file with these columns; None: it lacks some of them."""
     layouts = (_named(fields, columns),) if columns else fields.layouts
     return next((layout for layout in layouts if all(theirs in names for theirs in layout.values())), None)
 

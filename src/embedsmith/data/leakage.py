@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from embedsmith.data.clusters import ClusteringSet
 from embedsmith.data.normalise import normalise
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import jaccard
@@ -33,17 +34,19 @@ class LeakageCheck:
     """Evaluation sets, ready to be looked for in training data.
 
     Args:
-        sets: name -> pairs.
+        sets: name -> pairs, or texts alone.
         threshold: Jaccard similarity from which texts are near; None: do not look for near ones.
 
     Raises:
         MissingExtraError: near ones are asked for, and datasketch is not installed.
     """
 
-    def __init__(self, sets: Mapping[str, ScoredPairs], *, threshold: float | None = NEAR_THRESHOLD) -> None:
+    def __init__(
+        self, sets: Mapping[str, ScoredPairs | ClusteringSet], *, threshold: float | None = NEAR_THRESHOLD
+    ) -> None:
         self.threshold = threshold
-        self._sets = {name: list(zip(pairs.sentence1, pairs.sentence2, strict=True)) for name, pairs in sets.items()}
-        texts = dict.fromkeys(text for pairs in self._sets.values() for pair in pairs for text in pair)
+        self._sets = {name: one.rows for name, one in sets.items()}
+        texts = dict.fromkeys(text for rows in self._sets.values() for row in rows for text in row)
         self._keys: dict[str, int] = {}
         self._key_of = {text: self._keys.setdefault(normalise(text), len(self._keys)) for text in texts}
         self._near = _NearTexts(list(self._keys), threshold=threshold) if threshold is not None else None
@@ -87,7 +90,7 @@ class LeakageCheck:
                 shared[text] = SharedText(text, trained, match)
         pairs: dict[Pair, Match] = {}
         by_key: dict[Pair, tuple[str, str]] = {}
-        for first, second in of_set:
+        for first, second in (row for row in of_set if len(row) == 2):
             pair = _ordered(self._key_of[first], self._key_of[second])
             by_key.setdefault(pair, (first, second))
             if frozenset((first, second)) in found.text_pairs:

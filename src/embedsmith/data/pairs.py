@@ -1,4 +1,4 @@
-"""Files -> scored sentence pairs, the form of every STS set."""
+"""Files -> scored sentence pairs, the form of every STS set; or pairs with labels, whose scores are 0 and 1."""
 
 import hashlib
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from embedsmith.data.columns import PAIR_FIELDS, read_fields, row_faults
+from embedsmith.data.columns import DUPLICATE_FIELDS, PAIR_FIELDS, parse_score, read_fields, row_faults
 from embedsmith.data.readers import Faults, expand_sources
 from embedsmith.data.sample import SAMPLE, sample_pairs_path
 from embedsmith.support.errors import DataError
@@ -24,6 +24,11 @@ class ScoredPairs:
 
     def __len__(self) -> int:
         return len(self.sentence1)
+
+    @property
+    def rows(self) -> list[tuple[str, ...]]:
+        """The texts, pair by pair."""
+        return list(zip(self.sentence1, self.sentence2, strict=True))
 
     @property
     def fingerprint(self) -> str:
@@ -62,3 +67,32 @@ def load_pairs(
     if len(set(scores)) < 2:
         raise DataError(f"{Path(name)} has {len(scores)} pairs with one and the same score; nothing can be ranked.")
     return ScoredPairs(sentence1, sentence2, np.array(scores))
+
+
+def load_duplicates(path: Path, *, columns: Mapping[str, str] | None = None) -> ScoredPairs:
+    """Load pairs that mean the same (label 1) or not (label 0).
+
+    Args:
+        path: the file, of any format of `readers`.
+        columns: {sentence1: ..., sentence2: ..., label: ...} where they are named otherwise.
+
+    Raises:
+        DataError: faulty rows (all are named), or all labels are the same.
+    """
+    faults = Faults()
+    sentence1, sentence2, labels = [], [], []
+    for line, row in read_fields(path, fields=DUPLICATE_FIELDS, columns=columns, faults=faults):
+        label = row.pop("label")
+        bad = row_faults(row)
+        if parse_score(label) not in (0, 1):
+            bad.append(f"label must be 0 or 1, but is {label!r:.60}")
+        for fault in bad:
+            faults.add(path, line, fault)
+        if not bad:
+            sentence1.append(row["sentence1"])
+            sentence2.append(row["sentence2"])
+            labels.append(float(label))
+    faults.raise_if_any(what="duplicate set")
+    if len(set(labels)) < 2:
+        raise DataError(f"{path} has {len(labels)} pairs with one and the same label; it needs pairs of both, 0 and 1.")
+    return ScoredPairs(sentence1, sentence2, np.array(labels))

@@ -53,7 +53,7 @@ class MtebEncoder(AbsEncoder):
         self._instruction = instruction
         self._dim = dim
         self._on_progress = on_progress
-        self._of_task: str | None = None
+        self._asked: tuple[str, Side, str | None] | None = None
         self._known: dict[str, np.ndarray] = {}
 
     def encode(
@@ -72,11 +72,12 @@ class MtebEncoder(AbsEncoder):
         if instruction is None and self.model.takes_instruction:
             instruction = self.get_instruction(task_metadata, prompt_type)
         side = Side.DOCUMENT if prompt_type is PromptType.document else Side.QUERY
-        if task_metadata.type != "STS":
+        if task_metadata.type not in ("STS", "PairClassification"):
             return self._encode(texts, side=side, instruction=instruction)
-        # The sentences of a similarity task stand in several pairs, and its interval needs them once more.
-        if self._of_task != task_metadata.name:
-            self._of_task, self._known = task_metadata.name, {}
+        # The sentences of pairs stand in several, and those of a similarity task are asked for again for its interval;
+        # mteb asks for first and second ones apart, and pairs of equal texts must tie.
+        if self._asked != (asked := (task_metadata.name, side, instruction)):
+            self._asked, self._known = asked, {}
         new = [text for text in dict.fromkeys(texts) if text not in self._known]
         if new:
             self._known |= dict(zip(new, self._encode(new, side=side, instruction=instruction), strict=True))

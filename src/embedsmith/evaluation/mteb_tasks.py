@@ -1,6 +1,6 @@
 """mteb's tasks and benchmarks by name; STS tasks as the same scored pairs that local files give.
 
-Their data comes from the hub, that of `local_retrieval_task` from files.
+Their data comes from the hub; `mteb_local.py` makes tasks of files.
 """
 
 import difflib
@@ -10,11 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from embedsmith.data.beir import RetrievalSet
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.support.errors import DataError, MissingExtraError
-
-BY_QUERY = "ndcg_at_10_by_query"
 
 
 def load_mteb_tasks(names: Sequence[str]) -> dict[str, ScoredPairs]:
@@ -76,46 +73,6 @@ def find_task_data(names: Iterable[str]) -> dict[str, tuple[str, str, str]]:
         name: (str(data.dataset["path"]), str(data.dataset["revision"]), data.eval_splits[0])
         for name, data in found.items()
     }
-
-
-def local_retrieval_task(name: str, data: RetrievalSet) -> Any:
-    """A retrieval task of mteb's on local data; scored by nDCG@10, that of every query kept under `BY_QUERY`."""
-    import_mteb()
-    from datasets import Dataset
-    from mteb.abstasks.retrieval import AbsTaskRetrieval
-    from mteb.abstasks.task_metadata import TaskMetadata
-
-    class LocalRetrievalTask(AbsTaskRetrieval):
-        metadata = TaskMetadata(
-            name=name,
-            description="Documents, queries and judgements from a folder in BEIR's layout.",
-            # What earlier versions kept of the same set lacks the queries' scores, and is not taken.
-            dataset={"path": name, "revision": f"{data.fingerprint}-{BY_QUERY}"},
-            type="Retrieval",
-            eval_splits=["test"],
-            eval_langs=["eng-Latn"],
-            main_score="ndcg_at_10",
-        )
-
-        def task_specific_scores(self, scores: dict[str, dict[str, float]], *_: Any, **__: Any) -> dict[str, Any]:
-            """What mteb's mean is made of, into its own result file, with as many digits as it keeps there."""
-            return {BY_QUERY: [round(scores[query]["ndcg_cut_10"], 6) for query in sorted(scores)]}
-
-    task = LocalRetrievalTask()
-    documents = [{"id": key, "title": title, "text": text} for key, (title, text) in data.documents.items()]
-    queries = [{"id": key, "text": text} for key, text in data.queries.items()]
-    split = {"corpus": documents, "queries": queries}
-    task.dataset = {
-        "default": {
-            "test": {
-                **{part: Dataset.from_list(rows) for part, rows in split.items()},
-                "relevant_docs": data.judgements,
-                "top_ranked": None,
-            }
-        }
-    }
-    task.data_loaded = True
-    return task
 
 
 def import_mteb() -> ModuleType:

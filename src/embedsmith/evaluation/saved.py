@@ -1,7 +1,8 @@
 """An evaluation <-> its files: `results.json`, and beside it the similarities that a comparison needs.
 
-`results.similarities.safetensors` holds for each task the cosine and the gold score of every pair, or nDCG@10 of every
-query, so that two models can be compared later, or elsewhere, without embedding anything again.
+`results.similarities.safetensors` holds for each task the cosine and the gold score of every pair, nDCG@10 of every
+query, or the rank and label of every pair of a duplicate set, so that two models can be compared later, or elsewhere,
+without embedding anything again.
 """
 
 import hashlib
@@ -12,7 +13,14 @@ from pathlib import Path
 import safetensors.numpy
 from safetensors import SafetensorError
 
-from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore, PairSimilarities, QueryScores
+from embedsmith.records.results import (
+    BenchmarkResult,
+    DuplicateRanks,
+    EvaluationResult,
+    MtebScore,
+    PairSimilarities,
+    QueryScores,
+)
 from embedsmith.support import files
 from embedsmith.support.errors import DataError
 
@@ -25,12 +33,13 @@ def save_evaluation(path: Path, result: EvaluationResult, *, benchmark: Benchmar
     `benchmark` is what else was found in the same run. The first file says which other one belongs to it.
     """
     values = result.to_json() | ({"mteb": benchmark.to_json()} if benchmark else {})
-    if result.similarities or result.queries:
+    if result.parts:
         tensors = {f"{task}/ndcg_at_10": one.ndcg_at_10 for task, one in result.queries.items()}
         for task, pairs in result.similarities.items():
             tensors[f"{task}/cosine"], tensors[f"{task}/gold"] = pairs.cosine, pairs.gold
-        fingerprints = {task: pairs.fingerprint for task, pairs in result.similarities.items()}
-        fingerprints |= {task: queries.fingerprint for task, queries in result.queries.items()}
+        for task, ranked in result.duplicates.items():
+            tensors[f"{task}/rank"], tensors[f"{task}/is_duplicate"] = ranked.ranks, ranked.is_duplicate
+        fingerprints = {task: one.fingerprint for task, one in result.parts.items()}
         data = safetensors.numpy.save(tensors, metadata=fingerprints)
         files.write_bytes(similarities_path(path), data)
         values["similarities"] = hashlib.sha256(data).hexdigest()
@@ -69,10 +78,12 @@ def load_evaluation(path: Path) -> EvaluationResult:
     """
     result, others = read_results(path)
     retrieval_sets = [name for name, one in others.items() if one.num_queries is not None]
+    duplicate_sets = [name for name, one in others.items() if one.num_pairs is not None]
     known = json.loads(path.read_text(encoding="utf-8")).get("similarities")
-    if not result.tasks and not retrieval_sets:
+    if not (result.tasks or retrieval_sets or duplicate_sets):
         raise DataError(
-            f"{path} holds no similarity task and no retrieval set from a folder, and only those can be compared."
+            f"{path} holds no similarity task and no retrieval or duplicate set from a folder, and only those can be "
+            "compared."
         )
     kept = similarities_path(path)
     try:
@@ -87,6 +98,12 @@ def load_evaluation(path: Path) -> EvaluationResult:
             queries = {
                 task: QueryScores(file.get_tensor(f"{task}/ndcg_at_10"), fingerprints[task]) for task in retrieval_sets
             }
+            duplicates = {
+                task: DuplicateRanks(
+                    file.get_tensor(f"{task}/rank"), file.get_tensor(f"{task}/is_duplicate"), fingerprints[task]
+                )
+                for task in duplicate_sets
+            }
     except (FileNotFoundError, SafetensorError, KeyError) as error:
         raise DataError(
             f"{kept}, which must lie beside {path.name}, is missing or damaged: {error}\n"
@@ -97,4 +114,4 @@ def load_evaluation(path: Path) -> EvaluationResult:
             f"{kept} does not belong to {path.name}: another evaluation wrote it.\n"
             f"Write both with: embedsmith evaluate MODEL --out {path}"
         )
-    return replace(result, similarities=similarities, queries=queries)
+    return replace(result, similarities=similarities, queries=queries, duplicates=duplicates)

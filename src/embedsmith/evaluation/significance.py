@@ -61,7 +61,8 @@ class TaskScores:
 
 
 class Task(Protocol):
-    """What a comparison asks of a task; `TaskScores` of scored pairs, `per_query.QueryTask` of a retrieval set."""
+    """What a comparison asks of a task; `TaskScores` of scored pairs, `per_query.QueryTask` of a retrieval set,
+    `duplicates.DuplicateTask` of a duplicate set."""
 
     @property
     def models(self) -> Mapping[str, object]:

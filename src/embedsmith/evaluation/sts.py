@@ -3,15 +3,16 @@
 One pass over a task's distinct texts may score several models at once (poolings of the same forward).
 """
 
-import difflib
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from embedsmith.data.beir import find_retrieval_sets, load_retrieval_set
-from embedsmith.data.pairs import ScoredPairs, load_pairs
-from embedsmith.data.readers import SUFFIXES, is_data_file
+from embedsmith.data.beir import load_retrieval_set
+from embedsmith.data.clusters import ClusteringSet, load_clustering_set
+from embedsmith.data.local_sets import LocalSet, SetKind, find_local_sets, kind_of_file, name_kinds, set_name
+from embedsmith.data.pairs import ScoredPairs, load_duplicates, load_pairs
+from embedsmith.data.readers import is_data_file
 from embedsmith.evaluation.correlation import NUM_DRAWS, bootstrap_interval, spearman
 from embedsmith.records.results import EvaluationResult, PairSimilarities, TaskResult
 from embedsmith.support.errors import DataError, ModelError
@@ -102,45 +103,33 @@ def evaluate_tasks(
 def load_local_tasks(
     folder: Path, names: Sequence[str] | None = None, *, columns: Mapping[str, str] | None = None
 ) -> dict[str, ScoredPairs]:
-    """Tasks of a folder that holds `<TASK>.tsv.gz` (or another known format); None: all of them.
+    """Scored pairs of a folder that holds `<TASK>.tsv.gz` (or another known format); None: all of them.
 
     Raises:
-        DataError: no such folder or task, two files of one task, or faulty files.
+        DataError: as `find_local_sets`, sets of other kinds, or faulty files.
     """
-    if not folder.is_dir():
-        raise DataError(f"There is no data folder {folder}.\nGive a folder that holds files such as STS12.tsv.gz.")
-    available: dict[str, list[Path]] = {}
-    for path in sorted(folder.iterdir()):
-        if is_data_file(path.name):
-            available.setdefault(set_name(path.name), []).append(path)
-    unknown = [name for name in names or [] if name not in available]
-    if unknown or not available:
-        hints = [difflib.get_close_matches(name, available, n=1, cutoff=0.4) for name in unknown]
-        close = ", ".join(hint[0] for hint in hints if hint)
+    sets = find_local_sets(folder, names, columns=columns)
+    if others := {name: one for name, one in sets.items() if one.kind is not SetKind.SCORED_PAIRS}:
+        pairs = [name for name in sets if name not in others]
         raise DataError(
-            f"{folder} has no task {', '.join(unknown) or 'at all'}."
-            + (f" Did you mean {close}?" if close else "")
-            + f"\nIt holds: {', '.join(available) or 'no file of a known format'}."
+            f"{folder} holds {name_kinds(others)}, where scored pairs are asked for.\n"
+            + (f"Name these alone: --tasks {' '.join(pairs)}" if pairs else "It holds no scored pairs.")
         )
-    asked = list(dict.fromkeys(names or available))
-    if doubled := [f"{name}: {' and '.join(path.name for path in available[name])}"
-                   for name in asked if len(available[name]) > 1]:  # fmt: skip
-        raise DataError(f"{folder} has more than one file of a task ({'; '.join(doubled)}).\nKeep one of each.")
-    return {name: load_pairs(str(available[name][0]), columns=columns, columns_option="--columns") for name in asked}
+    return {name: load_pairs(str(one.path), columns=columns, columns_option="--columns") for name, one in sets.items()}
 
 
-def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:
+def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs | ClusteringSet]:
     """Every set of the folders, and the files, named; `sample` is the built-in one. A retrieval set in BEIR's layout is
     its relevant pairs.
 
     Raises:
-        DataError: as `load_local_tasks`, `load_pairs` and `load_retrieval_set`; or two sets have one name.
+        DataError: as `find_local_sets` and those that load; or two sets have one name.
     """
-    sets: dict[str, ScoredPairs] = {}
+    sets: dict[str, ScoredPairs | ClusteringSet] = {}
     places: dict[str, str] = {}
     for source in sources:
         path = Path(source)
-        found = _sets_of_folder(path) if path.is_dir() else {set_name(path.name): load_pairs(source)}
+        found = {name: _load(one) for name, one in find_local_sets(path).items()} if path.is_dir() else _one(source)
         for name in found:
             if name in places:
                 raise DataError(f"Two evaluation sets have the name {name}: of {places[name]} and of {source}.")
@@ -149,17 +138,18 @@ def load_evaluation_sets(sources: Sequence[str]) -> dict[str, ScoredPairs]:
     return sets
 
 
-def _sets_of_folder(folder: Path) -> dict[str, ScoredPairs]:
-    places = find_retrieval_sets(folder)
-    found = {name: load_retrieval_set(place).relevant_pairs for name, place in places.items()}
-    holds_pairs = folder not in places.values() and any(is_data_file(path.name) for path in folder.iterdir())
-    pairs = load_local_tasks(folder) if holds_pairs or not places else {}
-    if twice := sorted(found.keys() & pairs.keys()):
-        raise DataError(f"{folder} holds {', '.join(twice)} twice: as a retrieval set and as a file.\nRename one.")
-    return pairs | found
+def _one(source: str) -> dict[str, ScoredPairs | ClusteringSet]:
+    path = Path(source)
+    is_known = path.is_file() and is_data_file(path.name)  # else `load_pairs` says what is wrong
+    return {set_name(path.name): _load(LocalSet(kind_of_file(path), path)) if is_known else load_pairs(source)}
 
 
-def set_name(file_name: str) -> str:
-    """The name of a set: its file's, without what tells the format."""
-    suffix = next((suffix for suffix in SUFFIXES if file_name.endswith(suffix)), "")
-    return file_name.removesuffix(suffix)
+def _load(one: LocalSet) -> ScoredPairs | ClusteringSet:
+    match one.kind:
+        case SetKind.RETRIEVAL:
+            return load_retrieval_set(one.path).relevant_pairs
+        case SetKind.CLUSTERS:
+            return load_clustering_set(one.path)
+        case SetKind.DUPLICATES:
+            return load_duplicates(one.path)
+    return load_pairs(str(one.path))

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-SPEARMAN, NDCG = "Spearman", "nDCG@10"
-"""What a comparison is of: scored pairs, or queries of retrieval sets."""
+SPEARMAN, NDCG, PRECISION = "Spearman", "nDCG@10", "average precision"
+"""What a comparison is of: scored pairs, queries of retrieval sets, or pairs of duplicate sets."""
 SIGNIFICANCE = 0.05
 """A difference counts where its corrected p-value is below this."""
 
@@ -71,6 +71,21 @@ class QueryScores:
 
 
 @dataclass(frozen=True)
+class DuplicateRanks:
+    """What the score of a duplicate set was made of, which a comparison needs.
+
+    Attributes:
+        ranks: mid-ranks of the pairs' cosines, (K,), from 1, the nearest pair the highest.
+        is_duplicate: whether a pair means the same, (K,) bool.
+        fingerprint: equal for equal sets.
+    """
+
+    ranks: np.ndarray
+    is_duplicate: np.ndarray
+    fingerprint: str
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Scores of one model on several tasks, in the order they were asked for, and maybe what they were made of.
 
@@ -79,6 +94,7 @@ class EvaluationResult:
         tasks: by name.
         similarities: of the same tasks, where they are known.
         queries: of retrieval sets, by name; their scores are mteb's.
+        duplicates: of duplicate sets, likewise.
         failures: task -> why it could not be scored.
         embedding: all that its vectors depend on (`model.loading.fingerprint`), where it is known: two results with
             equal ones are of the same model, whatever it is called.
@@ -88,8 +104,14 @@ class EvaluationResult:
     tasks: dict[str, TaskResult]
     similarities: Mapping[str, PairSimilarities] = field(default_factory=dict, compare=False, repr=False)
     queries: Mapping[str, QueryScores] = field(default_factory=dict, compare=False, repr=False)
+    duplicates: Mapping[str, DuplicateRanks] = field(default_factory=dict, compare=False, repr=False)
     failures: Mapping[str, str] = field(default_factory=dict, compare=False)
     embedding: Mapping[str, Any] | None = field(default=None, compare=False, repr=False)
+
+    @property
+    def parts(self) -> dict[str, PairSimilarities | QueryScores | DuplicateRanks]:
+        """What the scores were made of, by task."""
+        return {**self.similarities, **self.queries, **self.duplicates}
 
     @property
     def average(self) -> float:
@@ -122,9 +144,10 @@ class MtebScore:
         kind: mteb's type of task, such as Retrieval.
         metric: its main score.
         score: a fraction; over the task's subsets, their mean.
-        ci95: bootstrap 95 % interval over the queries of a retrieval set; None: not known.
+        ci95: bootstrap 95 % interval over the queries of a retrieval set or pairs of a duplicate set; None: not known.
         num_queries: of a retrieval set whose queries' scores are known.
         mrr_at_10: of the same.
+        num_pairs: of a duplicate set whose pairs' ranks are known.
     """
 
     kind: str
@@ -133,6 +156,7 @@ class MtebScore:
     ci95: tuple[float, float] | None = None
     num_queries: int | None = None
     mrr_at_10: float | None = None
+    num_pairs: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """For files; what is not known is left out."""
@@ -153,7 +177,8 @@ class BenchmarkResult:
     Attributes:
         benchmark: name, where tasks are one's.
         scores: by task.
-        comparable: what `compare` can take: STS tasks again, with intervals, and the queries of retrieval sets.
+        comparable: what `compare` can take: STS tasks again, with intervals, the queries of retrieval sets, and the
+            pairs of duplicate sets.
         failures: task -> why it has no score; the means are over the others.
     """
 
@@ -253,7 +278,8 @@ class Difference:
 class Comparison:
     """One model against another: label of the one compared with, label of the other, by task and on average.
 
-    `metric` is `SPEARMAN` or `NDCG`. `left_out` has the tasks that some model could not be scored on, with the reason.
+    `metric` is `SPEARMAN`, `NDCG` or `PRECISION`. `left_out` has the tasks that some model could not be scored on, with
+    the reason.
     """
 
     base: str
@@ -266,7 +292,7 @@ class Comparison:
     @property
     def units(self) -> str:
         """What was resampled."""
-        return "pairs" if self.metric == SPEARMAN else "queries"
+        return "queries" if self.metric == NDCG else "pairs"
 
     @property
     def verdict(self) -> Verdict:

@@ -68,6 +68,8 @@ def benchmark_table(result: BenchmarkResult) -> Table:
         table.add_row(name, one.kind, one.metric, with_interval(one.score, interval))
         if one.mrr_at_10 is not None:
             table.add_row("", f"{one.num_queries} queries", "mrr_at_10", f"{100 * one.mrr_at_10:.1f}")
+        if one.num_pairs is not None:
+            table.add_row("", f"{one.num_pairs} pairs")
     for name in result.failures:
         table.add_row(name, "", "", "-")
     table.add_section()

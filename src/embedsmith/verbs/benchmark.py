@@ -1,13 +1,13 @@
-"""MODEL + mteb's tasks, of any type, or retrieval sets in folders -> scores, in mteb's own result files too.
+"""MODEL + mteb's tasks, of any type, or sets in files that it scores -> scores, in mteb's own result files too.
 
-mteb computes every score; STS tasks with one subset, and retrieval sets in folders, get an interval besides. A run
-that was stopped goes on where it was: a result file is used again where model, settings, data and version of mteb are
-the same.
+mteb computes every score; STS tasks with one subset, and retrieval and duplicate sets in files, get an interval
+besides. A run that was stopped goes on where it was: a result file is used again where model, settings, data and
+version of mteb are the same.
 """
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
@@ -16,20 +16,23 @@ from typing import Any
 import numpy as np
 from rich.console import Console
 
-from embedsmith.data.beir import find_retrieval_sets, load_retrieval_set
-from embedsmith.data.readers import is_data_file
-from embedsmith.evaluation.mteb_tasks import (
+from embedsmith.data.beir import load_retrieval_set
+from embedsmith.data.clusters import load_clustering_set
+from embedsmith.data.local_sets import LocalSet, SetKind, find_local_sets, name_kinds
+from embedsmith.data.pairs import load_duplicates
+from embedsmith.evaluation.duplicates import average_precision_interval
+from embedsmith.evaluation.mteb_local import (
+    BY_PAIR,
     BY_QUERY,
-    find_mteb_tasks,
-    import_mteb,
-    load_task,
+    local_clustering_task,
+    local_duplicate_task,
     local_retrieval_task,
-    task_pairs,
 )
+from embedsmith.evaluation.mteb_tasks import find_mteb_tasks, import_mteb, load_task, task_pairs
 from embedsmith.evaluation.per_query import mean_interval
-from embedsmith.evaluation.sts import evaluate_tasks, set_name
+from embedsmith.evaluation.sts import evaluate_tasks
 from embedsmith.model.embedding_model import load_embedding_model
-from embedsmith.records.results import BenchmarkResult, EvaluationResult, MtebScore, QueryScores
+from embedsmith.records.results import BenchmarkResult, DuplicateRanks, EvaluationResult, MtebScore, QueryScores
 from embedsmith.settings.config import Pooling, Precision
 from embedsmith.settings.prompts import check_instruction
 from embedsmith.support.display import encoding_progress
@@ -37,6 +40,7 @@ from embedsmith.support.errors import ConfigError, DataError, EmbedsmithError, M
 
 _STAND_IN = "Find text of the same meaning"
 """A prompt that takes an instruction is loaded with one; each task then brings its own."""
+_COLLAPSED = "{what}.\nThe embeddings are not finite or all alike; run `embedsmith doctor` on the model."
 _BATCH_TEXTS = 4096  # of mteb's loader; the embedder packs them by tokens
 
 
@@ -47,6 +51,7 @@ def run_benchmark(
     tasks: Sequence[str] | None = None,
     benchmark: str | None = None,
     data: Path | None = None,
+    columns: Mapping[str, str] | None = None,
     pooling: Pooling | None = None,
     dim: int | None = None,
     prompt: str | None = None,
@@ -64,7 +69,8 @@ def run_benchmark(
         folder: for mteb's result files.
         tasks: names; None: all of the benchmark, or of the folder.
         benchmark: name of one of mteb's.
-        data: folder of retrieval sets in BEIR's layout; None: tasks are the hub's.
+        data: folder of retrieval sets in BEIR's layout, duplicate sets and clustering sets; None: tasks are the hub's.
+        columns: our names -> those of the files.
         pooling: instead of the model's own.
         dim: of the embeddings, cut to so many.
         prompt, instruction, end_token, base_model, precision, device: as `evaluate`.
@@ -83,7 +89,7 @@ def run_benchmark(
 
     disable_progress_bars()
 
-    chosen = find_mteb_tasks(tasks, benchmark=benchmark) if data is None else _local_tasks(data, tasks)
+    chosen = find_mteb_tasks(tasks, benchmark=benchmark) if data is None else _local_tasks(data, tasks, columns)
     embedder = load_embedding_model(
         model,
         pooling=pooling,
@@ -95,7 +101,7 @@ def run_benchmark(
         end_token=end_token,
     )
     scores: dict[str, MtebScore] = {}
-    queries: dict[str, QueryScores] = {}
+    parts: dict[str, QueryScores | DuplicateRanks] = {}
     sts: list[EvaluationResult] = []
     failures: dict[str, Exception] = {}
     check_instruction(instruction, is_taken=embedder.takes_instruction)
@@ -107,17 +113,18 @@ def run_benchmark(
             start(task.metadata.name)
             try:
                 found = _run_task(task, encoder=encoder, folder=folder)
-                if data is not None:
-                    queries[task.metadata.name] = _query_scores(found, task)
-                scores[task.metadata.name] = _read_score(found, task, queries=queries.get(task.metadata.name))
+                part = _what_it_is_made_of(found, task) if data is not None else None
+                scores[task.metadata.name] = _read_score(found, task, part=part)
+                if part is not None:
+                    parts[task.metadata.name] = part
                 if task.metadata.type == "STS" and not task.is_aggregate and len(task.hf_subsets) == 1:
                     sts.append(_with_interval(encoder, task, model=model))
             # ValueError is how scikit-learn says that embeddings are not finite.
             except (EmbedsmithError, ValueError, ArithmeticError) as error:
                 failures[task.metadata.name] = error
-            for part in _parts(task):
-                if part.data_loaded:
-                    part.unload_data()
+            for one in _tasks_of(task):
+                if one.data_loaded:
+                    one.unload_data()
     if not scores:
         name, reason = next(iter(failures.items()))
         if isinstance(reason, EmbedsmithError):
@@ -127,13 +134,14 @@ def run_benchmark(
         model,
         {name: result for one in sts for name, result in one.tasks.items()},
         {name: pairs for one in sts for name, pairs in one.similarities.items()},
-        queries=queries,
+        queries={name: part for name, part in parts.items() if isinstance(part, QueryScores)},
+        duplicates={name: part for name, part in parts.items() if isinstance(part, DuplicateRanks)},
         embedding=encoder.embedding,
     )
     return BenchmarkResult(benchmark, scores, merged, {name: str(reason) for name, reason in failures.items()})
 
 
-def _parts(task: Any) -> list[Any]:
+def _tasks_of(task: Any) -> list[Any]:
     return list(task.metadata.tasks) if task.is_aggregate else [task]
 
 
@@ -145,7 +153,7 @@ def _run_task(task: Any, *, encoder: Any, folder: Path) -> Any:
     """
     import mteb
 
-    for part in _parts(task):
+    for part in _tasks_of(task):
         load_task(part)
     cache = mteb.ResultCache(folder)
     _drop_stale(cache, task, encoder=encoder)
@@ -162,33 +170,47 @@ def _run_task(task: Any, *, encoder: Any, folder: Path) -> Any:
     return found
 
 
-def _query_scores(found: Any, task: Any) -> QueryScores:
-    return QueryScores(np.asarray(found.scores["test"][0][BY_QUERY]), task.metadata.revision)
+def _what_it_is_made_of(found: Any, task: Any) -> QueryScores | DuplicateRanks | None:
+    """What an interval of a local set's score is drawn from; None: mteb's clustering has nothing of the kind.
+
+    Raises:
+        ModelError: all pairs are equally near.
+    """
+    [scores] = found.scores["test"]
+    if BY_QUERY in scores:
+        return QueryScores(np.asarray(scores[BY_QUERY]), task.metadata.revision)
+    if BY_PAIR not in scores:
+        return None
+    ranks = np.asarray(scores[BY_PAIR])
+    if np.ptp(ranks) == 0:
+        raise ModelError(_COLLAPSED.format(what=f"The similarities on {task.metadata.name} are all equal"))
+    return DuplicateRanks(ranks, np.asarray(task.dataset["test"]["labels"]) == 1, task.metadata.revision)
 
 
-def _read_score(found: Any, task: Any, *, queries: QueryScores | None) -> MtebScore:
+def _read_score(found: Any, task: Any, *, part: QueryScores | DuplicateRanks | None) -> MtebScore:
     """Raises ModelError where the score is not a number."""
     score = float(found.get_score())
     if not math.isfinite(score):
-        raise ModelError(
-            f"mteb's score on {task.metadata.name} is {score}.\n"
-            "The embeddings are not finite or all alike; run `embedsmith doctor` on the model."
-        )
+        raise ModelError(_COLLAPSED.format(what=f"mteb's score on {task.metadata.name} is {score}"))
     result = MtebScore(task.metadata.type, task.metadata.main_score, score)
-    if queries is None:
-        return result
-    return replace(
-        result,
-        ci95=mean_interval(queries.ndcg_at_10),
-        num_queries=len(queries.ndcg_at_10),
-        mrr_at_10=float(found.scores["test"][0]["mrr_at_10"]),
-    )
+    match part:
+        case QueryScores():
+            return replace(
+                result,
+                ci95=mean_interval(part.ndcg_at_10),
+                num_queries=len(part.ndcg_at_10),
+                mrr_at_10=float(found.scores["test"][0]["mrr_at_10"]),
+            )
+        case DuplicateRanks():
+            interval = average_precision_interval(part.ranks, part.is_duplicate)
+            return replace(result, ci95=interval, num_pairs=len(part.ranks))
+    return result
 
 
 def _drop_stale(cache: Any, task: Any, *, encoder: Any) -> None:
     """Remove what mteb kept of this model on other data or by another version of mteb, which itself goes by the names
     of model and task."""
-    for part in _parts(task) if task.is_aggregate else []:
+    for part in _tasks_of(task) if task.is_aggregate else []:
         _drop_stale(cache, part, encoder=encoder)
     path = cache.get_task_result_path(task.metadata.name, encoder.mteb_model_meta)
     if not path.exists():
@@ -203,23 +225,16 @@ def _drop_stale(cache: Any, task: Any, *, encoder: Any) -> None:
         path.unlink()
 
 
-def holds_retrieval_sets(folder: Path, names: Sequence[str] | None) -> bool:
-    """Whether the tasks named (None: all) in a folder are retrieval sets, and not files of scored pairs.
+def are_for_mteb(sets: Mapping[str, LocalSet], *, folder: Path) -> bool:
+    """Whether mteb scores these sets of a folder, as it does all but scored pairs.
 
     Raises:
-        ConfigError: they are both, or one name is a set and a file.
+        ConfigError: it scores some of them alone.
     """
-    retrieval = set(find_retrieval_sets(folder))
-    files = {set_name(path.name) for path in folder.iterdir() if is_data_file(path.name)} if folder.is_dir() else set()
-    asked = set(names) if names else retrieval | (files if folder.resolve().name not in retrieval else set())
-    if twice := sorted(asked & retrieval & files):
-        raise ConfigError(f"{folder} holds {', '.join(twice)} twice: as a retrieval set and as a file.\nRename one.")
-    if asked & retrieval and asked - retrieval:
-        raise ConfigError(
-            f"{folder} holds retrieval sets ({', '.join(sorted(asked & retrieval))}) and scored pairs "
-            f"({', '.join(sorted(asked - retrieval))}).\nEvaluate them apart, with --tasks."
-        )
-    return bool(asked & retrieval)
+    kinds = {one.kind for one in sets.values()}
+    if SetKind.SCORED_PAIRS in kinds and len(kinds) > 1:
+        raise ConfigError(f"{folder} holds {name_kinds(sets)}.\nEvaluate scored pairs apart, with --tasks.")
+    return SetKind.SCORED_PAIRS not in kinds
 
 
 def _with_interval(encoder: Any, task: Any, *, model: str) -> EvaluationResult:
@@ -229,12 +244,19 @@ def _with_interval(encoder: Any, task: Any, *, model: str) -> EvaluationResult:
     return evaluate_tasks(embed, tasks={task.metadata.name: task_pairs(task)})[model]
 
 
-def _local_tasks(folder: Path, names: Sequence[str] | None) -> list[Any]:
-    found = find_retrieval_sets(folder)
-    unknown = [name for name in names or [] if name not in found]
-    if unknown or not found:
-        raise DataError(
-            f"{folder} has no retrieval set {', '.join(unknown) or 'at all'} (corpus.jsonl, queries.jsonl, "
-            f"qrels/test.tsv).\nIt holds: {', '.join(found) or 'none'}."
-        )
-    return [local_retrieval_task(name, load_retrieval_set(found[name])) for name in names or found]
+def _local_tasks(folder: Path, names: Sequence[str] | None, columns: Mapping[str, str] | None) -> list[Any]:
+    sets = find_local_sets(folder, names, columns=columns)
+    if columns and all(one.kind is SetKind.RETRIEVAL for one in sets.values()):
+        raise ConfigError(f"--columns names columns of files, and {name_kinds(sets)} are folders.\nLeave it out.")
+    return [_local_task(name, one, columns=columns) for name, one in sets.items()]
+
+
+def _local_task(name: str, one: LocalSet, *, columns: Mapping[str, str] | None) -> Any:
+    match one.kind:
+        case SetKind.RETRIEVAL:
+            return local_retrieval_task(name, load_retrieval_set(one.path))
+        case SetKind.DUPLICATES:
+            return local_duplicate_task(name, load_duplicates(one.path, columns=columns))
+        case SetKind.CLUSTERS:
+            return local_clustering_task(name, load_clustering_set(one.path, columns=columns))
+    raise DataError(f"{one.path} holds {one.kind}, which mteb does not score here.\nLeave it out with --tasks.")

@@ -10,26 +10,28 @@ from pathlib import Path
 
 from rich.console import Console
 
+from embedsmith.data.local_sets import SetKind, by_kind, find_local_sets, name_kinds
 from embedsmith.evaluation.correlation import NUM_DRAWS
+from embedsmith.evaluation.duplicates import DuplicateTask
 from embedsmith.evaluation.per_query import QueryTask
 from embedsmith.evaluation.saved import load_evaluation
 from embedsmith.evaluation.significance import SEED_SPREAD, SeedScores, Task, TaskScores, compare
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.records.results import (
     NDCG,
+    PRECISION,
     SPEARMAN,
     Comparison,
     EvaluationResult,
-    PairSimilarities,
-    QueryScores,
 )
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, DataError, ModelError, list_faults
 from embedsmith.support.free_memory import let_go
-from embedsmith.verbs.benchmark import holds_retrieval_sets, run_benchmark
+from embedsmith.verbs.benchmark import are_for_mteb, run_benchmark
 from embedsmith.verbs.evaluate import evaluate
 
 SAVED_SUFFIX = ".json"
+_METRICS = {TaskScores: SPEARMAN, QueryTask: NDCG, DuplicateTask: PRECISION}
 
 
 def compare_models(
@@ -49,7 +51,7 @@ def compare_models(
         models: two or more; each a MODEL, or the `results.json` of `embedsmith evaluate MODEL --out`, or several of
             them with commas between: seeds of one recipe.
         tasks: names, as `evaluate` takes them; None: for files alone, all that they hold.
-        data: folder of the tasks' files, or of retrieval sets in BEIR's layout.
+        data: folder of the tasks' files: scored pairs, duplicate sets, or retrieval sets in BEIR's layout.
         columns: {sentence1: ..., sentence2: ..., score: ...} where they name them otherwise.
         num_draws: of bootstrap and permutations.
         seed_spread: see `significance.compare`.
@@ -57,8 +59,8 @@ def compare_models(
         console: where progress goes; None: nowhere.
 
     Raises:
-        ConfigError: fewer than two models.
-        DataError: files hold other tasks, other pairs or queries, or both kinds.
+        ConfigError: fewer than two models, or tasks of several kinds, or clustering sets.
+        DataError: files hold other tasks, other pairs or queries, or several kinds.
         ModelError, MissingExtraError: by their names. A task that some model cannot be scored on is left out, and the
             reason given with each comparison.
     """
@@ -68,6 +70,8 @@ def compare_models(
     if not all(name.strip() for name in names):
         raise ConfigError("A name is empty; seeds of one recipe stand as A,B with one comma between them.")
     evaluated = {name: load_evaluation(Path(name)) for name in names if name.endswith(SAVED_SUFFIX)}
+    if data is not None and len(evaluated) < len(names):
+        _check_kinds(Path(data), tasks, columns=columns)
     for name in names:
         if name not in evaluated:
             fingerprint_model(name)  # a model or base that is not there shows before hours are spent on another
@@ -88,7 +92,7 @@ def compare_models(
             label += " (again)"
         groups[label] = [evaluated[name] for name in split_seeds(model)]
     scores = _aligned(groups, tasks, left_out=left_out)
-    metric = NDCG if any(isinstance(task, QueryTask) for task in scores.values()) else SPEARMAN
+    metric = _METRICS[type(next(iter(scores.values())))]
     found = compare(scores, num_draws=num_draws, seed_spread=seed_spread, metric=metric)
     return [replace(one, left_out=left_out) for one in found]
 
@@ -102,14 +106,33 @@ def _evaluate(
     device: str | None,
     console: Console | None,
 ) -> EvaluationResult:
-    """On scored pairs, or on the retrieval sets of a folder."""
-    if data is None or not holds_retrieval_sets(Path(data), tasks):
+    """On scored pairs, or on what of a folder mteb scores."""
+    sets = find_local_sets(Path(data), tasks, columns=columns) if data is not None else {}
+    if data is None or not are_for_mteb(sets, folder=Path(data)):
         results = evaluate(model, tasks=tasks, data=data, columns=columns, device=device, console=console)
         return next(iter(results.values()))
     scored = run_benchmark(
-        model, folder=files.cache_root() / "mteb", tasks=tasks, data=Path(data), device=device, console=console
+        model,
+        folder=files.cache_root() / "mteb",
+        tasks=tasks,
+        data=Path(data),
+        columns=columns,
+        device=device,
+        console=console,
     )
     return replace(scored.comparable, failures=scored.failures)
+
+
+def _check_kinds(folder: Path, tasks: Sequence[str] | None, *, columns: Mapping[str, str] | None) -> None:
+    """Refuse what could not be compared, before hours are spent on it."""
+    sets = find_local_sets(folder, tasks, columns=columns)
+    if clusters := by_kind(sets).get(SetKind.CLUSTERS):
+        raise ConfigError(
+            f"{', '.join(clusters)}: the score of a clustering set has no interval over its texts, so a difference "
+            "cannot be told from chance.\nLeave it out with --tasks, and score each model with `embedsmith evaluate`."
+        )
+    if len(by_kind(sets)) > 1:
+        raise ConfigError(f"{folder} holds {name_kinds(sets)}.\nCompare them apart, with --tasks.")
 
 
 def split_seeds(model: str) -> list[str]:
@@ -129,12 +152,12 @@ def _aligned(
     """By task, all models; raises DataError where one lacks a task, was scored on other pairs or queries, or both kinds
     are asked for, and ModelError where nothing is left to compare."""
     first = next(iter(groups.values()))[0]
-    names = [name for name in tasks or _parts(first) if name not in left_out]
+    names = [name for name in tasks or first.parts if name not in left_out]
     if not names:
         raise ModelError("\n".join(left_out.values()))
     faults = []
     for result in (result for results in groups.values() for result in results):
-        parts = _parts(result)
+        parts = result.parts
         missing = [name for name in names if name not in parts]
         if missing or (tasks is None and parts.keys() - left_out.keys() != set(names)):
             faults.append(f"{result.model} has {', '.join(parts)}; asked for are {', '.join(names)}")
@@ -142,37 +165,44 @@ def _aligned(
             f"{result.model} was scored on other {'queries' if name in first.queries else 'pairs'} of {name} than "
             f"{first.model}"
             for name in names
-            if name not in missing and name in _parts(first)
-            if parts[name].fingerprint != _parts(first)[name].fingerprint
+            if name not in missing and name in first.parts
+            if parts[name].fingerprint != first.parts[name].fingerprint
         ]
-    if (found := set(names) & first.queries.keys()) and found != set(names):
-        faults.append(f"{', '.join(sorted(found))} are retrieval sets, the others scored pairs: compare them apart")
+    kinds = {
+        SetKind.SCORED_PAIRS: first.similarities,
+        SetKind.RETRIEVAL: first.queries,
+        SetKind.DUPLICATES: first.duplicates,
+    }
+    asked = {kind: there for kind, known in kinds.items() if (there := [name for name in names if name in known])}
+    if len(asked) > 1:
+        named = " and ".join(f"{kind} ({', '.join(there)})" for kind, there in asked.items())
+        faults.append(f"they hold {named}: compare them apart")
     if faults:
         raise DataError(
             list_faults(
                 "These models cannot be compared:",
                 faults,
-                advice="Evaluate them on the same files, or name the tasks that all of them have with --tasks.",
+                advice="Evaluate them on the same files, or name the tasks that all of them have with --tasks. Only "
+                "scored pairs, retrieval sets and duplicate sets can be compared.",
             )
         )
-    if found:
-        by_label = {
-            name: {label: [one.queries[name].ndcg_at_10 for one in results] for label, results in groups.items()}
-            for name in names
-        }
-        return {name: QueryTask(models) for name, models in by_label.items()}
-    return {
-        name: TaskScores(
-            gold=first.similarities[name].gold,
-            models={
-                label: SeedScores([result.similarities[name].cosine for result in results])
-                for label, results in groups.items()
-            },
+    return {name: _task(name, groups, first=first) for name in names}
+
+
+def _task(name: str, groups: Mapping[str, Sequence[EvaluationResult]], *, first: EvaluationResult) -> Task:
+    if name in first.queries:
+        return QueryTask(
+            {label: [one.queries[name].ndcg_at_10 for one in results] for label, results in groups.items()}
         )
-        for name in names
-    }
-
-
-def _parts(result: EvaluationResult) -> dict[str, PairSimilarities | QueryScores]:
-    """What its scores were made of, by task."""
-    return {**result.similarities, **result.queries}
+    if name in first.duplicates:
+        return DuplicateTask(
+            is_duplicate=first.duplicates[name].is_duplicate,
+            models={label: [one.duplicates[name].ranks for one in results] for label, results in groups.items()},
+        )
+    return TaskScores(
+        gold=first.similarities[name].gold,
+        models={
+            label: SeedScores([result.similarities[name].cosine for result in results])
+            for label, results in groups.items()
+        },
+    )

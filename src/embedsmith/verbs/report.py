@@ -12,13 +12,14 @@ import numpy as np
 from rich.console import Console
 
 from embedsmith.data.leakage import LeakageCheck
+from embedsmith.data.local_sets import set_name
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.sample import SAMPLE
 from embedsmith.data.statistics import describe_data, token_lengths
 from embedsmith.data.triplets import load_triplets
 from embedsmith.evaluation.analysis import Analysis, analyse, distinct_texts
 from embedsmith.evaluation.correlation import spearman
-from embedsmith.evaluation.sts import load_local_tasks, pair_similarities, set_name
+from embedsmith.evaluation.sts import load_local_tasks, pair_similarities
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import load_embedding_model, take_sts_prompt
 from embedsmith.records.data_facts import DataFacts, LeakageReport
