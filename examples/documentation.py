@@ -57,8 +57,12 @@ class Entry:
         return self.name.partition(".")[0] + " " + ".".join(self.name.split(".")[-2:])
 
 
-def read_package(package: str) -> list[Entry]:
+def read_package(package: str, *, min_passage_words: int = MIN_PASSAGE_WORDS) -> list[Entry]:
     """The documented names of an installed package, each once: a property and its setter have one.
+
+    Args:
+        package: its name in imports.
+        min_passage_words: so many must be said of a name besides its first sentence.
 
     Raises:
         DataError: it is not installed, or a file of it cannot be read.
@@ -74,7 +78,8 @@ def read_package(package: str) -> list[Entry]:
         inside = path.relative_to(root.parent).with_suffix("").parts
         if not _SKIPPED_FOLDERS & set(inside):
             for entry in _entries(_parse(path), (*(part for part in inside if part != "__init__"),)):
-                found.setdefault(entry.name, entry)
+                if len(entry.passage.split()) >= min_passage_words:
+                    found.setdefault(entry.name, entry)
     return list(found.values())
 
 
@@ -97,20 +102,20 @@ def _entries(node: ast.Module | ast.ClassDef, prefix: tuple[str, ...]) -> Iterat
 
 
 def _entry(name: str, docstring: str) -> Entry | None:
-    """None: there is no sentence, or too little beside it."""
+    """None: there is no sentence."""
     first, _, rest = docstring.partition("\n\n")
     rest = _NOT_PROSE.split("\n" + rest, maxsplit=1)[0]
-    first = _plain(first)
+    first = plain(first)
     sentence = _SENTENCE.match(first)
     query = sentence[1] if sentence else first
-    passage = f"{first[len(query) :]} {_plain(rest)}".split()
-    if not MIN_QUERY_WORDS <= len(query.split()) <= MAX_QUERY_WORDS or len(passage) < MIN_PASSAGE_WORDS:
+    passage = f"{first[len(query) :]} {plain(rest)}".split()
+    if not MIN_QUERY_WORDS <= len(query.split()) <= MAX_QUERY_WORDS:
         return None
     return Entry(name, query, " ".join(passage[:MAX_PASSAGE_WORDS]))
 
 
-def _plain(text: str) -> str:
-    """Without markup, on one line."""
+def plain(text: str) -> str:
+    """A text without markup, on one line."""
     return " ".join(_MARKUP.sub(lambda found: next((part for part in found.groups() if part), ""), text).split())
 
 
@@ -127,7 +132,12 @@ def without_near(entries: Iterable[Entry]) -> list[Entry]:
 
 
 def _are_near(one: frozenset[str], other: frozenset[str]) -> bool:
-    return len(one & other) >= NEAR * len(one | other)
+    return overlap(one, other) >= NEAR
+
+
+def overlap(one: frozenset[str], other: frozenset[str]) -> float:
+    """Jaccard similarity of two sets, in [0, 1]."""
+    return len(one & other) / max(len(one | other), 1)
 
 
 def without_equal(entries: Iterable[Entry]) -> list[Entry]:
@@ -146,20 +156,19 @@ def without_equal(entries: Iterable[Entry]) -> list[Entry]:
 
 def write_pairs(path: Path, entries: Iterable[Entry]) -> None:
     """Rows to train on."""
-    _write_rows(path, ({"anchor": one.query, "positive": f"{one.title} {one.passage}"} for one in entries))
+    write_rows(path, ({"anchor": one.query, "positive": f"{one.title} {one.passage}"} for one in entries))
 
 
-def write_retrieval_set(folder: Path, entries: list[Entry]) -> None:
+def write_retrieval_set(folder: Path, entries: Sequence[Entry]) -> None:
     """In BEIR's layout: a query has one relevant document, the passage of its own entry."""
-    _write_rows(
-        folder / "corpus.jsonl", ({"_id": one.name, "title": one.title, "text": one.passage} for one in entries)
-    )
-    _write_rows(folder / "queries.jsonl", ({"_id": one.name, "text": one.query} for one in entries))
+    write_rows(folder / "corpus.jsonl", ({"_id": one.name, "title": one.title, "text": one.passage} for one in entries))
+    write_rows(folder / "queries.jsonl", ({"_id": one.name, "text": one.query} for one in entries))
     lines = ["query-id\tcorpus-id\tscore", *(f"{one.name}\t{one.name}\t1" for one in entries)]
     write_bytes(folder / "qrels" / "test.tsv", "\n".join([*lines, ""]).encode())
 
 
-def _write_rows(path: Path, rows: Iterable[dict[str, str]]) -> None:
+def write_rows(path: Path, rows: Iterable[Mapping[str, str | int]]) -> None:
+    """As JSON, a row a line."""
     write_bytes(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows).encode())
 
 
