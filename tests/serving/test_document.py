@@ -11,7 +11,7 @@ from tests.serving.running import Running, running
 
 schemathesis = pytest.importorskip("schemathesis", reason="needs schemathesis: pip install 'embedsmith[dev]'")
 checks = pytest.importorskip("schemathesis.specs.openapi.checks")
-NUM_REQUESTS = 15  # of each route
+NUM_REQUESTS = 15  # of each route; 100 of each, drawn anew, were tried once
 
 
 @pytest.fixture(scope="module")

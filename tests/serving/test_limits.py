@@ -15,7 +15,7 @@ from embedsmith.serving.limits import Limits
 from tests.serving.running import Running, running
 from tests.tiny import TEXTS
 
-_LIMITS = Limits(max_items=50, max_request_tokens=2000, max_body_bytes=300_000, body_seconds=1)
+_LIMITS = Limits(max_items=50, max_request_tokens=2000, max_body_bytes=300_000, body_seconds=5)
 _HEAD = b"POST /v1/embeddings HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\n"
 _DEEP = b'{"model": "tiny", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
 
@@ -127,6 +127,22 @@ def test_a_body_that_does_not_come(served: Running, still_well: None) -> None:
     with _connect(served) as own:
         own.sendall(_HEAD + b"content-length: 9\r\n\r\n{")
         assert own.recv(100).startswith(b"HTTP/1.1 408")
+
+
+def test_a_head_that_does_not_come(served: Running, still_well: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first of a connection, and a later one."""
+    monkeypatch.setattr("embedsmith.serving.server._HEAD_SECONDS", 0.5)
+    with _connect(served) as own:
+        own.sendall(b"GET /health HTTP/1.1\r\nhost")
+        assert own.recv(100) == b""
+    with _connect(served) as own:
+        own.sendall(b"GET /health HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = own.recv(1000)
+        assert answer.startswith(b"HTTP/1.1 200")
+        own.sendall(b"GET /hea")
+        while b'{"status":"ok"}' not in answer:
+            answer += own.recv(1000)
+        assert own.recv(100) == b""
 
 
 def test_what_is_no_http(served: Running, still_well: None) -> None:

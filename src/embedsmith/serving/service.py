@@ -24,6 +24,7 @@ from embedsmith.serving.served_model import Question, ServedModel, Tokens
 from embedsmith.support.errors import ConfigError, DataError
 
 CUT_HEADER = "X-Truncated-Texts"
+_SMALL_BODY = 16_384  # bytes, parsed in less time than another thread takes to wake
 _WARM_TEXTS = ("a", "the first texts take longer, as kernels are made for them")
 
 
@@ -110,7 +111,10 @@ class Service:
         body = await read_body(request, limits=self.limits)
         self._time("read", started)
         started = monotonic()
-        parsed = await asyncio.get_running_loop().run_in_executor(self._tokenizing, parse_body, kind, body)
+        if len(body) <= _SMALL_BODY:
+            parsed = parse_body(kind, body)
+        else:
+            parsed = await asyncio.get_running_loop().run_in_executor(self._tokenizing, parse_body, kind, body)
         self._time("parse", started)
         return parsed
 
