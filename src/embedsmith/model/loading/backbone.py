@@ -1,8 +1,8 @@
 """MODEL -> a frozen decoder without its LM head, ready for packed texts, and its tokenizer.
 
-MODEL is a built-in name, a hub id, a local folder, a GGUF file, a finished run's folder, or an adapter in peft's format
-(its base is loaded here, the adapter in `adapter.py`). Only safetensors weights and in-tree architectures are loaded:
-no pickle, no remote code; MiniCPM runs as Granite (`minicpm.py`).
+MODEL is a built-in or shipped name, a hub id, a local folder, a GGUF file, a finished run's folder, or an adapter in
+peft's format (its base is loaded here, the adapter in `adapter.py`). Only safetensors weights and in-tree architectures
+are loaded: no pickle, no remote code; MiniCPM runs as Granite (`minicpm.py`).
 """
 
 import shlex
@@ -24,6 +24,7 @@ from embedsmith.model.loading.exported_prompts import has_prompts, take_out_prom
 from embedsmith.model.loading.minicpm import OTHER_VARIANT
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
 from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules, is_encoder
+from embedsmith.model.loading.shipped import find_shipped
 from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
 from embedsmith.model.loading.weights import check_weights
@@ -53,7 +54,7 @@ class Backbone:
 
 
 def find_model(model: str) -> str:
-    """The model folder inside a run that trained all weights; anything else as it is.
+    """The folder of a model that comes with this package, or inside a run of all weights; anything else as it is.
 
     Raises:
         ModelError: MODEL is empty, which as a path would be the folder at work, or a file that is no GGUF,
@@ -61,6 +62,8 @@ def find_model(model: str) -> str:
     """
     if not model.strip():
         raise ModelError("No model is named: the name is empty.\nName a built-in model, a hub id or a folder.")
+    if shipped := find_shipped(model):
+        return str(shipped)
     if Path(model).is_file() and not is_converted(model):
         raise ModelError(f"'{model}' is a file.\nName the folder that holds it, with config.json and the tokenizer.")
     inner = Path(model) / "model"

@@ -8,6 +8,7 @@ from typing import Any
 from safetensors import safe_open
 from transformers.utils import cached_file
 
+from embedsmith.model.loading.shipped import find_shipped
 from embedsmith.support.errors import ModelError
 from embedsmith.support.json_text import parse_json
 
@@ -23,8 +24,8 @@ save_file({{key: value.clone() for key, value in tensors.items()}}, folder + "/{
 
 
 def find_file(source: str, name: str) -> Path | None:
-    """A file of a local folder, or of a hub repository (downloaded unless the hub's cache has it); None: not there."""
-    folder = Path(source)
+    """A file of a folder, or of a hub repository (downloaded unless the hub's cache has it); None: not there."""
+    folder = find_shipped(source) or Path(source)
     if folder.is_dir():
         return folder / name if (folder / name).is_file() else None
     try:

@@ -13,6 +13,7 @@ from transformers.models.auto.modeling_auto import (
 from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.checkpoint_files import conversion_advice
 from embedsmith.model.loading.minicpm import granite_config, is_minicpm
+from embedsmith.model.loading.shipped import SHIPPED
 from embedsmith.support.errors import ModelError
 
 
@@ -45,8 +46,8 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
         reason = "there is no such folder." if is_path and not Path(source).exists() else reason_of(error)
         raise ModelError(
             f"There is no model '{model}' that can be loaded: {reason}\n"
-            f"It may be a built-in name ({', '.join(BUILTIN)}), a hub id such as HuggingFaceTB/SmolLM2-135M, "
-            "a folder with config.json, a .gguf file, or a run folder."
+            f"It may be a built-in name ({', '.join((*BUILTIN, *SHIPPED))}), a hub id such as "
+            "HuggingFaceTB/SmolLM2-135M, a folder with config.json, a .gguf file, or a run folder."
         ) from error
     if (weights := str(getattr(config, "transformers_weights", None) or ".safetensors")).endswith(".bin"):
         raise ModelError(f"'{model}' names {weights} as its weights.\n{conversion_advice(source)}")

@@ -1,0 +1,58 @@
+"""Models that come with the package: found by name, small, described, and better than their base."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+
+from embedsmith.export.folders import Format, export
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading import checkpoint_files
+from embedsmith.model.loading.backbone import find_model, weights_folder
+from embedsmith.model.loading.sentence_files import is_encoder
+from embedsmith.model.loading.shipped import SHIPPED, find_shipped
+from embedsmith.verbs.evaluate import evaluate
+from tests.tiny import TEXTS
+
+MOST_BYTES = 8_000_000
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_is_small_and_its_card_says_where_it_is_from(name: str) -> None:
+    folder = Path(find_model(name))
+    assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) < MOST_BYTES
+    assert all(np.isfinite(weight).all() for weight in load_file(folder / "adapter/adapter_model.safetensors").values())
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f'Embedder.load("{name}")' in card
+    assert "CC BY-SA 4.0" in card  # of the texts it was trained on
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_is_found_by_name_and_nobody_is_asked_for_it(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*arguments: object, **options: object) -> None:
+        pytest.fail(f"asked the hub for {arguments}")
+
+    monkeypatch.setattr(checkpoint_files, "cached_file", ask)
+    assert not is_encoder(name)
+    assert weights_folder(name) == Path(find_model(name)) / "adapter"
+    assert Embedder.load(name).settings == Embedder.load(str(find_shipped(name))).settings
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_it_embeds_better_than_its_base_and_leaves_as_it_is(name: str, tmp_path: Path) -> None:
+    (result,) = evaluate(name).values()
+    base = Embedder.load(name).settings.base_model
+    (untrained,) = evaluate(base).values()
+    tuned_score, base_score = (one.tasks["sample-dev"].cosine_spearman for one in (result, untrained))
+    assert not math.isnan(base_score)
+    assert tuned_score > base_score + 0.3
+    export(name, folder=tmp_path / "merged", to=Format.MERGED)
+    here, there = (Embedder.load(model, precision="fp32").encode(TEXTS) for model in (name, str(tmp_path / "merged")))
+    np.testing.assert_allclose(there, here, atol=1e-4)
+
+
+def test_a_name_that_is_none_of_them_is_another_model() -> None:
+    assert find_shipped("smollm2-135m") is None
+    assert find_shipped("../smollm2-135m-sts") is None
