@@ -97,7 +97,7 @@ def kind_of_file(path: Path, *, columns: Mapping[str, str] | None = None) -> Set
     asked = f" With --columns as {columns} it is of no kind." if columns else ""
     raise DataError(
         f"{path} is no evaluation set: it has the columns {', '.join(names)}.{asked}\n"
-        f"Known are, by their columns: {kinds}. Columns of other names are named with --columns, for example "
+        f"Known are, by their columns: {kinds}. If they have other names here, name them with --columns, for example "
         f"{{sentence1: {names[0] if names else '...'}, ...}}; --tasks leaves a file out."
     )
 
