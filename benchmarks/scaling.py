@@ -74,11 +74,18 @@ def read_points(path: Path, *, axis: str) -> Points:
     found = []
     for cell in cells:
         if scores := [score for score in cell["scores"] if score is not None]:
-            found.append((float(cell["label"].replace(",", "")), float(np.mean(scores)), len(scores)))
+            found.append((_amount(cell["label"], path=path, axis=axis), float(np.mean(scores)), len(scores)))
     if len(found) < 4:
         raise ValueError(f"{path} has {len(found)} finished points on the axis {axis!r}; a curve needs 4 or more.")
     x, scores, num_seeds = map(np.array, zip(*sorted(found), strict=True))
     return Points(x, scores, num_seeds)
+
+
+def _amount(label: str, *, path: Path, axis: str) -> float:
+    try:
+        return float(label.replace(",", ""))
+    except ValueError:
+        raise ValueError(f"{path}: the axis {axis!r} has the value {label!r}; a curve needs numbers.") from None
 
 
 def fit_curve(x: np.ndarray, scores: np.ndarray, *, weights: np.ndarray) -> Curve:
@@ -163,6 +170,13 @@ def scaling_svg(found: Sequence[dict[str, Any]], *, axis: str) -> str:
         return to_svg(figure)
 
 
+def _labelled(argument: str) -> tuple[str, str]:
+    label, equals, path = argument.partition("=")
+    if not (label and equals and path):
+        raise ValueError(f"{argument!r} must be LABEL=FILE, for example 'SmolLM2-135M=runs/sweep-scaling/sweep.json'.")
+    return label, path
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -173,10 +187,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder to write")
     given = parser.parse_args(arguments)
     try:
-        points = {
-            label: read_points(Path(path), axis=given.axis)
-            for label, path in (one.split("=", maxsplit=1) for one in given.sweeps)
-        }
+        points = {label: read_points(Path(path), axis=given.axis) for label, path in map(_labelled, given.sweeps)}
     except (ValueError, OSError) as error:
         parser.error(str(error))
     found = [describe(label, own, at=given.at, seed_spread=given.seed_spread) for label, own in points.items()]

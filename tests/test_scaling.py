@@ -54,8 +54,14 @@ def test_a_sweep_becomes_a_table_and_a_picture(tmp_path, capsys):
     assert [point["num_seeds"] for point in found[0]["points"]] == [2] * len(AMOUNTS)
 
 
-@pytest.mark.parametrize(("axis", "words"), [("steps", "0 finished points"), ("other", "could not convert")])
+@pytest.mark.parametrize(("axis", "words"), [("steps", "0 finished points"), ("other", "has the value 'none'")])
 def test_an_axis_that_has_no_curve_is_named(tmp_path, axis, words):
     sweep = write_sweep(tmp_path / "sweep.json", CURVE(AMOUNTS))
     with pytest.raises(ValueError, match=words):
         read_points(sweep, axis=axis)
+
+
+def test_a_sweep_without_a_label_is_refused(tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["sweep.json", "--axis", "triplets", "--out", str(tmp_path)])
+    assert "must be LABEL=FILE" in capsys.readouterr().err
