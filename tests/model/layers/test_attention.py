@@ -2,6 +2,7 @@
 
 import inspect
 import sys
+from typing import Any
 
 import pytest
 import torch
@@ -162,7 +163,7 @@ def test_torch_has_the_function_that_is_called() -> None:
     assert has_varlen()
     theirs, ours = (inspect.signature(function).parameters for function in (varlen_attn, _varlen_attn))
     assert list(ours)[:7] == list(theirs)[:7]
-    assert set(ours) <= set(theirs)
+    assert set(ours) - {"enable_gqa"} <= set(theirs)  # torch 2.11 need not be told
 
 
 @pytest.mark.parametrize(
@@ -195,10 +196,28 @@ def test_flash_attention_is_asked_only_for_what_it_can(
 
 
 def test_a_torch_without_windows_or_without_the_module_has_it_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", lambda query, key, value, is_causal: query)
-    assert not has_varlen.__wrapped__()
+    _put_varlen(monkeypatch, lambda query, key, value, is_causal: query)
+    assert not has_varlen()
     monkeypatch.setitem(sys.modules, "torch.nn.attention.varlen", None)
-    assert not has_varlen.__wrapped__()
+    assert not has_varlen()
+
+
+def test_a_torch_that_need_not_be_told_of_grouped_heads_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    q, k, v = (tensor[0].transpose(0, 1) for tensor in _inputs())
+    expected = segment_attention(q, k, v, SEGMENTS)
+    monkeypatch.setattr(attention, "_takes_varlen", lambda query: True)
+
+    def torch_2_11(*rows: Any, scale: float | None = None, window_size: tuple[int, int] = (-1, -1)) -> torch.Tensor:
+        return _varlen_attn(*rows, scale=scale, window_size=window_size, enable_gqa=True)
+
+    _put_varlen(monkeypatch, torch_2_11)
+    assert has_varlen()
+    torch.testing.assert_close(segment_attention(q, k, v, SEGMENTS), expected)
+
+
+def _put_varlen(monkeypatch: pytest.MonkeyPatch, function: Any) -> None:
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", function)
+    monkeypatch.setattr(attention, "_varlen_parameters", attention._varlen_parameters.__wrapped__)
 
 
 def test_positions_count_from_each_start() -> None:

@@ -237,14 +237,18 @@ def _takes_varlen(query: torch.Tensor) -> bool:
     )
 
 
-@cache
 def has_varlen() -> bool:
     """Whether this torch has the function with all that is asked of it; torch 2.10 has it without windows."""
+    return {"scale", "window_size"} <= _varlen_parameters()
+
+
+@cache
+def _varlen_parameters() -> frozenset[str]:
     try:
         from torch.nn.attention.varlen import varlen_attn
     except ImportError:
-        return False
-    return {"scale", "window_size", "enable_gqa"} <= set(inspect.signature(varlen_attn).parameters)
+        return frozenset()
+    return frozenset(inspect.signature(varlen_attn).parameters)
 
 
 def _varlen(
@@ -267,6 +271,9 @@ def _varlen(
     # (look back, look ahead); -1 is "no limit". The query itself is not counted here.
     reach = -1 if sliding_window is None else sliding_window - 1
     window = (reach, 0 if is_causal else reach)
+    # torch 2.11 takes fewer key heads than query heads without being told, later ones only when told.
+    is_grouped = query.shape[1] != key.shape[1]
+    options = {"enable_gqa": is_grouped} if "enable_gqa" in _varlen_parameters() else {}
     output = varlen_attn(
         query.contiguous(),
         key.contiguous(),
@@ -277,7 +284,7 @@ def _varlen(
         segments.longest,
         scale=scaling,
         window_size=window,
-        enable_gqa=query.shape[1] != key.shape[1],
+        **options,
     )
     assert isinstance(output, torch.Tensor)
     return output
