@@ -14,6 +14,7 @@ import typer
 from embedsmith.cli import (  # noqa: F401 (each adds its commands to the application)
     average_commands,
     data_commands,
+    encode_command,
     evaluate_commands,
     export_commands,
     mine_command,
@@ -31,7 +32,7 @@ from embedsmith.support.processor import share_processor
 _INTERRUPTED = 130
 _LISTS = (
     *("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against"),
-    *("--weights", "--corpus", "--candidates"),
+    *("--weights", "--corpus", "--candidates", "--calibration"),
 )
 
 

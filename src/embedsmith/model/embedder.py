@@ -52,8 +52,17 @@ from embedsmith.model.packing import pack_tokens
 from embedsmith.model.pooling import pool, pooled_width
 from embedsmith.model.tokens import TextTokenizer, TokenizedTexts
 from embedsmith.model.trained import Trained, unfreeze
+from embedsmith.model.vector_precision import Ranges, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, Pooling, Precision, Quantization, Side
+from embedsmith.settings.config import (
+    DEFAULT_MAX_LENGTH,
+    AdapterSection,
+    Pooling,
+    Precision,
+    Quantization,
+    Side,
+    VectorPrecision,
+)
 from embedsmith.settings.prompts import Prompt, check_instruction, read_prompt
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
@@ -375,10 +384,12 @@ class Embedder:
         side: Side | str = Side.DOCUMENT,
         instruction: str | None = None,
         dim: int | None = None,
+        vector_precision: VectorPrecision | str = VectorPrecision.FLOAT32,
+        ranges: Ranges | None = None,
         max_tokens: int | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Embed K texts; returns (K, D) float32, unit length, in the order given.
+        """Embed K texts; returns (K, D) float32, unit length, in the order given, or what `vector_precision` says.
 
         Args:
             texts: any number of strings, in anything that has an order; equal ones are computed once. Control tokens
@@ -387,6 +398,9 @@ class Embedder:
             instruction: fills `{instruction}` in the prompt; None: the model's own.
             dim: keep this many dimensions, the first ones, at unit length; None: all D. Good where the adapter was
                 trained for it (`settings.matryoshka_dims`).
+            vector_precision: `float32`, `int8`, `uint8`, `binary` or `ubinary`, as `quantize_vectors` makes them: what
+                sentence-transformers' `encode` calls `precision`.
+            ranges: of int8 and uint8, the same for all texts to be compared; None: those of these texts, which is said.
             max_tokens: tokens of one forward, a longer text goes alone; None: 4,096 on a CPU, on a GPU 16,384 or as
                 many as half of its free memory holds.
             on_progress: called with the number of texts finished by each forward.
@@ -394,11 +408,12 @@ class Embedder:
         Raises:
             TypeError: `texts` is one string, or holds something else than strings; the message has its place.
             DataError: a text holds half a surrogate pair.
-            ConfigError: the prompt needs an instruction, or has no place for one, or leaves no room for a text; or
-                `dim` is not in 1 ... D.
+            ConfigError: the prompt needs an instruction, or has no place for one, or leaves no room for a text;
+                `dim` is not in 1 ... D; or as `check_vector_precision` and `quantize_vectors`.
         """
         if dim is not None:
             check_dim(dim, width=self.dim)
+        vector_precision = check_vector_precision(vector_precision, ranges=ranges, dim=dim or self.dim)
         pooling = self.settings.pooling
         rows = self.encode_poolings(
             texts,
@@ -408,7 +423,8 @@ class Embedder:
             max_tokens=max_tokens,
             on_progress=on_progress,
         )[pooling]
-        return rows if dim is None else shorten(torch.from_numpy(rows), dim=dim).numpy()
+        rows = rows if dim is None else shorten(torch.from_numpy(rows), dim=dim).numpy()
+        return quantize_vectors(rows, vector_precision=vector_precision, ranges=ranges)
 
     def encode_poolings(
         self,

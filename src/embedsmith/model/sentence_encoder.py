@@ -21,8 +21,9 @@ from embedsmith.model.loading.configuration import reason_of
 from embedsmith.model.loading.devices import choose_device, choose_dtype, choose_precision
 from embedsmith.model.loading.sentence_files import Modules, find_modules
 from embedsmith.model.loading.weights import check_finite, name_some
+from embedsmith.model.vector_precision import Ranges, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.settings.config import Precision, Side
+from embedsmith.settings.config import Precision, Side, VectorPrecision
 from embedsmith.settings.prompts import (
     INSTRUCTION_FIELD,
     TEXT_FIELD,
@@ -188,15 +189,18 @@ class SentenceEncoder:
         side: Side | str = Side.DOCUMENT,
         instruction: str | None = None,
         dim: int | None = None,
+        vector_precision: VectorPrecision | str = VectorPrecision.FLOAT32,
+        ranges: Ranges | None = None,
         on_progress: Callable[[int], None] | None = None,
     ) -> np.ndarray:
-        """Embed K texts; returns (K, D) float32, unit length, in the order given.
+        """Embed K texts; returns (K, D) float32, unit length, in the order given, or what `vector_precision` says.
 
         Args:
             texts: any number of strings, in anything that has an order; equal ones are computed once.
             side: `query` or `document`, which matters where the model has prompts.
             instruction: fills `{instruction}` in the prompt; None: as loaded.
             dim: keep this many dimensions, the first ones, at unit length; None: all D.
+            vector_precision, ranges: as `Embedder.encode`.
             on_progress: called with the number of texts finished, some hundreds at a time.
 
         Raises:
@@ -206,6 +210,7 @@ class SentenceEncoder:
         check_instruction(instruction, is_taken=self.takes_instruction)
         if dim is not None:
             check_dim(dim, width=self.dim)
+        vector_precision = check_vector_precision(vector_precision, ranges=ranges, dim=dim or self.dim)
         side = Side(side)
         prompt = self.prompt_of(side, instruction=instruction)
         run = self.network.encode_query if side is Side.QUERY else self.network.encode_document
@@ -220,7 +225,8 @@ class SentenceEncoder:
                 on_progress(sum(counts[text] for text in group))
         row_of = {text: row for row, text in enumerate(ordered)}
         result = rows[[row_of[text] for text in texts]]
-        return result if dim is None else shorten(torch.from_numpy(result), dim=dim).numpy()
+        result = result if dim is None else shorten(torch.from_numpy(result), dim=dim).numpy()
+        return quantize_vectors(result, vector_precision=vector_precision, ranges=ranges)
 
     def count_cut(self, texts: Sequence[str], *, side: Side = Side.DOCUMENT, instruction: str | None = None) -> int:
         """How many of K texts are longer than the model takes, and are cut."""

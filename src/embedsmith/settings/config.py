@@ -50,6 +50,19 @@ class Precision(StrEnum):
     FP32 = "fp32"
 
 
+class VectorPrecision(StrEnum):
+    """Number format of the vectors that are given out; sentence-transformers calls it `precision`.
+
+    `int8` and `uint8` hold 256 steps a dimension, `binary` and `ubinary` the signs, eight to a byte.
+    """
+
+    FLOAT32 = "float32"
+    INT8 = "int8"
+    UINT8 = "uint8"
+    BINARY = "binary"
+    UBINARY = "ubinary"
+
+
 class Quantization(StrEnum):
     """How the frozen base's linear layers are stored: whole, or in 8 or 4 bits (QLoRA)."""
 
