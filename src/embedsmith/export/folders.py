@@ -77,7 +77,7 @@ def export(
         ConfigError: the format cannot express a setting of the model.
         ModelError, MissingExtraError: by their names.
     """
-    _check_folder(folder)
+    check_new_folder(folder)
     live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, device=device, fused=False)
     faults = what_cannot_be_expressed(live, to=to)
     if faults:
@@ -131,7 +131,8 @@ def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
     return [*faults, *faults_of_prompts(live)]
 
 
-def _check_folder(folder: Path) -> None:
+def check_new_folder(folder: Path) -> None:
+    """Raise RunError where a folder is there already and holds something, or leads nowhere."""
     if folder.is_symlink() and not folder.exists():
         raise RunError(f"{folder} is a link to nothing.\nChoose another folder.")
     files.check_output_folder(folder, option="FOLDER")

@@ -53,9 +53,14 @@ class ApartPrompts:
 
     def frame(self, texts: Sequence[str], prompts: Sequence[Prompt], *, max_tokens: int) -> list[Framed]:
         """Each text under its prompt, cut to `max_tokens` where it is longer; the prompt stays whole."""
+        own = self._texts_alone(texts, self._parts_of_each(prompts))
+        return self.frame_ids(own, prompts, max_tokens=max_tokens)
+
+    def frame_ids(self, own_ids: Sequence[list[int]], prompts: Sequence[Prompt], *, max_tokens: int) -> list[Framed]:
+        """The same of texts whose own ids are there already."""
         each = self._parts_of_each(prompts)
         result = []
-        for ids, prompt, parts in zip(self._texts_alone(texts, each), prompts, each, strict=True):
+        for ids, prompt, parts in zip(own_ids, prompts, each, strict=True):
             own = ids[: (max_tokens - parts.num_tokens) // len(parts.others)]
             framed = list(parts.first)
             for behind in parts.others:

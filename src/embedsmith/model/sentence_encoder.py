@@ -271,7 +271,7 @@ def _check_weights(network: Any, modules: Modules) -> None:
     advice = "Download or save the model again."
     path = modules.find_file(0, "config.json")
     body = network.transformers_model
-    if path is not None and modules.find_file(0, "adapter_config.json") is None:
+    if body is not None and path is not None and modules.find_file(0, "adapter_config.json") is None:
         # Once more without memory, for what transformers says of it: the package keeps that to itself.
         kind, where = type(body), str(path.parent)
         _, report = kind.from_pretrained(where, device_map="meta", use_safetensors=True, output_loading_info=True)

@@ -17,7 +17,7 @@ import numpy as np
 
 from embedsmith.model.apart import ApartPrompts
 from embedsmith.model.control_tokens import PROBE, TextEncoder
-from embedsmith.model.framing import EndToken, Framing
+from embedsmith.model.framing import EndToken, Framed, Framing
 from embedsmith.model.joined import JoinedPrompts
 from embedsmith.model.loading.settings import PoolOver, PromptTokens
 from embedsmith.settings.prompts import Prompt, read_prompt
@@ -123,8 +123,25 @@ class TextTokenizer:
         each = [prompts or self.prompt] * len(texts) if prompts is None or isinstance(prompts, Prompt) else prompts
         for prompt in set(each) - self._roomy:
             self._check_room(prompt)
+        return self._close(self.framing.frame(texts, each, max_tokens=self._max_before_end))
+
+    def frame_ids(self, own_ids: Sequence[list[int]], *, prompt: Prompt) -> TokenizedTexts:
+        """As `tokenize`, of K texts whose own ids are there already; for prompts that are tokenised apart.
+
+        Raises:
+            ConfigError: the prompt leaves no room for a text.
+        """
+        assert isinstance(self.framing, ApartPrompts), "joined prompts have no ids of their own"
+        with self._lock:
+            self._check_room(prompt)
+            return self._close(
+                self.framing.frame_ids(own_ids, [prompt] * len(own_ids), max_tokens=self._max_before_end)
+            )
+
+    def _close(self, all_framed: Sequence[Framed]) -> TokenizedTexts:
+        """With the end token behind each."""
         ids, pool_from, shared = [], [], []
-        for framed in self.framing.frame(texts, each, max_tokens=self._max_before_end):
+        for framed in all_framed:
             is_closed = self.end_token or not framed.ids
             ids.append(np.array([*framed.ids, self.end_id] if is_closed else framed.ids, dtype=np.int64))
             last = len(ids[-1]) - 1
