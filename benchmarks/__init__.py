@@ -20,6 +20,7 @@ Commands of their own: paper.py (the paper's arms with any model; paper_results.
 put them beside the paper), quality.py (tuned models beside what is free; quality_page.py shows it, and
 sentence_transformers_nli.py makes what that tool makes of the same data and time), scaling.py (curves of quality
 against data or steps), training_step.py (seconds and memory of a step on triplets of your own), products.py (what a
-block's parts can be made of), int8.py (what integer products would cost in quality), scoring.py (intervals and the
-comparison of two models), gpu.py (a step on a GPU, where there is one).
+block's parts can be made of), int8.py (what integer products would cost in quality), vectors.py (what smaller vectors
+and a static model cost), scoring.py (intervals and the comparison of two models), gpu.py (a step on a GPU, where there
+is one).
 """

@@ -12,7 +12,7 @@ from sentence_transformers.util.quantization import semantic_search_usearch
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.sentence_encoder import SentenceEncoder
-from embedsmith.model.vector_precision import Ranges, quantize_vectors
+from embedsmith.model.vector_precision import Ranges, as_numbers, quantize_vectors
 from embedsmith.settings.config import VectorPrecision
 from embedsmith.support.errors import ConfigError, DataError
 from tests.tiny import TEXTS, save_encoder
@@ -47,6 +47,18 @@ def test_bytes_are_those_of_sentence_transformers(precision: VectorPrecision, di
         _same_bytes(quantize_vectors(rows[:1], vector_precision=precision, ranges=ranges), expected[:1])
     none = rows[:0]
     _same_bytes(quantize_vectors(none, vector_precision=precision), quantize_embeddings(none, precision=precision))
+
+
+@pytest.mark.parametrize("precision", ["binary", "ubinary"])
+def test_the_cosine_of_signs_counts_the_bits_that_differ(precision: str) -> None:
+    first, second = _vectors(), _vectors(seed=1)
+    one, other = (
+        as_numbers(quantize_vectors(rows, vector_precision=kind), vector_precision=kind, dim=30)
+        for kind in [VectorPrecision(precision)]
+        for rows in (first, second)
+    )
+    num_different = np.sum((first > 0) != (second > 0), axis=1)
+    np.testing.assert_allclose(np.sum(one * other, axis=1) / 30, 1 - 2 * num_different / 30, atol=1e-6)
 
 
 @pytest.mark.parametrize("precision", list(VectorPrecision))

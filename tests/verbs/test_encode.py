@@ -4,11 +4,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sentence_transformers.util import quantize_embeddings
 
 from embedsmith.cli import run_command
+from embedsmith.data.pairs import load_pairs
+from embedsmith.evaluation.correlation import spearman
+from embedsmith.evaluation.saved import load_evaluation
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.vector_precision import Ranges
-from tests.tiny import TEXTS
+from tests.tiny import TEXTS, write_pairs
 
 CORPUS = [f"w{number} cat w{number * 7 % 200}" for number in range(120)]
 
@@ -84,3 +88,57 @@ def test_what_does_not_fit_is_refused_and_nothing_written(
     assert run_command(["encode", model, "corpus.txt", "--out", "x.npy", *arguments]) == 2
     assert fault in capsys.readouterr().err
     assert not list(work.glob("x.*"))
+
+
+def test_vectors_in_few_bits_are_scored_beside_the_others(
+    work: Path, model_folders: dict[str, str], capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    model = model_folders["llama"]
+    Path("sts").mkdir()
+    pairs = load_pairs(str(write_pairs(work / "sts" / "dev.tsv")))
+    encode = ["encode", model, "corpus.txt", "--out", "c.npy", "--side", "query", "--vector-precision", "int8"]
+    assert run_command(encode) == 0
+    for name, options in {
+        "float": [],
+        "int8": ["--vector-precision", "int8", "--ranges", "c.ranges.json"],
+        "binary": ["--vector-precision", "binary"],
+        "ubinary": ["--vector-precision", "ubinary"],
+    }.items():
+        assert run_command(["evaluate", model, "--data", "sts", "--out", f"{name}.json", *options]) == 0
+    first, second = (Embedder.load(model).encode(one, side="query") for one in (pairs.sentence1, pairs.sentence2))
+    found = {name: load_evaluation(Path(f"{name}.json")) for name in ("float", "int8", "binary", "ubinary")}
+    assert found["int8"].model == f"{model} (int8)"
+    assert found["int8"].embedding == {**found["float"].embedding, "vector_precision": "int8"}
+    bounds = Ranges.read("c.ranges.json").bounds
+    rows1, rows2 = (quantize_embeddings(one, "int8", ranges=bounds).astype(float) for one in (first, second))
+    cosines = np.sum(rows1 * rows2, axis=1) / np.linalg.norm(rows1, axis=1) / np.linalg.norm(rows2, axis=1)
+    np.testing.assert_allclose(found["int8"].similarities["dev"].cosine, cosines, atol=1e-5)
+    num_equal = np.sum((first > 0) == (second > 0), axis=1)
+    for name in ("binary", "ubinary"):
+        score = found[name].tasks["dev"].cosine_spearman
+        assert score == pytest.approx(spearman(num_equal.astype(float), pairs.scores))
+    capsys.readouterr()
+    assert run_command(["compare", "float.json", "int8.json", "binary.json", "--seed-spread", "0"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in ("int8.json", "binary.json", "verdict: "))
+    caplog.clear()
+    assert run_command(["evaluate", model, "--data", "sts", "--vector-precision", "uint8"]) == 0
+    assert "calibrated on themselves" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--tasks", "STS12", "--vector-precision", "int8"], "on scored pairs in files alone"),
+        (["--ranges", "c.ranges.json"], "float32 vectors need no ranges"),
+        (["--vector-precision", "int8", "--ranges", "c.ranges.json", "--pooling", "mean"], "with another pooling"),
+        (["--vector-precision", "int8", "--ranges", "c.ranges.json", "--dims", "8", "16"], "have 8"),
+    ],
+)
+def test_ranges_that_do_not_fit_are_refused_before_anything_is_scored(
+    arguments: list[str], fault: str, work: Path, model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = model_folders["llama"]
+    assert run_command(["encode", model, "corpus.txt", "--out", "c.npy", "--vector-precision", "int8"]) == 0
+    assert run_command(["evaluate", model, *arguments]) == 2
+    assert fault in capsys.readouterr().err

@@ -20,6 +20,7 @@ from embedsmith.cli.app import (
     read_columns,
 )
 from embedsmith.records.results import BenchmarkResult, EvaluationResult
+from embedsmith.settings.config import VectorPrecision
 from embedsmith.support.errors import ConfigError
 
 
@@ -57,6 +58,13 @@ def evaluate_command(
         list[int] | None,
         typer.Option("--dims", "--dim", help="Score the first DIM dimensions; repeat, or list several behind --dims."),
     ] = None,
+    vector_precision: Annotated[
+        VectorPrecision, typer.Option(help="Of the vectors: float32, int8, uint8, binary or ubinary.")
+    ] = VectorPrecision.FLOAT32,
+    ranges: Annotated[
+        Path | None,
+        typer.Option(callback=at_home, help="Ranges of int8 and uint8, as encode writes them; default: of each task."),
+    ] = None,
     mteb_folder: Annotated[
         Path | None,
         typer.Option(callback=at_home, help="Where mteb's own result files go; default: in the cache."),
@@ -91,6 +99,11 @@ def evaluate_command(
         is_mtebs = benchmark is not None or (bool(tasks) and not has_variants)
     if is_mtebs and has_variants:
         raise ConfigError("These tasks are scored for one pooling and one width at a time.")
+    if is_mtebs and (vector_precision is not VectorPrecision.FLOAT32 or ranges is not None):
+        raise ConfigError(
+            "Other vectors than float32 are scored on scored pairs in files alone: --data FOLDER.\n"
+            "Leave --vector-precision and --ranges away."
+        )
     embedding: dict[str, Any] = {
         "prompt": prompt,
         "instruction": instruction,
@@ -126,6 +139,8 @@ def evaluate_command(
             columns=named,
             poolings=poolings,
             dims=dims or [],
+            vector_precision=vector_precision,
+            ranges=ranges,
             **embedding,
         )
         _give_results(results, out=out, console=console)

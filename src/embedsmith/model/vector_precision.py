@@ -178,3 +178,21 @@ def quantize_vectors(
     steps = (highest - lowest) / _NUM_STEPS
     numbers = np.clip(np.floor((vectors - lowest) / np.where(steps == 0, 1, steps)), 0, _NUM_STEPS)
     return (numbers - _OFFSET if vector_precision is VectorPrecision.INT8 else numbers).astype(vector_precision)
+
+
+def as_numbers(vectors: np.ndarray, *, vector_precision: VectorPrecision, dim: int) -> np.ndarray:
+    """K vectors in their number format -> (K, D) float32 whose cosine orders them as a search among them does.
+
+    Of int8 and uint8 the numbers as they are, of bits -1 and 1: there the cosine is 1 less two D-ths of the number of
+    bits that differ.
+
+    Args:
+        vectors: as `quantize_vectors` gives them.
+        vector_precision: their format.
+        dim: D.
+    """
+    if vector_precision is VectorPrecision.BINARY:
+        vectors = (vectors.astype(np.int16) + _OFFSET).astype(np.uint8)
+    if vector_precision in (VectorPrecision.BINARY, VectorPrecision.UBINARY):
+        return 2 * np.unpackbits(vectors, axis=-1, count=dim).astype(np.float32) - 1
+    return vectors.astype(np.float32)

@@ -22,10 +22,11 @@ from embedsmith.model.loading.peft_config import read_adapter_config
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
 from embedsmith.model.sentence_encoder import SentenceEncoder
+from embedsmith.model.vector_precision import Ranges, as_numbers, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.records.results import EvaluationResult
 from embedsmith.reporting.published import Beside, published_beside
-from embedsmith.settings.config import Pooling, Precision, Side
+from embedsmith.settings.config import Pooling, Precision, Side, VectorPrecision
 from embedsmith.settings.families import line_of
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import ModelError
@@ -45,6 +46,8 @@ def evaluate(
     instruction: str | None = None,
     end_token: bool | None = None,
     base_model: str | None = None,
+    vector_precision: VectorPrecision = VectorPrecision.FLOAT32,
+    ranges: Path | None = None,
     precision: Precision = Precision.AUTO,
     device: str | None = None,
     console: Console | None = None,
@@ -64,22 +67,26 @@ def evaluate(
         instruction: fills `{instruction}` in the prompt, in the place of the model's own.
         end_token: whether texts end with the end token; None: as trained.
         base_model: where the base of a run or adapter lies, if not where it lay in training.
+        vector_precision: number format of the vectors; what is compared are the numbers, see `as_numbers`.
+        ranges: file with those of int8 and uint8; None: of each task's own texts, which is said.
         precision: of the weights.
         device: a torch device; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
     Returns:
-        Label -> result; the label is MODEL, with the pooling and width behind it that were asked for. Tasks that could
-        not be ranked stand among its failures.
+        Label -> result; the label is MODEL, with the pooling, width and number format behind it that were asked for.
+        Tasks that could not be ranked stand among its failures.
 
     Raises:
-        ConfigError: a width is not in 1 ... D, or an encoder is asked for what only a decoder has.
+        ConfigError: a width is not in 1 ... D, ranges are not used or of other vectors, or an encoder is asked for what
+            only a decoder has.
         DataError, ModelError, MissingExtraError: by their names.
     """
     if data is not None:
         loaded = load_local_tasks(Path(data), tasks, columns=columns)
     else:
         loaded = load_mteb_tasks(tasks) if tasks else {"sample-dev": load_pairs("sample")}
+    known = Ranges.read(ranges) if ranges is not None else None
     embedder = load_embedding_model(
         model,
         pooling=poolings[0] if poolings else None,
@@ -92,32 +99,47 @@ def evaluate(
     )
     if prompt is None:
         take_sts_prompt(embedder, name=model)
-    labels = _labels(model, embedder, poolings=poolings, dims=dims)
+    labels = _labels(model, embedder, poolings=poolings, dims=dims, vector_precision=vector_precision)
+    weights = fingerprint_model(model, base_model=base_model)
+    embeddings = {
+        label: embedder.describe(weights=weights, dim=dim, **({"pooling": pooling} if pooling else {}))
+        for label, (pooling, dim) in labels.items()
+    }
+    for label, (pooling, dim) in labels.items():
+        check_vector_precision(vector_precision, ranges=known, dim=dim or _width(embedder, pooling))
+        if known is not None:
+            known.check_embedding(embeddings[label], where=str(ranges))
     with encoding_progress(console or Console(quiet=True)) as (start, advance):
 
         def embed(texts: list[str]) -> dict[str, np.ndarray]:
             rows = _encode(embedder, texts, poolings=poolings, instruction=instruction, on_progress=advance)
-            return {
+            vectors = {
                 label: shorten(torch.from_numpy(rows[pooling]), dim=dim).numpy() if dim else rows[pooling]
                 for label, (pooling, dim) in labels.items()
             }
+            return {label: _in_numbers(one, vector_precision, ranges=known) for label, one in vectors.items()}
 
         results = evaluate_tasks(embed, tasks=loaded, on_task=start)
     for name, pairs in loaded.items():
         texts = {*pairs.sentence1, *pairs.sentence2}
         say_cut(embedder, texts, where=f"{model}, {name}", instruction=instruction)
-    weights = fingerprint_model(model, base_model=base_model)
-    return {
-        label: replace(
-            result,
-            embedding=embedder.describe(weights=weights, dim=dim, **({"pooling": pooling} if pooling else {})),
-        )
-        for (label, (pooling, dim)), result in zip(labels.items(), results.values(), strict=True)
-    }
+    of_vectors = {} if vector_precision is VectorPrecision.FLOAT32 else {"vector_precision": str(vector_precision)}
+    return {label: replace(result, embedding={**embeddings[label], **of_vectors}) for label, result in results.items()}
+
+
+def _in_numbers(vectors: np.ndarray, vector_precision: VectorPrecision, *, ranges: Ranges | None) -> np.ndarray:
+    """What of float32 vectors is compared where they are kept in another number format."""
+    kept = quantize_vectors(vectors, vector_precision=vector_precision, ranges=ranges)
+    return as_numbers(kept, vector_precision=vector_precision, dim=vectors.shape[1])
 
 
 def _labels(
-    model: str, embedder: Embedder | SentenceEncoder, *, poolings: Sequence[Pooling], dims: Sequence[int]
+    model: str,
+    embedder: Embedder | SentenceEncoder,
+    *,
+    poolings: Sequence[Pooling],
+    dims: Sequence[int],
+    vector_precision: VectorPrecision,
 ) -> dict[str, tuple[Pooling | None, int | None]]:
     """Label -> pooling (None: the model's own) and width (None: all)."""
     asked: Sequence[Pooling | None] = poolings or [None]
@@ -125,8 +147,9 @@ def _labels(
         for dim in dims:
             check_dim(dim, width=_width(embedder, pooling))
     widths: Sequence[int | None] = dims or [None]
+    behind = "" if vector_precision is VectorPrecision.FLOAT32 else f" ({vector_precision})"
     return {
-        model + (f" ({pooling})" if pooling else "") + (f" ({dim} dimensions)" if dim else ""): (pooling, dim)
+        model + (f" ({pooling})" if pooling else "") + (f" ({dim} dimensions)" if dim else "") + behind: (pooling, dim)
         for pooling in asked
         for dim in widths
     }
