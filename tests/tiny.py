@@ -56,10 +56,10 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 
 
-def save_model(family: str, folder: Path, *, with_start_token: bool = True) -> Path:
-    """Write a random model of a family and its tokenizer."""
+def save_model(family: str, folder: Path, *, with_start_token: bool = True, **shape: object) -> Path:
+    """Write a random model of a family and its tokenizer; `shape`: what of its configuration is otherwise."""
     torch.manual_seed(0)
-    config = CONFIG_MAPPING[family](**{**SHAPE, **_WIDE, **FAMILIES.get(family, {})})
+    config = CONFIG_MAPPING[family](**{**SHAPE, **_WIDE, **FAMILIES.get(family, {}), **shape})
     AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     make_tokenizer(with_start_token=with_start_token).save_pretrained(folder)
     return folder

@@ -28,6 +28,8 @@ TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items() 
 FROM_THE_README = "embedsmith train --output_dir runs/mine --data.train 'mine/*.jsonl' --evaluation.dev dev.tsv"
 GOES_ON = ("docs/evaluation.md", "docs/export.md", "docs/vectors.md")
 """Pages that go on with the run of the README."""
+NEEDS = {"docs/export.md": ["onnx", "onnxscript", "onnxruntime"]}
+"""Packages that a page is about."""
 LANGUAGES = ("bash", "python", "yaml", "text")
 
 
@@ -54,6 +56,8 @@ def test_what_a_page_shows_works(
     page: str, here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     names: dict[str, Any] = {}
+    for package in NEEDS.get(page, []):
+        pytest.importorskip(package, reason=f"{package} is not installed: pip install 'embedsmith[onnx]'")
     if page in GOES_ON:
         assert FROM_THE_README in TEXTS["README.md"]
         assert run_command(shrink(shlex.split(FROM_THE_README))) == 0

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection, Side
+from embedsmith.settings.config import Side
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.verbs.base_settings import with_base_settings
@@ -18,6 +17,7 @@ from embedsmith.verbs.prepare import load_base
 from tests.made_tokenizers import KINDS, SPECIAL, save_with
 from tests.published import SAVERS
 from tests.tiny import TEXTS
+from tests.tuned import save_tuned
 
 # Long ones are cut; one begins as a prompt does.
 ALL = [*TEXTS, "", "x", " a  cat ", "Ünï 東京 🙂", "a cat runs away " * 20, "stop at </s>", "the cat: runs", *SPECIAL]
@@ -25,13 +25,7 @@ ALL = [*TEXTS, "", "x", " a  cat ", "Ünï 東京 🙂", "a cat runs away " * 20
 
 def _run(folder: Path, *, kind: str, **settings: object) -> Embedder:
     save_with(kind, folder / "base")
-    live = Embedder.load(str(folder / "base"), precision="fp32", **{"max_length": 40, **settings})
-    live.add_adapter(AdapterSection())
-    for weight in live.backbone.model.parameters():
-        if weight.requires_grad:
-            weight.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
-    live.save(folder / "run" / "adapter")
-    return live
+    return save_tuned(str(folder / "base"), folder / "run", **settings)
 
 
 def _ids(embedder: Embedder, side: Side = Side.DOCUMENT) -> list[list[int]]:
@@ -46,7 +40,7 @@ def _ids(embedder: Embedder, side: Side = Side.DOCUMENT) -> list[list[int]]:
 @pytest.mark.parametrize("kind", KINDS)
 def test_one_prompt_for_all_texts_is_the_tokenizers(kind: str, template: str, end_token: bool, tmp_path: Path) -> None:
     live = _run(tmp_path, kind=kind, prompt=template, end_token=end_token)
-    assert export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS) > 0.99999
+    assert export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS).smallest > 0.99999
     other = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     expected = live.encode(ALL)
     np.testing.assert_allclose(other.encode(ALL), expected, atol=1e-5)
@@ -66,7 +60,7 @@ def test_one_prompt_for_all_texts_is_the_tokenizers(kind: str, template: str, en
 def test_prompts_that_differ_by_side_are_cut_off(kind: str, ending: str, tmp_path: Path) -> None:
     prompts = {"prompt": "the cat: {text}" + ending, "query_prompt": "the cat: away: {text}" + ending}
     live = _run(tmp_path, kind=kind, **prompts)
-    assert export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS) > 0.99999
+    assert export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS).smallest > 0.99999
     other = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     assert other.prompts == {"document": "the cat: ", "query": "the cat: away: "}
     again = Embedder.load(str(tmp_path / "out"), precision="fp32")
@@ -79,12 +73,7 @@ def test_prompts_that_differ_by_side_are_cut_off(kind: str, ending: str, tmp_pat
 @pytest.mark.parametrize("name", SAVERS)
 def test_the_paper_s_models_with_prompts_by_side(name: str, tmp_path: Path) -> None:
     prompts = {"prompt": "the cat {text}", "query_prompt": "a {text}"}
-    live = Embedder.load(str(SAVERS[name](tmp_path / "m")), precision="fp32", **prompts)
-    live.add_adapter(AdapterSection())
-    for weight in live.backbone.model.parameters():
-        if weight.requires_grad:
-            weight.data.normal_(std=0.1, generator=torch.Generator().manual_seed(1))
-    live.save(tmp_path / "run" / "adapter")
+    live = save_tuned(str(SAVERS[name](tmp_path / "m")), tmp_path / "run", **prompts)
     export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS)
     other = SentenceTransformer(str(tmp_path / "out"), device="cpu")
     np.testing.assert_allclose(other.encode_document(TEXTS), live.encode(TEXTS), atol=1e-5)
@@ -124,7 +113,7 @@ def test_prompts_by_side_that_cannot_be_said_are_refused(tmp_path: Path) -> None
         with pytest.raises(error, match=fault):
             export(str(folder / "run"), folder=folder / "out", to=Format.SENTENCE_TRANSFORMERS)
         assert not (folder / "out").exists()
-        assert export(str(folder / "run"), folder=folder / "merged", to=Format.MERGED) > 0.99999
+        assert export(str(folder / "run"), folder=folder / "merged", to=Format.MERGED).smallest > 0.99999
 
 
 def test_training_goes_on_from_an_export(tmp_path: Path) -> None:

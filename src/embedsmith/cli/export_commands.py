@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from embedsmith.cli.app import BaseModel, Model, app, at_home, make_console
-from embedsmith.settings.config import Precision
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError
 
@@ -15,8 +14,13 @@ from embedsmith.support.errors import ConfigError
 def export_command(
     model: Model,
     folder: Annotated[Path, typer.Argument(callback=at_home, help="Folder to make.")],
-    to: Annotated[str, typer.Option(help="merged (transformers), sentence-transformers or static (model2vec).")],
-    dtype: Annotated[str, typer.Option(help="Of the weights stored: fp32 or bf16; of a static model fp32.")] = "fp32",
+    to: Annotated[str, typer.Option(help="merged (transformers), sentence-transformers, onnx or static (model2vec).")],
+    dtype: Annotated[
+        str,
+        typer.Option(
+            help="Of the weights stored: fp32; bf16 in merged and sentence-transformers; fp16 or int8 in onnx."
+        ),
+    ] = "fp32",
     dim: Annotated[int | None, typer.Option(help="Of a static model; default: 256, or all of fewer.")] = None,
     base_model: BaseModel = None,
     device: Annotated[
@@ -28,7 +32,7 @@ def export_command(
     ] = "cpu",
 ) -> None:
     """Write a folder that other tools load; kept only if it embeds as the model does."""
-    from embedsmith.export.folders import Format, export
+    from embedsmith.export.folders import Dtype, Format, export
     from embedsmith.export.static import STATIC
 
     if to == STATIC:
@@ -38,13 +42,17 @@ def export_command(
         return
     if dim is not None:
         raise ConfigError(f"--dim is of a static model, and --to is {to}.\nLeave it away.")
-    if to not in list(Format) or dtype not in ("fp32", "bf16"):
+    if to not in list(Format) or dtype not in list(Dtype):
         raise ConfigError(
-            f"--to is {to!r}, --dtype {dtype!r}; they may be {', '.join(Format)} or static, and fp32 or bf16."
+            f"--to is {to!r}, --dtype {dtype!r}; they may be {', '.join(Format)} or static, and {' or '.join(Dtype)}."
         )
     files.check_output_folder(folder, option="FOLDER")
-    smallest = export(model, folder=folder, to=Format(to), dtype=Precision(dtype), base_model=base_model, device=device)
-    make_console().print(f"{folder}: smallest cosine to {model} {smallest:.6f}", soft_wrap=True)
+    parity = export(model, folder=folder, to=Format(to), dtype=Dtype(dtype), base_model=base_model, device=device)
+    make_console().print(
+        f"{folder}: cosines to {model} of {parity.num_texts} texts: smallest {parity.smallest:.6f}, "
+        f"mean {parity.mean:.6f}",
+        soft_wrap=True,
+    )
 
 
 def _export_static(model: str, *, folder: Path, dim: int | None, base_model: str | None, device: str) -> None:

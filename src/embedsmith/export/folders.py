@@ -3,10 +3,11 @@
 `merged`: transformers' own form, the adapter taken into the weights in float32. `sentence-transformers`: the same, with
 a tokenizer that puts the end token itself, and that package's description of pooling, length and prompts. Both hold
 `embedding.json`, so that `Embedder.load` takes them too, and take texts as characters (`plain_tokenizers.py`). The LM
-head is left out: an embedding has no use for it.
+head is left out: an embedding has no use for it. `onnx` has a graph (`graph.py`) in the place of the weights, and what
+sentence-transformers and transformers.js want beside it.
 
 Invariant: the folder appears under its name only when a set of texts, long and odd ones among them, came out of it as
-they come out of the model (`parity.py`).
+they come out of the model (`parity.py`); how near is kept in `parity.json`.
 """
 
 from dataclasses import asdict
@@ -16,26 +17,20 @@ from typing import Any
 
 import torch
 
-from embedsmith.export.parity import check_merged, check_sentence_transformers, expect
-from embedsmith.export.placing import PlacedPrompts, faults_of_prompts, place_prompts
+from embedsmith.export.graph import make_graph
+from embedsmith.export.graph_runner import open_onnx
+from embedsmith.export.onnx_files import check_onnx_packages, write_onnx
+from embedsmith.export.parity import Parity, check_graph, check_merged, check_sentence_transformers, expect
+from embedsmith.export.placing import PlacedPrompts, faults_of_prompts, named_prompts, place_prompts
 from embedsmith.export.plain_tokenizers import write_closing_tokenizer, write_tokenizer
+from embedsmith.export.sentence_modules import MODES, describe
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import SETTINGS_FILE
-from embedsmith.model.loading.dense import save_dense
-from embedsmith.settings.config import Pooling, Precision, Quantization, Side
+from embedsmith.settings.config import Pooling, Precision, Quantization
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.support.free_memory import let_go
 
-_MODES = {Pooling.LAST: "lasttoken", Pooling.MEAN: "mean", Pooling.WEIGHTED_MEAN: "weightedmean"}
-_ALL_MODES = {
-    "cls": "cls_token",
-    "mean": "mean_tokens",
-    "max": "max_tokens",
-    "mean_sqrt_len": "mean_sqrt_len_tokens",
-    "weightedmean": "weightedmean_tokens",
-    "lasttoken": "lasttoken",
-}
 # Settings that a sentence-transformers folder carries, one way or another; a new one must be thought about.
 _CARRIED = {
     *("base_model", "pooling", "prompt", "query_prompt", "instruction", "end_token", "max_length", "matryoshka_dims"),
@@ -49,6 +44,30 @@ class Format(StrEnum):
 
     MERGED = "merged"
     SENTENCE_TRANSFORMERS = "sentence-transformers"
+    ONNX = "onnx"
+
+
+class Dtype(StrEnum):
+    """Of the weights stored."""
+
+    FP32 = "fp32"
+    BF16 = "bf16"
+    FP16 = "fp16"
+    INT8 = "int8"
+
+
+DTYPES = {
+    Format.MERGED: (Dtype.FP32, Dtype.BF16),
+    Format.SENTENCE_TRANSFORMERS: (Dtype.FP32, Dtype.BF16),
+    Format.ONNX: (Dtype.FP32, Dtype.FP16, Dtype.INT8),
+}
+PARITY_FILE = "parity.json"
+_COMPUTED = {
+    Dtype.FP32: torch.float32,
+    Dtype.BF16: torch.bfloat16,
+    Dtype.FP16: torch.float16,
+    Dtype.INT8: torch.float32,
+}
 
 
 def export(
@@ -56,11 +75,11 @@ def export(
     *,
     folder: Path,
     to: Format,
-    dtype: Precision = Precision.FP32,
+    dtype: Dtype = Dtype.FP32,
     base_model: str | None = None,
     device: str = "cpu",
-) -> float:
-    """Write `folder`; returns the smallest cosine between its embeddings and the model's.
+) -> Parity:
+    """Write `folder`; returns how near its embeddings are to the model's.
 
     One model is held at a time, in float32.
 
@@ -68,47 +87,88 @@ def export(
         model: built-in name, hub id, folder or run.
         folder: must not exist, or be empty; an empty one is filled, so it may be the one where the user stands.
         to: see `Format`.
-        dtype: of the weights stored, fp32 or bf16.
+        dtype: one of `DTYPES` of the format.
         base_model: where the base of a run lies, if not where it lay in training.
         device: where model and folder are compared; a CPU has the most memory, and rounds float32 products nowhere.
+            A graph runs on the CPU always.
 
     Raises:
         RunError: the folder is taken or cannot be written, or what was written does not embed as the model does.
-        ConfigError: the format cannot express a setting of the model.
+        ConfigError: the format cannot express a setting of the model, or has no such dtype.
         ModelError, MissingExtraError: by their names.
     """
+    if dtype not in DTYPES[to]:
+        raise ConfigError(f"--dtype is {dtype}, and {to} takes {' or '.join(DTYPES[to])}.\nGive one of those.")
+    if to is Format.ONNX:
+        check_onnx_packages()
     check_new_folder(folder)
     live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, device=device, fused=False)
-    faults = what_cannot_be_expressed(live, to=to)
-    if faults:
-        other = next(format_ for format_ in Format if format_ is not to)
-        able = "" if what_cannot_be_expressed(live, to=other) else f"Export to {other}, or "
-        raise ConfigError(
-            f"Cannot be expressed in {to}: {'; '.join(faults)}.\n{able}{'l' if able else 'L'}oad it with embedsmith."
-        )
-    expected = expect(live)
+    _check_expressible(live, to=to)
+    expected = expect(live, with_empty=to is Format.ONNX and _has_empty_text(live))
     placed = None if to is Format.MERGED else place_prompts(live)
     with files.atomic_folder(folder) as temporary:
-        _write(temporary, live=live, placed=placed, dtype=dtype)
+        if to is Format.ONNX:
+            _write_graph(temporary, live=live, placed=place_prompts(live), dtype=dtype)
+        else:
+            _write(temporary, live=live, placed=placed, dtype=dtype)
         del live
         let_go()
         if placed is None:
-            return check_merged(temporary, expected=expected, dtype=dtype, device=device)
-        return check_sentence_transformers(temporary, expected=expected, placed=placed, dtype=dtype, device=device)
+            parity = check_merged(temporary, expected=expected, dtype=dtype, device=device)
+        elif to is Format.ONNX:
+            parity = check_graph(temporary, open_graph=open_onnx, expected=expected, placed=placed, dtype=dtype)
+        else:
+            parity = check_sentence_transformers(
+                temporary, expected=expected, placed=placed, dtype=dtype, device=device
+            )
+        files.write_json(temporary / PARITY_FILE, asdict(parity))
+    return parity
 
 
-def _write(folder: Path, *, live: Embedder, placed: PlacedPrompts | None, dtype: Precision) -> None:
+def _write(folder: Path, *, live: Embedder, placed: PlacedPrompts | None, dtype: Dtype) -> None:
     """All files; the adapter stays in the model's weights."""
-    network = _merge(live)
-    if dtype is Precision.BF16:
-        network.to(torch.bfloat16)
+    network = _merge(live).to(_COMPUTED[dtype])
     network.save_pretrained(folder)
     files.write_json(folder / SETTINGS_FILE, asdict(live.settings))
     if placed is None:
         write_tokenizer(live.backbone.tokenizer, folder=folder)
     else:
         write_closing_tokenizer(live.tokenizer, folder=folder, prompts=placed)
-        _describe(folder, live=live, prompts=placed)
+        describe(folder, live=live, prompts=placed)
+
+
+def _write_graph(folder: Path, *, live: Embedder, placed: PlacedPrompts, dtype: Dtype) -> None:
+    """All files of a format that holds a graph; the adapter stays in the model's weights."""
+    config = _merge(live).to("cpu", _COMPUTED[dtype]).config
+    write_closing_tokenizer(
+        live.tokenizer,
+        folder=folder,
+        prompts=placed,
+        stands_alone=True,
+        # transformers.js takes the last column for the last token, and cuts off what stands behind a text with it.
+        padding_side="left" if live.settings.pooling is Pooling.LAST else "right",
+        model_max_length=getattr(config, "max_position_embeddings", None),
+    )
+    describe(folder, live=live, prompts=placed)
+    file = write_onnx(make_graph(live), folder=folder, model=live.backbone.name, in_8_bits=dtype is Dtype.INT8)
+    has_data = file.with_name(f"{file.name}_data").exists()
+    in_browsers = {"transformers.js_config": {"dtype": "fp32", "use_external_data_format": has_data}}
+    files.write_json(folder / "config.json", {**config.to_dict(), **in_browsers})
+
+
+def _has_empty_text(live: Embedder) -> bool:
+    """Whether an empty text has the same tokens elsewhere: one at all, and no blank that stands before texts there."""
+    is_bare = live.prompt_of().template == "{text}" and not live.tokenizer.encoder.starts
+    return bool(live.tokenizer.end_token or not is_bare) and not live.tokenizer.encoder.puts_blank
+
+
+def _check_expressible(live: Embedder, *, to: Format) -> None:
+    faults = what_cannot_be_expressed(live, to=to)
+    if not faults:
+        return
+    able = [other for other in Format if not what_cannot_be_expressed(live, to=other)]
+    advice = f"Export to {able[0]}, or load" if able else "Load"
+    raise ConfigError(f"Cannot be expressed in {to}: {'; '.join(faults)}.\n{advice} it with embedsmith.")
 
 
 def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
@@ -126,7 +186,10 @@ def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
         faults.append(f"bidirectional_layers {settings.bidirectional_layers}")
     if settings.pool_over == "text":
         faults.append("means over the text alone, without the start token")
-    if settings.pooling not in _MODES:
+    has_lead = settings.pooling is not Pooling.LAST and any(one.parts[0] for one in named_prompts(live).values())
+    if to is Format.ONNX and settings.pool_over == "behind_prompt" and has_lead:
+        faults.append("means behind the prompt alone: a graph does not know where that ends")
+    if settings.pooling not in MODES:
         faults.append(f"pooling {settings.pooling}")
     return [*faults, *faults_of_prompts(live)]
 
@@ -145,50 +208,3 @@ def _merge(live: Embedder) -> Any:
     if live.adapter is not None:
         live.adapter.merge_and_unload()
     return live.backbone.model
-
-
-def _describe(folder: Path, *, live: Embedder, prompts: PlacedPrompts) -> None:
-    """sentence-transformers' own files, in the form that its old and new versions and the servers read."""
-    settings = live.settings
-    dense = live.backbone.dense
-    kinds = ["Transformer", "Pooling"]
-    for layer in dense:
-        kinds += ["Normalize"] * layer.is_normalized + ["Dense"]
-    kinds.append("Normalize")
-    folders = [f"{index}_{kind}" if index else "" for index, kind in enumerate(kinds)]
-    modules = [
-        {"idx": index, "name": str(index), "path": path, "type": f"sentence_transformers.models.{kind}"}
-        for index, (path, kind) in enumerate(zip(folders, kinds, strict=True))
-    ]
-    limits = {"max_seq_length": settings.max_length, "do_lower_case": False}
-    files.write_json(folder / "sentence_bert_config.json", limits)
-    files.write_json(
-        folder / "config_sentence_transformers.json",
-        {
-            "model_type": "SentenceTransformer",
-            "prompts": prompts.texts,
-            "default_prompt_name": str(Side.DOCUMENT) if prompts.texts[Side.DOCUMENT] else None,
-            "similarity_fn_name": "cosine",
-        },
-    )
-    mode = _MODES[settings.pooling]
-    (folder / "1_Pooling").mkdir()
-    hidden_size = live.backbone.model.config.hidden_size
-    files.write_json(
-        folder / "1_Pooling" / "config.json",
-        {
-            "embedding_dimension": hidden_size,
-            "word_embedding_dimension": hidden_size,
-            "pooling_mode": mode,
-            **{f"pooling_mode_{old}": new == mode for new, old in _ALL_MODES.items()},
-            "include_prompt": settings.pool_over == "all",
-        },
-    )
-    layers = iter(dense)
-    for name, kind in zip(folders, kinds, strict=True):
-        if kind == "Normalize":
-            (folder / name).mkdir()
-            files.write_json(folder / name / "config.json", {})
-        elif kind == "Dense":
-            save_dense(next(layers), folder / name)
-    files.write_json(folder / "modules.json", modules)

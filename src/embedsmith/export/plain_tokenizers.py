@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerFast
 
 from embedsmith.export.placing import PlacedPrompts
 from embedsmith.model.control_tokens import change_control_tokens, find_control_tokens
-from embedsmith.model.loading.exported_prompts import cut_off_beginnings, set_template
+from embedsmith.model.loading.exported_prompts import cut_off_beginnings, set_template, spell_template
 from embedsmith.model.tokens import TextTokenizer
 
 _TOKENIZER_FILE = "tokenizer.json"
@@ -37,30 +37,55 @@ def write_tokenizer(tokenizer: Any, *, folder: Path) -> None:
     ).save_pretrained(folder)
 
 
-def write_closing_tokenizer(texts: TextTokenizer, *, folder: Path, prompts: PlacedPrompts) -> None:
+def write_closing_tokenizer(
+    texts: TextTokenizer,
+    *,
+    folder: Path,
+    prompts: PlacedPrompts,
+    stands_alone: bool = False,
+    padding_side: str = "right",
+    model_max_length: int | None = None,
+) -> None:
     """A tokenizer that puts start and end tokens, and the prompts that are placed in it, as embedsmith does, whatever
-    tool loads it; no chat template."""
+    tool loads it; no chat template.
+
+    Args:
+        texts: cuts a model's texts.
+        folder: to write to.
+        prompts: see `PlacedPrompts`.
+        stands_alone: for programs that read tokenizer.json alone: it cuts and pads too, and spells every token.
+        padding_side: where tools that ask it pad.
+        model_max_length: where tools that ask it cut; None: where embedsmith does.
+    """
     tokenizer = texts.tokenizer
     end = tokenizer.convert_ids_to_tokens(texts.end_id)
     control_tokens = texts.encoder.control_tokens
     backend = change_control_tokens(tokenizer.backend_tokenizer, control_tokens, change=lambda _: None)
-    set_template(
-        backend,
-        starts=texts.encoder.starts,
-        before=prompts.before,
-        behind=prompts.behind,
-        ends=[texts.end_id] if texts.end_token else [],
-        control_ids=control_tokens.values(),
-    )
+    ends = [texts.end_id] if texts.end_token else []
+    if stands_alone:
+        spell_template(backend, before=[*texts.encoder.starts, *prompts.before], behind=[*prompts.behind, *ends])
+    else:
+        set_template(
+            backend,
+            starts=texts.encoder.starts,
+            before=prompts.before,
+            behind=prompts.behind,
+            ends=ends,
+            control_ids=control_tokens.values(),
+        )
     if prompts.cut_off:
         cut_off_beginnings(backend, beginnings=prompts.cut_off)
+    pad_token = tokenizer.pad_token or end
     _wrap(
         backend,
         tokenizer,
-        pad_token=tokenizer.pad_token or end,
-        padding_side="right",
-        model_max_length=texts.max_length,
+        pad_token=pad_token,
+        padding_side=padding_side,
+        model_max_length=model_max_length or texts.max_length,
     ).save_pretrained(folder)
+    if stands_alone:
+        backend.enable_truncation(texts.max_length)
+        backend.enable_padding(pad_id=tokenizer.convert_tokens_to_ids(pad_token), pad_token=pad_token)
     backend.save(str(folder / _TOKENIZER_FILE))  # the tokens that transformers knows by name would be recognised again
 
 
