@@ -54,6 +54,10 @@ def test_the_tokenizer_puts_the_end_token_once(with_start: bool, tmp_path: Path)
         ids = tokenizer(text, truncation=True)["input_ids"]
         assert ids == live.tokenizer([text])[0].tolist()
     assert tokenizer.chat_template is None
+    # Names that transformers 4 and sentence-transformers 5 know; with newer ones they do not load the folder.
+    config = json.loads((tmp_path / "out" / "tokenizer_config.json").read_text())
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"
+    assert "embedding_dimension" not in json.loads((tmp_path / "out" / "1_Pooling" / "config.json").read_text())
 
 
 def test_merged_is_a_plain_model(model_folders: dict[str, str], tmp_path: Path) -> None:

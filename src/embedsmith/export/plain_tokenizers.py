@@ -8,6 +8,7 @@ tokenizer.json; the post-processor puts start and end tokens. The switch is on h
 knows by name (eos_token ...) into recognised ones again.
 """
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from embedsmith.export.placing import PlacedPrompts
 from embedsmith.model.control_tokens import change_control_tokens, find_control_tokens
 from embedsmith.model.loading.exported_prompts import cut_off_beginnings, set_template, spell_template
 from embedsmith.model.tokens import TextTokenizer
+from embedsmith.support import files
 
 _TOKENIZER_FILE = "tokenizer.json"
+_CONFIG_FILE = "tokenizer_config.json"
 
 
 def write_tokenizer(tokenizer: Any, *, folder: Path) -> None:
@@ -86,6 +89,9 @@ def write_closing_tokenizer(
     if stands_alone:
         backend.enable_truncation(texts.max_length)
         backend.enable_padding(pad_id=tokenizer.convert_tokens_to_ids(pad_token), pad_token=pad_token)
+    config = json.loads((folder / _CONFIG_FILE).read_text(encoding="utf-8"))
+    # What transformers 4 calls the class that version 5 calls TokenizersBackend, and knows by both names.
+    files.write_json(folder / _CONFIG_FILE, {**config, "tokenizer_class": "PreTrainedTokenizerFast"})
     backend.save(str(folder / _TOKENIZER_FILE))  # the tokens that transformers knows by name would be recognised again
 
 

@@ -49,7 +49,7 @@ def describe(folder: Path, *, live: Embedder, prompts: PlacedPrompts) -> None:
     files.write_json(
         folder / "1_Pooling" / "config.json",
         {
-            "embedding_dimension": hidden_size,
+            # The old word, which new versions know too; the new one stops version 5.
             "word_embedding_dimension": hidden_size,
             "pooling_mode": mode,
             **{f"pooling_mode_{old}": new == mode for new, old in _ALL_MODES.items()},
