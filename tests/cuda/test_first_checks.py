@@ -15,6 +15,7 @@ import torch
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers import attention
 from embedsmith.model.layers.dropout import DropoutMask
+from embedsmith.model.layers.fused import recording
 from embedsmith.model.layers.fused.torch_kernels import TorchKernels
 from embedsmith.model.layers.segments import Segments
 from embedsmith.settings.config import AdapterSection
@@ -66,7 +67,7 @@ def test_3_flash_attention_is_ours(head_dim: int, kv_heads: int, sight: str, end
     for dtype in (torch.float32, torch.bfloat16):
         q, k, v = (tensor.to(dtype).requires_grad_() for tensor in inputs)
         queries = q[segments.ends] if ends_only else q
-        assert attention._takes_varlen(queries) == (dtype is torch.bfloat16)
+        assert attention.takes_varlen(queries) == (dtype is torch.bfloat16)
         output = attention.segment_attention(queries, k, v, segments, **shape)
         gradients = torch.autograd.grad(output.float().square().sum(), [q, k, v])
         results.append([output.float(), *(gradient.float() for gradient in gradients)])
@@ -120,3 +121,43 @@ def test_6_a_run_trains_and_goes_on(tmp_path: Path, cache: Path, model_folders: 
     run = train(load_config(overrides=settings), device="cuda")
     assert run.outcome.num_steps == 6
     assert resume_run(tmp_path / "run", device="cuda").outcome.num_steps == 6
+
+
+@pytest.mark.skipif(not has_flash, reason="only runs with flash attention are recorded")
+@pytest.mark.parametrize("family", ["llama", "phi", "mistral", "gemma3_text"])
+@pytest.mark.parametrize("max_tokens", [10_000, 30])
+def test_7_recorded_runs_are_those_that_are_not(
+    family: str, max_tokens: int, model_folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Steps one after the other, under a prompt and with dropout; the weights change between them."""
+    monkeypatch.setattr(recording, "_MEETINGS_BEFORE", 1)
+    monkeypatch.setattr(recording, "_SHARE_OF_FREE", 1.0)
+    found = []
+    for is_recorded in (True, False):
+        settings = {"prompt": "the cat and the animal {text} runs", "end_token": False}
+        embedder = Embedder.load(model_folders[family], precision="bf16", max_length=64, device="cuda", **settings)
+        torch.manual_seed(3)
+        embedder.add_adapter(AdapterSection(lora_dropout=0.3, target_modules=["all-linear"]))
+        assert embedder.decoder is not None and embedder.decoder.recordings is not None
+        if not is_recorded:
+            embedder.decoder.recordings = None
+        weights = [weight for weight in embedder.backbone.model.parameters() if weight.requires_grad]
+        optimizer = torch.optim.SGD(weights, lr=0.01)
+        for step in range(5):
+            texts = [*TEXTS[:2], *TEXTS[2:4], *TEXTS[5:7]]
+            optimizer.zero_grad()
+            contrastive_step(
+                embedder.pack(texts[step:] + texts[:step]),
+                embedder=embedder,
+                loss_of=lambda rows: info_nce(*rows.chunk(3), temperature=0.1),
+                max_tokens=max_tokens,
+                backward=torch.Tensor.backward,
+            )
+            found.append(torch.cat([weight.grad.flatten() for weight in weights]))
+            optimizer.step()
+        found.append(torch.from_numpy(embedder.encode(TEXTS)).to(GPU))
+        if is_recorded:
+            assert embedder.decoder.recordings.num_recorded > 0
+    half = len(found) // 2
+    for recorded, expected in zip(found[:half], found[half:], strict=True):
+        assert (recorded - expected).norm() < 0.05 * expected.norm()

@@ -12,6 +12,7 @@ from embedsmith.model.layers import attention
 from embedsmith.model.layers.attention import has_varlen, packed_attention, segment_attention
 from embedsmith.model.layers.segments import Segments
 from embedsmith.support.errors import ModelError
+from tests.model.layers.varlen import varlen_attn
 
 LENGTHS = (2, 2, 5, 9)
 SEGMENTS = Segments(LENGTHS, torch.tensor([0, 2, 4, 9, 18], dtype=torch.int32))
@@ -84,35 +85,6 @@ def test_what_it_cannot_compute_is_refused(arguments: dict[str, object], message
         packed_attention(torch.nn.Identity(), *_inputs(), None, **{"segments": SEGMENTS, **arguments})
 
 
-def _varlen_attn(
-    query: torch.Tensor,
-    key: torch.Tensor,
-    value: torch.Tensor,
-    cu_seq_q: torch.Tensor,
-    cu_seq_k: torch.Tensor,
-    max_q: int,
-    max_k: int,
-    *,
-    scale: float | None = None,
-    window_size: tuple[int, int] = (-1, -1),
-    enable_gqa: bool = False,
-) -> torch.Tensor:
-    """What torch documents of its function, text by text: queries are aligned at the end of the keys."""
-    assert cu_seq_q.dtype is cu_seq_k.dtype is torch.int32
-    assert enable_gqa == (query.shape[1] != key.shape[1])
-    rows = []
-    for place in range(len(cu_seq_q) - 1):
-        q = query[cu_seq_q[place] : cu_seq_q[place + 1]].transpose(0, 1)
-        k, v = (tensor[cu_seq_k[place] : cu_seq_k[place + 1]].transpose(0, 1) for tensor in (key, value))
-        assert q.shape[1] <= max_q and k.shape[1] <= max_k
-        at = torch.arange(q.shape[1])[:, None] + k.shape[1] - q.shape[1]
-        ahead = torch.arange(k.shape[1]) - at
-        back, forth = (k.shape[1] if reach < 0 else reach for reach in window_size)
-        mask = (ahead <= forth) & (ahead >= -back)
-        rows.append(scaled_dot_product_attention(q, k, v, attn_mask=mask, scale=scale, enable_gqa=True).transpose(0, 1))
-    return torch.cat(rows)
-
-
 @pytest.mark.parametrize("ends_only", [False, True])
 @pytest.mark.parametrize(
     ("is_causal", "prefixes"), [(False, ()), (True, ()), (True, (2, -1, -1, 2)), (True, (1, -1, 1, -1))]
@@ -128,11 +100,11 @@ def test_the_way_of_a_gpu_is_the_same_with_its_gradients(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     segments = Segments(LENGTHS, SEGMENTS.cu_seqlens, prefixes=prefixes)
-    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", _varlen_attn)
+    monkeypatch.setattr("torch.nn.attention.varlen.varlen_attn", varlen_attn)
     shape = {"scaling": scaling, "sliding_window": window, "is_causal": is_causal, "ends_only": ends_only}
     found = []
     for is_on_gpu in (False, True):
-        monkeypatch.setattr(attention, "_takes_varlen", lambda query, answer=is_on_gpu: answer)
+        monkeypatch.setattr(attention, "takes_varlen", lambda query, answer=is_on_gpu: answer)
         q, k, v = (tensor[0].transpose(0, 1).clone().requires_grad_() for tensor in _inputs())
         queries = q[segments.ends] if ends_only else q
         output = segment_attention(queries, k, v, segments, **shape)
@@ -158,10 +130,10 @@ def test_a_segment_sees_its_prefix_and_itself(window: int | None, softcap: float
 
 
 def test_torch_has_the_function_that_is_called() -> None:
-    from torch.nn.attention.varlen import varlen_attn
+    from torch.nn.attention.varlen import varlen_attn as real
 
     assert has_varlen()
-    theirs, ours = (inspect.signature(function).parameters for function in (varlen_attn, _varlen_attn))
+    theirs, ours = (inspect.signature(function).parameters for function in (real, varlen_attn))
     assert list(ours)[:7] == list(theirs)[:7]
     assert set(ours) - {"enable_gqa"} <= set(theirs)  # torch 2.11 need not be told
 
@@ -192,7 +164,7 @@ def test_flash_attention_is_asked_only_for_what_it_can(
     Rows.dtype = dtype  # type: ignore[attr-defined]
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
     monkeypatch.setattr(attention, "has_varlen", lambda: is_there)
-    assert attention._takes_varlen(Rows()) is expected
+    assert attention.takes_varlen(Rows()) is expected
 
 
 def test_a_torch_without_windows_or_without_the_module_has_it_not(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -205,10 +177,10 @@ def test_a_torch_without_windows_or_without_the_module_has_it_not(monkeypatch: p
 def test_a_torch_that_need_not_be_told_of_grouped_heads_is_not_told(monkeypatch: pytest.MonkeyPatch) -> None:
     q, k, v = (tensor[0].transpose(0, 1) for tensor in _inputs())
     expected = segment_attention(q, k, v, SEGMENTS)
-    monkeypatch.setattr(attention, "_takes_varlen", lambda query: True)
+    monkeypatch.setattr(attention, "takes_varlen", lambda query: True)
 
     def torch_2_11(*rows: Any, scale: float | None = None, window_size: tuple[int, int] = (-1, -1)) -> torch.Tensor:
-        return _varlen_attn(*rows, scale=scale, window_size=window_size, enable_gqa=True)
+        return varlen_attn(*rows, scale=scale, window_size=window_size, enable_gqa=True)
 
     _put_varlen(monkeypatch, torch_2_11)
     assert has_varlen()

@@ -116,7 +116,7 @@ def segment_attention(
         "is_causal": is_causal,
         "ends_only": ends_only,
     }
-    if softcap is None and _takes_varlen(query):
+    if softcap is None and takes_varlen(query):
         return _varlen(query, key, value, segments, **shape)
     if query.device.type != "cpu":
         return _by_similar_length(query, key, value, segments, softcap=softcap, **shape)
@@ -224,7 +224,7 @@ def _window_mask(length: int, window: int | None, device: torch.device, *, is_ca
     return (distance >= 0) & (distance < window) if is_causal else distance.abs() < window
 
 
-def _takes_varlen(query: torch.Tensor) -> bool:
+def takes_varlen(query: torch.Tensor) -> bool:
     """Whether torch's flash attention runs on rows like these: on a GPU from Ampere on, in half precision."""
     width = query.shape[-1]
     return (
@@ -273,7 +273,7 @@ def _varlen(
     window = (reach, 0 if is_causal else reach)
     # torch 2.11 takes fewer key heads than query heads without being told, later ones only when told.
     is_grouped = query.shape[1] != key.shape[1]
-    options = {"enable_gqa": is_grouped} if "enable_gqa" in _varlen_parameters() else {}
+    options: dict[str, Any] = {"enable_gqa": is_grouped} if "enable_gqa" in _varlen_parameters() else {}
     output = varlen_attn(
         query.contiguous(),
         key.contiguous(),

@@ -17,6 +17,7 @@ _SPREAD, _MIX_1, _MIX_2 = (constant - 2**32 if constant >= 2**31 else constant f
 ))  # fmt: skip
 _STEPS = 2**32
 _place: ContextVar[tuple[int, torch.Tensor | None]] = ContextVar("place", default=(0, None))
+_tape: ContextVar["MaskTape | None"] = ContextVar("tape", default=None)
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,13 @@ class DropoutMask:
         """
         key = (width, device)
         if key not in self._numbers:
-            words = (*self.seed, self.first_row * width, self.threshold - 2**31)
-            signed = [(word + 2**31) % _STEPS - 2**31 for word in words]
-            self._numbers[key] = torch.tensor(signed, dtype=torch.int32).to(device)
+            self._numbers[key] = torch.tensor(self.words(width), dtype=torch.int32).to(device)
         return self._numbers[key]
+
+    def words(self, width: int) -> list[int]:
+        """As `numbers`, here."""
+        words = (*self.seed, self.first_row * width, self.threshold - 2**31)
+        return [(word + 2**31) % _STEPS - 2**31 for word in words]
 
     def apply(self, x: torch.Tensor) -> torch.Tensor:
         """`x` (n, width) with elements dropped, float32."""
@@ -71,11 +75,73 @@ class DropoutMask:
 
 def draw_mask(p: float, *, rows: torch.Tensor | None = None) -> DropoutMask:
     """A fresh mask; its seed comes from torch's global CPU generator on every device."""
-    first, second = torch.randint(0, 2**32, (2,)).tolist()
     first_row, places = _place.get()
     if places is not None:
         rows = places if rows is None else places[rows]
-    return DropoutMask(seed=(first, second), p=p, rows=rows, first_row=first_row)
+    if tape := _tape.get():
+        return tape.next_mask(p, rows=rows)
+    return DropoutMask(seed=_draw_seeds(1)[0], p=p, rows=rows, first_row=first_row)
+
+
+def _draw_seeds(number: int) -> list[tuple[int, int]]:
+    """So many seeds; the generator gives the same ones however they are grouped."""
+    return [(first, second) for first, second in torch.randint(0, 2**32, (number, 2)).tolist()]
+
+
+class MaskTape:
+    """The masks of a run that is recorded once and repeated: their numbers lie in one tensor, to be written anew.
+
+    Args:
+        device: the model's.
+        most: masks of a run, at most.
+    """
+
+    def __init__(self, *, device: torch.device, most: int = 4096) -> None:
+        self._table = torch.zeros((most, 4), dtype=torch.int32, device=device)
+        self._masks: list[_TapedMask] = []
+
+    @contextmanager
+    def records(self) -> Iterator[None]:
+        """Run a block whose masks are from the tape, from its beginning; no seed is drawn."""
+        self._masks = []
+        token = _tape.set(self)
+        try:
+            yield
+        finally:
+            _tape.reset(token)
+
+    def next_mask(self, p: float, *, rows: torch.Tensor | None) -> DropoutMask:
+        """The next mask of the block."""
+        mask = _TapedMask(p=p, rows=rows, row=self._table[len(self._masks)])
+        self._masks.append(mask)
+        return mask
+
+    def redraw(self) -> None:
+        """Fresh seeds for all: those that `draw_mask` would draw, one by one."""
+        if not self._masks:
+            return
+        first_row, _ = _place.get()
+        seeds = _draw_seeds(len(self._masks))
+        words = [
+            DropoutMask(seed=seed, p=mask.p, first_row=first_row).words(mask.widths[0])
+            for seed, mask in zip(seeds, self._masks, strict=True)
+        ]
+        self._table[: len(words)].copy_(torch.tensor(words, dtype=torch.int32))
+
+
+@dataclass(frozen=True)
+class _TapedMask(DropoutMask):
+    """A mask whose numbers stand in a row of a tape."""
+
+    row: torch.Tensor = field(kw_only=True)
+    widths: list[int] = field(default_factory=list, repr=False, compare=False, kw_only=True)
+
+    def numbers(self, width: int, *, device: torch.device) -> torch.Tensor:
+        """As `DropoutMask.numbers`; a mask has one width."""
+        if not self.widths:
+            self.widths.append(width)
+        assert self.widths == [width] and device == self.row.device
+        return self.row
 
 
 @contextmanager

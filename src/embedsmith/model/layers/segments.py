@@ -50,6 +50,23 @@ class Segments:
     pool_from: tuple[int, ...] = ()
     prefixes: tuple[int, ...] = ()
 
+    @classmethod
+    def of_tensors(
+        cls,
+        *,
+        longest: int,
+        cu_seqlens: torch.Tensor,
+        text_seqlens: torch.Tensor,
+        positions: torch.Tensor,
+        ends: torch.Tensor,
+        text_rows: torch.Tensor | None,
+    ) -> "Segments":
+        """Segments known on the device alone, where their numbers may change; here only a bound of their lengths is."""
+        segments = cls(lengths=(longest,), cu_seqlens=cu_seqlens)
+        known = {"text_seqlens": text_seqlens, "positions": positions, "ends": ends, "text_rows": text_rows}
+        segments.__dict__.update(known)  # in the place of what would be computed
+        return segments
+
     @cached_property
     def prefix_lengths(self) -> tuple[int, ...]:
         """Tokens of each segment's prefix."""
@@ -103,14 +120,19 @@ class Segments:
     @cached_property
     def text_rows(self) -> torch.Tensor | None:
         """The rows of whole texts one behind the other, each its prefix's and then its own, int64; None: all rows."""
-        if not self.prefixes:
-            return None
+        return _on_device(self.text_row_numbers, torch.int64, self.cu_seqlens) if self.prefixes else None
+
+    @cached_property
+    def text_row_numbers(self) -> np.ndarray:
+        """As `text_rows`, here, where some have a prefix."""
         starts = np.array(self.starts[:-1])
         lengths, before, prefixes = (np.array(part) for part in (self.text_lengths, self.prefix_lengths, self.prefixes))
         place = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)  # in its text
         is_prefix = place < np.repeat(before, lengths)
-        rows = place + np.where(is_prefix, np.repeat(starts[prefixes], lengths), np.repeat(starts - before, lengths))
-        return _on_device(rows, torch.int64, self.cu_seqlens)
+        rows: np.ndarray = place + np.where(
+            is_prefix, np.repeat(starts[prefixes], lengths), np.repeat(starts - before, lengths)
+        )
+        return rows
 
     @cached_property
     def jobs(self) -> Jobs | None:

@@ -15,6 +15,7 @@ from embedsmith.model.layers.fused.build import find_compiler, load_library
 from embedsmith.model.layers.fused.c_kernels import CKernels
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.model.layers.fused.kernels import Kernels
+from embedsmith.model.layers.fused.recording import Recorder
 from embedsmith.model.layers.fused.torch_kernels import TorchKernels
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.settings.config import AdapterSection
@@ -66,13 +67,14 @@ def load(
     precision: str = "fp32",
     dropout: float = 0.0,
     max_length: int = 64,
+    recorder: Recorder | None = None,
 ) -> Embedder:
     """An embedder with the same random A and B every time. `kernels`: as in the lists above; None: the plain path."""
     embedder = Embedder.load(
         str(folder), precision=precision, max_length=max_length, pooling=pooling, fused=kernels == "C"
     )
     if kernels not in ("C", None):
-        embedder.decoder = FusedDecoder(embedder.backbone.model, kernels=make_kernels(kernels))
+        embedder.decoder = FusedDecoder(embedder.backbone.model, kernels=make_kernels(kernels), recorder=recorder)
     assert (embedder.decoder.kernels.name if embedder.decoder else None) == (kernels and kernels.split(",")[0])
     embedder.add_adapter(AdapterSection(lora_r=5, lora_dropout=dropout, target_modules=targets))
     generator = torch.Generator().manual_seed(7)

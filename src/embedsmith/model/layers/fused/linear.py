@@ -164,8 +164,7 @@ class LinearGroup:
             for name in layer.active_adapters:
                 if name not in layer.lora_A:
                     continue
-                dropout = layer.lora_dropout[name]
-                p = dropout.p if dropout.training and hasattr(dropout, "p") else 0.0
+                p = _share_dropped(layer, name)
                 mask = draw_mask(p, rows=rows) if p > 0 else _NO_DROPOUT
                 a, b = layer.lora_A[name].weight, layer.lora_B[name].weight
                 scaling = float(layer.scaling[name])
@@ -213,6 +212,11 @@ class LinearGroup:
         return max(columns.stop for columns in self._columns.values())
 
     @property
+    def num_weights(self) -> int:
+        """Of the frozen layers, biases not counted."""
+        return sum(layer.weight.numel() for layer in self._base_layers)
+
+    @property
     def is_adapted(self) -> bool:
         """Whether any of the layers has an active adapter."""
         return bool(self._adapted())
@@ -227,6 +231,18 @@ class LinearGroup:
             for weight in (layer.lora_A[name].weight, layer.lora_B[name].weight)
         ]
 
+    def state(self) -> list[tuple[torch.nn.Parameter, float]]:
+        """What an update depends on: weights of the active adapters, A's with its dropout, B's with its scaling."""
+        found: list[tuple[torch.nn.Parameter, float]] = []
+        for _, layer in self._adapted():
+            for name in layer.active_adapters:
+                if name in layer.lora_A:
+                    found += [
+                        (layer.lora_A[name].weight, _share_dropped(layer, name)),
+                        (layer.lora_B[name].weight, float(layer.scaling[name])),
+                    ]
+        return found
+
     def _adapted(self) -> list[tuple[slice, LoraLayer]]:
         return [
             (columns, layer)
@@ -236,6 +252,11 @@ class LinearGroup:
 
     def _layers(self) -> list[torch.nn.Module]:
         return [getattr(self._parent, name) for name in self._columns]
+
+
+def _share_dropped(layer: LoraLayer, name: str) -> float:
+    dropout = layer.lora_dropout[name]
+    return float(dropout.p) if dropout.training and hasattr(dropout, "p") else 0.0
 
 
 def _base_layer(layer: Any) -> Any:
