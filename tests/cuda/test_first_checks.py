@@ -129,35 +129,33 @@ def test_6_a_run_trains_and_goes_on(tmp_path: Path, cache: Path, model_folders: 
 def test_7_recorded_runs_are_those_that_are_not(
     family: str, max_tokens: int, model_folders: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Steps one after the other, under a prompt and with dropout; the weights change between them."""
+    """Under a prompt and with dropout, step after step, while texts and weights change."""
     monkeypatch.setattr(recording, "_MEETINGS_BEFORE", 1)
     monkeypatch.setattr(recording, "_SHARE_OF_FREE", 1.0)
-    found = []
-    for is_recorded in (True, False):
-        settings = {"prompt": "the cat and the animal {text} runs", "end_token": False}
-        embedder = Embedder.load(model_folders[family], precision="bf16", max_length=64, device="cuda", **settings)
-        torch.manual_seed(3)
-        embedder.add_adapter(AdapterSection(lora_dropout=0.3, target_modules=["all-linear"]))
-        assert embedder.decoder is not None and embedder.decoder.recordings is not None
-        if not is_recorded:
-            embedder.decoder.recordings = None
-        weights = [weight for weight in embedder.backbone.model.parameters() if weight.requires_grad]
-        optimizer = torch.optim.SGD(weights, lr=0.01)
-        for step in range(5):
-            texts = [*TEXTS[:2], *TEXTS[2:4], *TEXTS[5:7]]
-            optimizer.zero_grad()
+    settings = {"prompt": "the cat and the animal {text} runs", "end_token": False}
+    embedder = Embedder.load(model_folders[family], precision="bf16", max_length=64, device="cuda", **settings)
+    embedder.add_adapter(AdapterSection(lora_dropout=0.3, target_modules=["all-linear"]))
+    assert embedder.decoder is not None and embedder.decoder.recordings is not None
+    recordings = embedder.decoder.recordings
+    weights = [weight for weight in embedder.backbone.model.parameters() if weight.requires_grad]
+    for step in range(5):
+        texts = TEXTS[step:] + TEXTS[:step]
+        found = []
+        for embedder.decoder.recordings in (recordings, None):
+            embedder.backbone.model.zero_grad()
+            torch.manual_seed(step)
             contrastive_step(
-                embedder.pack(texts[step:] + texts[:step]),
+                embedder.pack(texts[:6]),
                 embedder=embedder,
                 loss_of=lambda rows: info_nce(*rows.chunk(3), temperature=0.1),
                 max_tokens=max_tokens,
                 backward=torch.Tensor.backward,
             )
-            found.append(torch.cat([weight.grad.flatten() for weight in weights]))
-            optimizer.step()
-        found.append(torch.from_numpy(embedder.encode(TEXTS)).to(GPU))
-        if is_recorded:
-            assert embedder.decoder.recordings.num_recorded > 0
-    half = len(found) // 2
-    for recorded, expected in zip(found[:half], found[half:], strict=True):
-        assert (recorded - expected).norm() < 0.05 * expected.norm()
+            gradient = torch.cat([weight.grad.flatten() for weight in weights])
+            found.append((gradient, torch.from_numpy(embedder.encode(TEXTS))))
+        for recorded, expected in zip(*found, strict=True):
+            assert (recorded - expected).norm() < 0.05 * expected.norm()
+        with torch.no_grad():
+            for weight in weights:
+                weight += 0.02 * torch.randn_like(weight)
+    assert recordings.num_recorded > 0
