@@ -3,8 +3,9 @@
     python -m benchmarks.gpu --triplets 'nli/*_triplets.tsv.gz'
 
 SmolLM2-135M, and random models of Gemma-2B's and MiniCPM-2B's shapes; batches of 256 triplets, LoRA on q and v, bf16.
-Prints a table: medians, after some steps that warm up (the first ones compile). nan: out of memory. flash attention of
-sentence-transformers needs the package flash-attn, else torch's own attention stands in, which is said.
+Prints a table: medians, after some steps that warm up (the first ones compile; a size of row is recorded when it is met
+for the third time, so small models want 20 steps or more). flash attention of sentence-transformers needs the package
+flash-attn, else torch's own attention stands in, which is said.
 `--device cpu --layers 2 --batch-size 8` tries the script itself where there is no GPU.
 """
 
@@ -13,6 +14,7 @@ import statistics
 import tempfile
 import time
 from importlib.util import find_spec
+from math import isnan
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +57,8 @@ _SHAPES: dict[str, tuple[type[PretrainedConfig], dict[str, Any]]] = {
         },
     ),
 }
+_BUILTIN = "SmolLM2-135M"
+_MODELS = (_BUILTIN, *_SHAPES)
 
 
 def main() -> None:
@@ -64,6 +68,7 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--steps", type=int, default=10)
     parser.add_argument("--device", default="cuda")
+    parser.add_argument("--models", nargs="+", choices=_MODELS, default=_MODELS)
     parser.add_argument("--layers", type=int, help="so many of the large shapes' layers")
     arguments = parser.parse_args()
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
@@ -73,14 +78,14 @@ def main() -> None:
     print("| --- | ---: | ---: | ---: | ---: | ---: |")
     builtin = Path(source_of("smollm2-135m"))
     with tempfile.TemporaryDirectory() as temporary:
-        folders = {"SmolLM2-135M": (builtin, make_plain_folder(builtin, Path(temporary) / "plain"))}
-        for shape in _SHAPES:
-            folder = _save_random(shape, Path(temporary) / shape, builtin=builtin, arguments=arguments)
-            folders[shape] = (folder, folder)
         source = TextSource(triplets=arguments.triplets, sts=default_sources()[1], model=builtin)
         batches = source.batches(arguments.batch_size, _WARM_UP_STEPS + arguments.steps)
         write_batches(Path(temporary) / "batches.json", batches)
-        for model, (own, plain) in folders.items():
+        for model in arguments.models:
+            if model == _BUILTIN:
+                own, plain = builtin, make_plain_folder(builtin, Path(temporary) / "plain")
+            else:
+                own = plain = _save_random(model, Path(temporary) / model, builtin=builtin, arguments=arguments)
             print(_measure(model, own, plain, batches=batches, folder=Path(temporary), arguments=arguments), flush=True)
 
 
@@ -130,9 +135,10 @@ def _measure(
         seconds.append(statistics.median(times[_WARM_UP_STEPS:] or times))
         peaks.append(torch.cuda.max_memory_allocated() / 1e9 if arguments.device == "cuda" else float("nan"))
         tokens = tokens or num_tokens
-    milliseconds = " | ".join(f"{1000 * value:,.0f} ms" for value in seconds)
+    milliseconds = " | ".join("out of memory" if isnan(value) else f"{1000 * value:,.0f} ms" for value in seconds)
     peak = " and ".join(f"{value:.1f}" for value in peaks)
-    return f"| {model} | {tokens:,} | {milliseconds} | {seconds[1] / seconds[0]:.2f} | {peak} |"
+    ratio = "-" if isnan(seconds[1] / seconds[0]) else f"{seconds[1] / seconds[0]:.2f}"
+    return f"| {model} | {tokens:,} | {milliseconds} | {ratio} | {peak} |"
 
 
 if __name__ == "__main__":

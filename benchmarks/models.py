@@ -37,6 +37,7 @@ def plain_tokenizer(model: Path) -> PreTrainedTokenizerFast:
     """The model's tokenizer, appending the end token, without chat template."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = None
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # some transformers read none from a GGUF file
     end = (tokenizer.eos_token, tokenizer.eos_token_id)
     tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
     return tokenizer

@@ -8,7 +8,7 @@ Cost: one forward over the distinct texts' tokens, nothing padded.
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -555,6 +555,6 @@ class Embedder:
         Raises:
             ModelError: the number format does not hold a weight.
         """
-        with files.atomic_folder(folder) as temporary:
+        with files.atomic_folder(folder) as temporary, nullcontext() if self.adapter else self.plain_layers():
             self.trained.write(temporary, dtype=dtype)
             files.write_json(temporary / SETTINGS_FILE, asdict(self.settings))

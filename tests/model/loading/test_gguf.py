@@ -8,9 +8,11 @@ import pytest
 import torch
 from gguf import GGMLQuantizationType, GGUFReader
 from gguf.quants import dequantize
-from transformers import AutoModel, AutoTokenizer
+from tokenizers import Tokenizer, models, normalizers
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerFast
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.loading import gguf
 from embedsmith.model.loading.gguf import GgufFile, find_gguf, is_gguf
 from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import ModelError
@@ -154,3 +156,26 @@ def test_one_on_the_hub(tmp_path: Path, cache: Path, hub_cache: Path) -> None:
 def test_no_such_file(cache: Path) -> None:
     with pytest.raises(ModelError, match=r"There is no file 'nowhere\.gguf'.\nGive the path"):
         gguf_folder("nowhere.gguf")
+
+
+@pytest.mark.parametrize("has_merges", [True, False])
+def test_a_tokenizer_that_takes_its_own_words_apart_is_refused(has_merges: bool) -> None:
+    """As transformers 5.17 reads that of Gemma 3."""
+    words = ["\u2581cats", "\u2581roof"]
+    merges: list[tuple[str, str]] = []
+    vocabulary = {letter: number for number, letter in enumerate("\u2581acforst")}
+    for word in words:
+        for end in range(2, len(word) + 1):
+            merges.append((word[: end - 1], word[end - 1]))
+            vocabulary.setdefault(word[:end], len(vocabulary))
+    model = models.BPE(vocab=vocabulary, merges=merges if has_merges else [])
+    tokenizer = Tokenizer(model)
+    tokenizer.normalizer = normalizers.Replace(" ", "\u2581")
+    wrapped = PreTrainedTokenizerFast(tokenizer_object=tokenizer)
+    if has_merges:
+        gguf._check_words(wrapped, Path("m.gguf"))
+        return
+    with pytest.raises(
+        ModelError, match=r"does not read the tokenizer of m\.gguf right: of 2 words .* 2 are taken apart"
+    ):
+        gguf._check_words(wrapped, Path("m.gguf"))

@@ -20,7 +20,8 @@ import torch
 from filelock import FileLock
 from gguf import GGUFReader
 from gguf.quants import dequantize
-from transformers import AutoModel, AutoTokenizer
+from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import __version__ as transformers_version
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from embedsmith.model.loading.checkpoint_files import find_file
@@ -29,9 +30,13 @@ from embedsmith.support.errors import ModelError
 
 SUFFIX = ".gguf"
 # Part of the folder's name: another way of converting is another folder.
-_CONVERTER = "1"
+_CONVERTER = "2"
 # Holds the fingerprint of the other files.
 _MADE = "converted.sha256"
+_WORD = re.compile(
+    r"[\u2581\u0120]([a-z]{4,})"
+)  # a vocabulary's entry for a word behind a space, as either kind writes it
+_NUM_WORDS, _LEAST_SHARE_WHOLE = 200, 0.5
 _ON_HUB = re.compile(r"([\w.-]+/[\w.-]+):(.+)")
 _HOW = f"Give the path of a {SUFFIX} file, or of one on the hub: owner/name:file{SUFFIX}"
 
@@ -186,6 +191,7 @@ def _convert(path: Path, folder: Path) -> None:
             f"The file {path} is incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
             "Download it again."
         )
+    _check_words(tokenizer, path)
     # transformers refuses to save a model that came from GGUF although its weights are plain tensors by now.
     del model.config.quantization_config
     model.hf_quantizer = None
@@ -194,3 +200,16 @@ def _convert(path: Path, folder: Path) -> None:
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         mark_made(temporary)
+
+
+def _check_words(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    """Refuse a tokenizer that takes its own words apart, as some transformers read Gemma's: without any merges."""
+    words = {match[1]: number for entry, number in tokenizer.get_vocab().items() if (match := _WORD.fullmatch(entry))}
+    tried = sorted(words, key=lambda word: words[word])[:_NUM_WORDS]
+    num_whole = sum(tokenizer(f"a {word}", add_special_tokens=False).input_ids[-1] == words[word] for word in tried)
+    if num_whole < _LEAST_SHARE_WHOLE * len(tried):
+        raise ModelError(
+            f"transformers {transformers_version} does not read the tokenizer of {path} right: of {len(tried)} words "
+            f"that are tokens there, {len(tried) - num_whole} are taken apart.\n"
+            "Another version may: pip install -U transformers"
+        )

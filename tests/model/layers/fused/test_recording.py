@@ -24,6 +24,7 @@ from tests.model.layers.varlen import varlen_attn
 from tests.tiny import FAMILIES, TEXTS, save_model
 
 OTHER_TEXTS = ["the wind blows", "two men", "rain falls in the park", "a roof", "the old cat", "an animal runs", "sea"]
+LONG_TEXTS = [f"{'the cat ' * 30}{word}" for word in ("sleeps", "runs", "falls", "plays")]
 GRAPHED = [family for family in FAMILIES if family != "gemma2"]  # soft-capped scores: no flash attention
 
 
@@ -139,7 +140,7 @@ def test_while_a_backward_may_come_nothing_is_repeated(folders: dict[str, Path])
     given_up = embedder.embed(texts)
     del given_up  # nobody can ask for its backward
     with torch.no_grad():
-        embedder.embed(embedder.pack(["the cat " * 30]))
+        embedder.embed(embedder.pack(LONG_TEXTS))
     assert recorder.num_recorded == 4
 
 
@@ -167,11 +168,11 @@ def test_it_waits_until_a_shape_has_been_met(folders: dict[str, Path], monkeypat
     monkeypatch.setattr(recording, "_MOST_SHAPES", 1)
     _, embedder, recorder = both(folders["llama"])
     with torch.no_grad():
-        for texts, expected in ((TEXTS, 0), (TEXTS, 0), (TEXTS, 1), (TEXTS, 1), (["the cat " * 30], 1)):
+        for texts, expected in ((TEXTS, 0), (TEXTS, 0), (TEXTS, 1), (TEXTS, 1), (LONG_TEXTS, 1)):
             embedder.embed(embedder.pack(texts))
             assert recorder.num_recorded == expected
         for _ in range(2):  # in the place of the other one, which is recorded anew when it comes again
-            embedder.embed(embedder.pack(["the cat " * 30]))
+            embedder.embed(embedder.pack(LONG_TEXTS))
         embedder.embed(embedder.pack(TEXTS))
     assert recorder.num_recorded == 3
 

@@ -84,16 +84,15 @@ class FusedDecoder:
                 make=make,
                 parameters=parameters,
                 ends_only=ends_only,
-                costs={"operations": self._operations_per_token, "bytes": self.saved_bytes_per_token},
+                num_operations=packed.num_tokens * self._operations_per_token,
+                kept_bytes=packed.num_tokens * self.saved_bytes_per_token,
             )
-        if not parameters:
-            return (
-                recorded(packed)
-                if recorded
-                else make(packed).run(first_saved=len(self.layout.layers), num_exact=num_exact)
-            )
-        run = self.recordings.begin(recorded, packed) if self.recordings and recorded else make(packed)
-        return _Autograd.apply(run, *parameters)
+        if parameters:
+            run = self.recordings.begin(recorded, packed) if self.recordings and recorded else make(packed)
+            return _Autograd.apply(run, *parameters)
+        if recorded:
+            return recorded(packed)
+        return make(packed).run(first_saved=len(self.layout.layers), num_exact=num_exact)
 
     @property
     def saved_bytes_per_token(self) -> int:

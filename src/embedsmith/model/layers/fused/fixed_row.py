@@ -16,7 +16,7 @@ import torch
 
 from embedsmith.model.layers.segments import PackedTexts, Segments
 
-_LEAST_LENGTH = 64
+_LEAST_LENGTH = 128
 _FILLER_ID = 0
 
 
@@ -46,7 +46,7 @@ class RowShape:
         longest = max(_LEAST_LENGTH, 1 << (segments.longest - 1).bit_length())
         most = num_segments
         while True:
-            most = _step_up(most + 1, least=8)
+            most = _step_up(most + 1, least=32)
             num_fillers = most - num_segments
             tokens = _step_up(num_tokens + num_fillers, least=64)
             text_rows = 0
@@ -128,8 +128,8 @@ class FixedRow:
 
 
 def _step_up(number: int, *, least: int) -> int:
-    """The next of few sizes: multiples of a sixteenth of the power of two below, and of `least`."""
-    step = max(least, 1 << max(0, number.bit_length() - 5))
+    """The next of few sizes: multiples of an eighth of the power of two below, and of `least`."""
+    step = max(least, 1 << max(0, number.bit_length() - 4))
     return -(-number // step) * step
 
 

@@ -14,8 +14,9 @@ tests/model/layers/fused/test_recording.py, where the run is repeated in Python 
 import logging
 import weakref
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
+from functools import cached_property
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -59,8 +60,14 @@ class CudaRecorder:
 
     def __init__(self, device: torch.device) -> None:
         self._device = device
-        self._pool = torch.cuda.graph_pool_handle()
-        self._stream = torch.cuda.Stream(device)
+
+    @cached_property
+    def _pool(self) -> Any:
+        return torch.cuda.graph_pool_handle()
+
+    @cached_property
+    def _stream(self) -> torch.cuda.Stream:
+        return torch.cuda.Stream(self._device)
 
     def warm_up(self) -> AbstractContextManager[Any]:
         """As `Recorder.warm_up`."""
@@ -189,7 +196,7 @@ class Recordings:
         self._recorder = recorder
         self._device = device
         self._runs: OrderedDict[tuple, RecordedRun] = OrderedDict()
-        self._meetings: Counter[tuple] = Counter()
+        self._meetings: Counter[int] = Counter()  # by the key's hash: a key is long
         self._pending: weakref.ref[Pass] | None = None
         self._is_broken = False
 
@@ -201,7 +208,8 @@ class Recordings:
         make: MakeForward,
         parameters: Sequence[torch.nn.Parameter],
         ends_only: bool,
-        costs: Mapping[str, float],
+        num_operations: float,
+        kept_bytes: float,
     ) -> RecordedRun | None:
         """The run for such a row, recorded now if it is time; None: compute it as ever.
 
@@ -209,20 +217,21 @@ class Recordings:
             packed: the row.
             state: what else a run depends on: addresses of weights, dropout.
             make, parameters, ends_only: as `RecordedRun`.
-            costs: `operations` of a forward a token, `bytes` kept for backward a token.
+            num_operations: of a forward.
+            kept_bytes: what it keeps for backward.
         """
         pending = self._pending() if self._pending else None
         if self._is_broken or (pending is not None and pending.is_pending):
             return None  # one pool of memory: another run would overwrite what that backward reads
-        if packed.num_tokens * costs["operations"] > _MOST_OPERATIONS:
+        if num_operations > _MOST_OPERATIONS:
             return None
         key = (RowShape.of(packed), state, ends_only, bool(parameters))
         if key in self._runs:
             self._runs.move_to_end(key)
             return self._runs[key]
-        self._meetings[key] += 1
-        is_small = packed.num_tokens * costs["bytes"] < _SHARE_OF_FREE * self._recorder.free_bytes()
-        if self._meetings[key] <= _MEETINGS_BEFORE or not is_small:
+        self._meetings[hash(key)] += 1
+        is_small = kept_bytes < _SHARE_OF_FREE * self._recorder.free_bytes()
+        if self._meetings[hash(key)] <= _MEETINGS_BEFORE or not is_small:
             return None
         return self._record(key, packed, make=make, parameters=parameters)
 
