@@ -273,3 +273,11 @@ def test_texts_end_where_rotary_tables_would_change(tmp_path: Path) -> None:
     assert Embedder.load(str(folder)).settings.max_length == 64
     with pytest.raises(ConfigError, match=r"max_length is 100, but .* takes 64"):
         Embedder.load(str(folder), max_length=100)
+
+
+def test_a_whole_model_is_saved_with_its_weights_from_fused_blocks_too(llama: Embedder, tmp_path: Path) -> None:
+    assert llama.decoder is not None
+    expected = llama.encode(TEXTS)
+    llama.save(tmp_path / "m")
+    np.testing.assert_allclose(Embedder.load(str(tmp_path / "m"), precision="fp32").encode(TEXTS), expected, atol=1e-6)
+    np.testing.assert_array_equal(llama.encode(TEXTS), expected)

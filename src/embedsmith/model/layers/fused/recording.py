@@ -230,8 +230,9 @@ class Recordings:
             self._runs.move_to_end(key)
             return self._runs[key]
         self._meetings[hash(key)] += 1
-        is_small = kept_bytes < _SHARE_OF_FREE * self._recorder.free_bytes()
-        if self._meetings[hash(key)] <= _MEETINGS_BEFORE or not is_small:
+        if self._meetings[hash(key)] <= _MEETINGS_BEFORE:
+            return None
+        if kept_bytes > _SHARE_OF_FREE * self._recorder.free_bytes():
             return None
         return self._record(key, packed, make=make, parameters=parameters)
 
