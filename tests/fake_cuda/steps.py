@@ -186,7 +186,7 @@ def run(case: Case) -> Counter[str]:
         if case.fused:
             num_bidirectional = network.config.num_hidden_layers - embedder.causal_layers
             embedder.decoder = FusedDecoder(network, num_bidirectional=num_bidirectional)
-        embedder.decoder.recordings = None  # no GPU is there to record
+            embedder.decoder.recordings = None  # no GPU is there to record
         packed = embedder.pack(case.texts)
         with launches:
             if case.is_encoding:
