@@ -44,17 +44,17 @@ class RowShape:
         segments = packed.segments
         num_tokens, num_segments = packed.num_tokens, len(segments.lengths)
         longest = max(_LEAST_LENGTH, 1 << (segments.longest - 1).bit_length())
-        most = num_segments
+        all_segments = num_segments
         while True:
-            most = _step_up(most + 1, least=32)
-            num_fillers = most - num_segments
+            all_segments = _step_up(all_segments + 1, least=32)
+            num_fillers = all_segments - num_segments
             tokens = _step_up(num_tokens + num_fillers, least=64)
             text_rows = 0
             if segments.prefixes:
                 text_rows = _step_up(sum(segments.text_lengths) + tokens - num_tokens, least=64)
             left_over = max(tokens - num_tokens, text_rows - sum(segments.text_lengths))
             if left_over <= num_fillers * longest:
-                return cls(tokens, most, text_rows, longest, packed.rows is not None)
+                return cls(tokens, all_segments, text_rows, longest, packed.rows is not None)
 
 
 class FixedRow:
