@@ -89,11 +89,33 @@ def test_queries_get_their_prompt(model_folders: dict[str, str], tmp_path: Path)
     np.testing.assert_allclose(queries, live.encode(TEXTS, side="query"), atol=1e-5)
 
 
+@pytest.mark.parametrize("family", ["llama", "gemma3_text"])  # which has a window
+def test_attention_both_ways_is_said_in_the_configuration(
+    family: str, model_folders: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = save_tuned(model_folders[family], tmp_path / "run", bidirectional_layers="all", prompt="the {text} is a cat")
+    texts = [*TEXTS, LONG]
+    expected = live.encode(texts)
+    for to in WEIGHTS:
+        assert export(str(tmp_path / "run"), folder=tmp_path / to, to=to).smallest > 0.99999
+        assert "transformers knows that from 5.2 on" in caplog.text
+        caplog.clear()
+        loaded = Embedder.load(str(tmp_path / to), precision="fp32")
+        assert loaded.attends_as_base
+        np.testing.assert_allclose(loaded.encode(texts), expected, atol=1e-5)
+    for kernel in ("sdpa", "eager"):
+        other = SentenceTransformer(
+            str(tmp_path / "sentence-transformers"), device="cpu", model_kwargs={"attn_implementation": kernel}
+        )
+        np.testing.assert_allclose(other.encode(texts), expected, atol=1e-5)  # padded
+        np.testing.assert_allclose(other.encode(texts[:1]), expected[:1], atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("settings", "fault"),
     [
         ({"pooling": "concat"}, "pooling concat"),
-        ({"bidirectional_layers": 1}, "bidirectional_layers 1"),
+        ({"bidirectional_layers": 1}, "bidirectional_layers 1, where a configuration opens all layers or none"),
         ({"prompt": "echo"}, "goes on behind the text"),
         ({"prompt": "{text} cat", "prompt_tokens": "joined"}, "goes on behind the text"),
         ({"query_prompt": "{text} cat", "prompt_tokens": "joined"}, "query_prompt"),
@@ -106,6 +128,20 @@ def test_what_cannot_be_expressed_is_refused_by_name(
     with pytest.raises(ConfigError, match=f"Cannot be expressed in sentence-transformers: .*{fault}"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS)
     assert export(str(tmp_path / "run"), folder=tmp_path / "merged", to=Format.MERGED).smallest > 0.99999
+
+
+def test_a_window_that_transformers_opens_wider_is_refused(model_folders: dict[str, str], tmp_path: Path) -> None:
+    both_ways = {"bidirectional_layers": "all", "prompt": "the {text}"}
+    for max_length, is_kept in ((6, True), (7, False)):
+        run = tmp_path / f"run{max_length}"
+        save_tuned(model_folders["mistral"], run, max_length=max_length, **both_ways)
+        if is_kept:
+            assert export(str(run), folder=tmp_path / "out", to=Format.SENTENCE_TRANSFORMERS).smallest > 0.99999
+            continue
+        with pytest.raises(ConfigError, match="bidirectional_layers all within a window of 6 tokens"):
+            export(str(run), folder=tmp_path / "none", to=Format.SENTENCE_TRANSFORMERS)
+        assert export(str(run), folder=tmp_path / "merged", to=Format.MERGED).smallest > 0.99999  # embedding.json says
+        assert "is_causal" not in (tmp_path / "merged" / "config.json").read_text()
 
 
 @pytest.mark.parametrize("to", WEIGHTS)

@@ -51,6 +51,8 @@ def _packages() -> None:
         ("llama", {"prompt": 'the cat "{text}" runs:', "end_token": False}),
         ("gemma2", {"pooling": "mean"}),
         ("qwen3", {"pooling": "weighted_mean", "prompt": "a cat {text}"}),
+        ("llama", {"bidirectional_layers": "all", "prompt": "pretended-cot", "end_token": False}),
+        ("gemma3_text", {"bidirectional_layers": 2, "pooling": "mean"}),
     ],
 )
 def test_exported_equals_live(
@@ -153,7 +155,6 @@ def test_a_tokenizer_that_is_read_alone(kind: str, template: str, tmp_path: Path
     ("settings", "fault"),
     [
         ({"pooling": "concat"}, "pooling concat"),
-        ({"bidirectional_layers": "all"}, "bidirectional_layers all"),
         ({"prompt": "echo"}, "goes on behind the text"),
         ({"query_prompt": "{text} cat"}, "go on behind the text in several ways"),
     ],

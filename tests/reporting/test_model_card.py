@@ -27,6 +27,7 @@ def _content(**changes: Any) -> CardContent:
         "max_length": 150,
         "has_query_prompt": False,
         "attends_as_base": True,
+        "opens_all_layers": False,
         "is_plain": True,
         "is_quantized": False,
         "matryoshka_dims": (),
@@ -130,7 +131,7 @@ def test_trained_widths_are_told() -> None:
 @pytest.mark.parametrize(
     ("changes", "reason"),
     [
-        ({"attends_as_base": False}, "attend both ways"),
+        ({"attends_as_base": False}, "open all layers to attention both ways, or none"),
         ({"is_quantized": True}, "few bits"),
         ({"pooling": Pooling.CONCAT}, "side by side"),
         ({"prompt": "{text} in one word:", "prompt_tokens": "joined"}, "goes on behind the text"),
@@ -144,6 +145,13 @@ def test_what_other_tools_cannot_do_is_not_promised(changes: dict[str, Any], rea
     assert reason in card
     assert "sentence_transformers" not in card
     assert "AutoModel" not in card
+
+
+def test_attention_both_ways_in_all_layers_is_exported() -> None:
+    card = model_card(_content(attends_as_base=False, opens_all_layers=True))
+    assert "sentence-transformers on transformers 5.2 or newer, after" in card
+    assert "--to merged" in card
+    assert "AutoModel" not in card  # of the base, which is causal
 
 
 def test_granite_may_be_minicpm() -> None:

@@ -10,6 +10,7 @@ Invariant: the folder appears under its name only when a set of texts, long and 
 they come out of the model (`parity.py`); how near is kept in `parity.json`.
 """
 
+import logging
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -26,10 +27,13 @@ from embedsmith.export.plain_tokenizers import write_closing_tokenizer, write_to
 from embedsmith.export.sentence_modules import MODES, describe
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import SETTINGS_FILE
+from embedsmith.model.loading.configuration import can_say_both_ways, let_see_both_ways, sees_both_ways
 from embedsmith.settings.config import Pooling, Precision, Quantization
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.support.free_memory import let_go
+
+log = logging.getLogger(__name__)
 
 # Settings that a sentence-transformers folder carries, one way or another; a new one must be thought about.
 _CARRIED = {
@@ -106,6 +110,11 @@ def export(
     _check_expressible(live, to=to)
     expected = expect(live, with_empty=to is Format.ONNX and _has_empty_text(live))
     placed = None if to is Format.MERGED else place_prompts(live)
+    if to is not Format.ONNX and _is_newly_open(live):
+        log.warning(
+            "Attention goes both ways there, as config.json says. transformers knows that from 5.2 on; tools that do "
+            "not know it compute other vectors, and say nothing."
+        )
     with files.atomic_folder(folder) as temporary:
         if to is Format.ONNX:
             _write_graph(temporary, live=live, placed=place_prompts(live), dtype=dtype)
@@ -182,8 +191,8 @@ def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
         return faults
     for name in sorted(set(asdict(settings)) - _CARRIED):
         faults.append(f"{name} {getattr(settings, name)}")
-    if not live.attends_as_base:
-        faults.append(f"bidirectional_layers {settings.bidirectional_layers}")
+    if (why_not := _why_not_attended(live, to=to)) is not None:
+        faults.append(f"bidirectional_layers {settings.bidirectional_layers}{why_not}")
     if settings.pool_over == "text":
         faults.append("means over the text alone, without the start token")
     has_lead = settings.pooling is not Pooling.LAST and any(one.parts[0] for one in named_prompts(live).values())
@@ -192,6 +201,25 @@ def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
     if settings.pooling not in MODES:
         faults.append(f"pooling {settings.pooling}")
     return [*faults, *faults_of_prompts(live)]
+
+
+def _why_not_attended(live: Embedder, *, to: Format) -> str | None:
+    """What to say of layers that do not see what they should there; None: they do."""
+    config = live.transformer.config
+    if live.attends_as_base:
+        return None
+    if to is Format.ONNX:  # a graph opens any layers, and closes none
+        return ", but its base sees both ways" if sees_both_ways(config) else None
+    if live.causal_layers:
+        return ", where a configuration opens all layers or none"
+    return None if _is_newly_open(live) else f" within a window of {config.sliding_window} tokens"
+
+
+def _is_newly_open(live: Embedder) -> bool:
+    """Whether attention goes both ways as the base's configuration does not say, and could."""
+    assert live.settings.max_length
+    could = can_say_both_ways(live.transformer.config, max_length=live.settings.max_length)
+    return live.causal_layers == 0 and not live.attends_as_base and could
 
 
 def check_new_folder(folder: Path) -> None:
@@ -204,7 +232,9 @@ def check_new_folder(folder: Path) -> None:
 
 
 def _merge(live: Embedder) -> Any:
-    """The network, with the adapter in its weights."""
+    """The network, with the adapter in its weights, and attention both ways in its configuration."""
     if live.adapter is not None:
         live.adapter.merge_and_unload()
+    if _is_newly_open(live):
+        let_see_both_ways(live.backbone.model.config)
     return live.backbone.model

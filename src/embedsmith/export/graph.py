@@ -4,6 +4,7 @@
 
 Pooling, dense layers and unit length are inside. Padding may stand on either side of a text and changes no bit of it:
 it is turned to the right first, where no token of a causal model sees it, and no row of attention is without a token.
+Where attention goes both ways, the mask closes the padding.
 """
 
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.layers.open_mask import see_ahead
 from embedsmith.model.loading.dense import Dense
 from embedsmith.settings.config import Pooling
 
@@ -27,12 +29,17 @@ class EmbeddingGraph(nn.Module):
         network: the transformer stack; its attention is changed in place.
         pooling: one of `WEIGHTS`.
         dense: layers behind the pooling.
+        causal_layers: behind so many layers a token sees later ones too; None: as the network's configuration says.
     """
 
-    def __init__(self, network: Any, *, pooling: Pooling, dense: Sequence[Dense]) -> None:
+    def __init__(
+        self, network: Any, *, pooling: Pooling, dense: Sequence[Dense], causal_layers: int | None = None
+    ) -> None:
         super().__init__()
         # The one whose operations are all in the graph: soft caps and masks too, and softmax in float32.
         network.set_attn_implementation("eager")
+        if causal_layers is not None:
+            see_ahead(network, causal_layers=causal_layers)
         self.network = network
         self.weigh = WEIGHTS[pooling]
         self.dense = tuple(dense)
@@ -58,7 +65,12 @@ class EmbeddingGraph(nn.Module):
 
 def make_graph(live: Embedder) -> EmbeddingGraph:
     """The graph of a model whose adapter is merged; its network is the model's own."""
-    return EmbeddingGraph(live.backbone.model, pooling=live.settings.pooling, dense=live.backbone.dense)
+    return EmbeddingGraph(
+        live.backbone.model,
+        pooling=live.settings.pooling,
+        dense=live.backbone.dense,
+        causal_layers=None if live.attends_as_base else live.causal_layers,
+    )
 
 
 def example_inputs() -> tuple[torch.Tensor, torch.Tensor]:

@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import torch
 from torch.nn.functional import normalize as unit_length
-from torch.utils.hooks import RemovableHandle
 
 from embedsmith.model.control_tokens import texts_that_spell_them
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.attention import PACKED_ATTENTION
+from embedsmith.model.layers.open_mask import see_ahead
 from embedsmith.model.tokens import TokenizedTexts
 from embedsmith.settings.config import Pooling, Side
 from embedsmith.support.errors import EmbedsmithError, ModelError
@@ -301,7 +301,7 @@ def _reference(embedder: Embedder, texts: list[str]) -> np.ndarray:
     model: Any
     with embedder.dropout(is_on=False), embedder.plain_layers() as model:
         model.set_attn_implementation("eager")
-        hooks = _see_ahead(model, causal_layers=embedder.causal_layers)
+        hooks = see_ahead(model, causal_layers=embedder.causal_layers)
         try:
             states = model(
                 input_ids=torch.from_numpy(ids).to(embedder.device),
@@ -328,17 +328,3 @@ def _reference(embedder: Embedder, texts: list[str]) -> np.ndarray:
     for layer in embedder.backbone.dense:
         rows = layer(rows)
     return unit_length(rows, dim=-1).cpu().numpy()
-
-
-def _see_ahead(model: Any, *, causal_layers: int) -> list[RemovableHandle]:
-    """Give transformers' attention of the later layers a mask that is open both ways; padding stays closed."""
-
-    def open_mask(_: Any, arguments: tuple[Any, ...], named: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        mask = named["attention_mask"]  # (K, 1, longest, longest), 0 where a query sees a key
-        seen = mask == 0
-        is_text = seen.diagonal(dim1=-2, dim2=-1)[..., None, :]
-        both_ways = (seen | seen.mT) & is_text
-        return arguments, {**named, "attention_mask": torch.where(both_ways, 0.0, torch.finfo(mask.dtype).min)}
-
-    layers = [module for module in model.modules() if getattr(module, "layer_idx", -1) >= causal_layers]
-    return [layer.register_forward_pre_hook(open_mask, with_kwargs=True) for layer in layers]

@@ -30,6 +30,7 @@ class CardContent:
         pooling, prompt, instruction, prompt_tokens, end_token, max_length: how a text is embedded.
         has_query_prompt: whether queries have a prompt of their own.
         attends_as_base: whether attention goes the ways that the base's own configuration says.
+        opens_all_layers: whether it goes both ways in all layers.
         is_plain: see `Embedder`.
         is_quantized: whether the base was in 8 or 4 bits.
         matryoshka_dims: widths that were trained besides the full one, if any.
@@ -59,6 +60,7 @@ class CardContent:
     max_length: int
     has_query_prompt: bool
     attends_as_base: bool
+    opens_all_layers: bool
     is_plain: bool
     is_quantized: bool
     matryoshka_dims: Sequence[int]
@@ -154,7 +156,7 @@ def _usage(card: CardContent) -> list[str]:
         return [*parts, f"With embedsmith alone: {reason}.\n"]
     return [
         *parts,
-        "With sentence-transformers, after\n",
+        f"With sentence-transformers{'' if card.attends_as_base else ' on transformers 5.2 or newer'}, after\n",
         f"```\nembedsmith export {card.name} {card.name}-st --to sentence-transformers\n```\n",
         "```python\n"
         "from sentence_transformers import SentenceTransformer\n\n"
@@ -168,8 +170,8 @@ def _usage(card: CardContent) -> list[str]:
 
 def _why_only_here(card: CardContent) -> str | None:
     """Why other tools cannot compute these embeddings, if so."""
-    if not card.attends_as_base:
-        return "other tools do not let this architecture attend both ways"
+    if not card.attends_as_base and not card.opens_all_layers:
+        return "other tools open all layers to attention both ways, or none"
     if card.is_quantized:
         return "its base is in few bits"
     if card.pooling is Pooling.CONCAT:
@@ -193,8 +195,8 @@ def _transformers_usage(card: CardContent) -> list[str]:
     """With transformers and peft alone: what happens inside, step by step."""
     if not card.is_plain:
         return []  # dense layers, say: more than a few lines
-    if card.family == "granite":
-        # It may be MiniCPM under another name; whose own folder transformers does not read.
+    if card.family == "granite" or not card.attends_as_base:
+        # It may be MiniCPM under another name; whose own folder transformers does not read. Or its base is causal.
         return ["With transformers alone: `embedsmith export --to merged` writes a folder that it reads.\n"]
     # A hub id, or whatever the user has to put in the place of a folder of ours.
     base = card.base_model

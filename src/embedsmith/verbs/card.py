@@ -70,6 +70,7 @@ def write_card(folder: Path, *, dev: EvaluationResult | None = None, results: Pa
         has_query_prompt=settings.query_prompt is not None,
         is_quantized=settings.quantization is not Quantization.NONE,
         attends_as_base=settings.bidirectional_layers == 0 if attends is None else attends,
+        opens_all_layers=settings.bidirectional_layers == "all",
         matryoshka_dims=settings.matryoshka_dims,
         origin=origin.sentence,
         details=origin.details,

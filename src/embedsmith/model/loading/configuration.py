@@ -16,6 +16,8 @@ from embedsmith.model.loading.minicpm import granite_config, is_minicpm
 from embedsmith.model.loading.shipped import SHIPPED
 from embedsmith.support.errors import ModelError
 
+_WITH_SWITCH = ("gemma3_text",)  # use_bidirectional_attention; Gemma 1 has the word too, and its masks go by no word
+
 
 def load_config(model: str, source: str) -> tuple[Any, bool]:
     """The configuration, and whether it is another family's that stands for this one.
@@ -73,6 +75,21 @@ def is_decoder(config: Any) -> bool:
 def sees_both_ways(config: Any) -> bool:
     """Whether a decoder's configuration lets every token see later ones (Gemma 3's and transformers' own switches)."""
     return getattr(config, "use_bidirectional_attention", None) is True or getattr(config, "is_causal", True) is False
+
+
+def let_see_both_ways(config: Any) -> None:
+    """Say so in a configuration: by the family's switch, else by transformers' own, which it knows from 5.2 on."""
+    if config.model_type in _WITH_SWITCH:
+        config.use_bidirectional_attention = True
+    else:
+        config.is_causal = False
+
+
+def can_say_both_ways(config: Any, *, max_length: int) -> bool:
+    """Whether `let_see_both_ways` means the same as here, for texts of so many tokens."""
+    window = getattr(config, "sliding_window", None)
+    # By its own switch transformers lets a token see one further than a causal one's window reaches back.
+    return config.model_type in _WITH_SWITCH or window is None or window >= max_length
 
 
 def reason_of(error: Exception) -> str:
