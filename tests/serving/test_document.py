@@ -34,4 +34,4 @@ def test_answers_are_as_the_document_says(served: Running) -> None:
             case.call_and_validate(excluded_checks=[checks.positive_data_acceptance])
 
         check()
-    assert len(names) == 8
+    assert len(names) == 9

@@ -96,10 +96,13 @@ def test_the_document_names_every_route_and_body(served: Running) -> None:
         "/v1/models/{name}",
         "/embed",
         "/similarity",
+        "/tokens",
         "/health",
         "/ready",
         "/metrics",
     }
     schemas = document["components"]["schemas"]
-    assert {"EmbeddingsRequest", "EmbedRequest", "SimilarityRequest", "SimilarityInputs"} <= set(schemas)
+    assert {"EmbeddingsRequest", "EmbedRequest", "SimilarityRequest", "SimilarityInputs", "TokensRequest"} <= set(
+        schemas
+    )
     assert set(schemas["EmbeddingsRequest"]["required"]) == {"model", "input"}

@@ -42,6 +42,13 @@ def serve_command(
     drain_seconds: Annotated[
         float, typer.Option(min=0, help="What was accepted when the server is stopped may take so long.")
     ] = 60,
+    with_base: Annotated[
+        bool,
+        typer.Option(
+            "--with-base/--without-base",
+            help="Serve the base of a run or adapter, too, as NAME:base, out of the same weights in memory.",
+        ),
+    ] = True,
     precision: Annotated[str, typer.Option(help="Of the weights: auto, bf16 or fp32.")] = "auto",
     base_model: BaseModel = None,
     device: Device = None,
@@ -65,6 +72,7 @@ def serve_command(
             batch_tokens=batch_tokens,
             drain_seconds=drain_seconds,
         ),
+        with_base=with_base,
         base_model=base_model,
         precision=choose_precision(precision),
         device=device,

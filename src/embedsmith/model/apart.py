@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from embedsmith.model.control_tokens import TextEncoder
-from embedsmith.model.framing import EndToken, Framed
+from embedsmith.model.framing import EndToken, Framed, Role
 from embedsmith.model.loading.settings import PoolOver
 from embedsmith.settings.prompts import Prompt
 
@@ -41,6 +41,10 @@ class PromptParts:
         """All of them."""
         return len(self.first) + sum(len(part) for part in self.others)
 
+    def room(self, max_tokens: int) -> int:
+        """Tokens that a text may have, in each copy."""
+        return (max_tokens - self.num_tokens) // len(self.others)
+
 
 class ApartPrompts:
     """Texts under prompts, each tokenised alone; the interface is `Framing`."""
@@ -61,7 +65,7 @@ class ApartPrompts:
         each = self._parts_of_each(prompts)
         result = []
         for ids, prompt, parts in zip(own_ids, prompts, each, strict=True):
-            own = ids[: (max_tokens - parts.num_tokens) // len(parts.others)]
+            own = ids[: parts.room(max_tokens)]
             framed = list(parts.first)
             for behind in parts.others:
                 framed += own
@@ -70,6 +74,16 @@ class ApartPrompts:
             result.append(Framed(self._end.cut_from(framed), self._pool_from(len(own), prompt, parts), num_shared))
         return result
 
+    def roles(self, text: str, prompt: Prompt, *, max_tokens: int) -> list[Role]:
+        """What each id is there for."""
+        parts = self.parts_of(prompt)
+        own = self._texts_alone([text], [parts])[0][: parts.room(max_tokens)]
+        num_starts = len(self._encoder.starts)
+        roles = [Role.START] * num_starts + [Role.PROMPT] * (len(parts.first) - num_starts)
+        for behind in parts.others:
+            roles += [Role.TEXT] * len(own) + [Role.PROMPT] * len(behind)
+        return roles
+
     def num_fixed(self, prompt: Prompt) -> int:
         """Tokens around any text: start token and prompt."""
         return self.parts_of(prompt).num_tokens
@@ -77,7 +91,7 @@ class ApartPrompts:
     def count_cut(self, texts: Sequence[str], prompt: Prompt, *, max_tokens: int) -> int:
         """How many texts are longer than that under a prompt."""
         parts = self.parts_of(prompt)
-        room = (max_tokens - parts.num_tokens) // len(parts.others)
+        room = parts.room(max_tokens)
         return sum(len(ids) > room for ids in self._texts_alone(texts, [parts] * len(texts)))
 
     def parts_of(self, prompt: Prompt) -> PromptParts:

@@ -4,9 +4,19 @@
 """
 
 from collections.abc import Sequence
+from enum import StrEnum
 from typing import NamedTuple, Protocol
 
 from embedsmith.settings.prompts import Prompt
+
+
+class Role(StrEnum):
+    """What a token of a text is there for."""
+
+    START = "start"
+    PROMPT = "prompt"
+    TEXT = "text"
+    END = "end"
 
 
 class Framed(NamedTuple):
@@ -29,6 +39,10 @@ class Framing(Protocol):
 
     def frame(self, texts: Sequence[str], prompts: Sequence[Prompt], *, max_tokens: int) -> list[Framed]:
         """Each text under its prompt, cut to `max_tokens` where it is longer; the prompt stays whole."""
+        ...
+
+    def roles(self, text: str, prompt: Prompt, *, max_tokens: int) -> list[Role]:
+        """What each id of a framed text is there for; end tokens at the prompt's own end may be counted, too."""
         ...
 
     def num_fixed(self, prompt: Prompt) -> int:

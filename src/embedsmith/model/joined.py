@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import zip_longest
 
 from embedsmith.model.control_tokens import PROBE, Encoded, TextEncoder
-from embedsmith.model.framing import EndToken, Framed
+from embedsmith.model.framing import EndToken, Framed, Role
 from embedsmith.model.loading.settings import PoolOver
 from embedsmith.settings.prompts import Prompt
 
@@ -30,11 +30,24 @@ class JoinedPrompts:
         ):
             ids = self._end.cut_from(encoded.ids)
             if len(ids) > max_tokens:
-                text, encoded = (self._shorten_echo if prompt.is_echo else self._shorten)(text, prompt, max_tokens)
+                text, encoded = self._cut(text, prompt, max_tokens)
                 ids = self._end.cut_from(encoded.ids)
             first = [] if prompt.is_echo else self._first_part(prompt)
             result.append(Framed(ids, self._pool_from(text, encoded), _num_common(first, ids)))
         return result
+
+    def roles(self, text: str, prompt: Prompt, *, max_tokens: int) -> list[Role]:
+        """What each id is there for; one that is prompt and text counts as text."""
+        encoded = self._encode(text, prompt)
+        if len(encoded.ids) > max_tokens:
+            text, encoded = self._cut(text, prompt, max_tokens)
+        copies = []
+        first = 0
+        for part in encoded.prompt.parts[:-1]:
+            first += len(part)
+            copies.append((first, first + len(text)))
+            first += len(text)
+        return [_role(offsets, copies) for offsets in encoded.offsets]
 
     def num_fixed(self, prompt: Prompt) -> int:
         """Tokens around any text: start token and prompt."""
@@ -68,6 +81,9 @@ class JoinedPrompts:
         ids = self._end.cut_from(encoded.ids)
         return Encoded(ids, encoded.offsets[: len(ids)], encoded.prompt)
 
+    def _cut(self, text: str, prompt: Prompt, max_tokens: int) -> tuple[str, Encoded]:
+        return (self._shorten_echo if prompt.is_echo else self._shorten)(text, prompt, max_tokens)
+
     def _shorten(self, text: str, prompt: Prompt, max_tokens: int) -> tuple[str, Encoded]:
         """Drop tokens from the end of the text part, so that what stands around it stays whole."""
         encoded = self._encode(text, prompt)
@@ -75,8 +91,9 @@ class JoinedPrompts:
         text_end = len(before) + len(text)
         # What stands behind starts at the first token that begins at or after the end of the text.
         num_behind = sum(1 for start, _ in encoded.offsets if start >= text_end) if behind else 0
-        ids = encoded.ids[: max_tokens - num_behind] + encoded.ids[len(encoded.ids) - num_behind :]
-        return text, encoded._replace(ids=ids)
+        kept, behind_from = max_tokens - num_behind, len(encoded.ids) - num_behind
+        ids = encoded.ids[:kept] + encoded.ids[behind_from:]
+        return text, encoded._replace(ids=ids, offsets=encoded.offsets[:kept] + encoded.offsets[behind_from:])
 
     def _shorten_echo(self, text: str, prompt: Prompt, max_tokens: int) -> tuple[str, Encoded]:
         """Cut the text itself, the same in both copies, until they fit."""
@@ -91,6 +108,13 @@ class JoinedPrompts:
             text = text[: ends[num_kept - 1]] if num_kept > 0 else ""
             encoded = self._encode(text, prompt)
         return text, encoded
+
+
+def _role(offsets: tuple[int, int], copies: Sequence[tuple[int, int]]) -> Role:
+    start, end = offsets
+    if start == end:  # the tokenizer's own
+        return Role.START
+    return Role.TEXT if any(start < last and first < end for first, last in copies) else Role.PROMPT
 
 
 def _first_behind(begin: int, offsets: Sequence[tuple[int, int]]) -> int:

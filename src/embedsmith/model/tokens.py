@@ -17,7 +17,7 @@ import numpy as np
 
 from embedsmith.model.apart import ApartPrompts
 from embedsmith.model.control_tokens import PROBE, TextEncoder
-from embedsmith.model.framing import EndToken, Framed, Framing
+from embedsmith.model.framing import EndToken, Framed, Framing, Role
 from embedsmith.model.joined import JoinedPrompts
 from embedsmith.model.loading.settings import PoolOver, PromptTokens
 from embedsmith.settings.prompts import Prompt, read_prompt
@@ -137,6 +137,14 @@ class TextTokenizer:
             return self._close(
                 self.framing.frame_ids(own_ids, [prompt] * len(own_ids), max_tokens=self._max_before_end)
             )
+
+    def roles(self, text: str, *, prompt: Prompt) -> list[Role]:
+        """What each token of a text that `tokenize` gives is there for."""
+        with self._lock:
+            framed = self.framing.frame([text], [prompt], max_tokens=self._max_before_end)
+            num_ends = len(self._close(framed).ids[0]) - len(framed[0].ids)
+            roles = self.framing.roles(text, prompt, max_tokens=self._max_before_end)
+        return roles[: len(framed[0].ids)] + [Role.END] * num_ends
 
     def _close(self, all_framed: Sequence[Framed]) -> TokenizedTexts:
         """With the end token behind each."""

@@ -13,13 +13,14 @@ from starlette.exceptions import HTTPException
 from embedsmith.serving.errors import ApiError, ClientGoneError, answer_error
 from embedsmith.serving.gate import OPEN_PATHS, Gate
 from embedsmith.serving.openai_routes import make_openai_routes
+from embedsmith.serving.page_routes import make_page_routes
 from embedsmith.serving.replies import Status, errors
-from embedsmith.serving.requests import EmbeddingsRequest, EmbedRequest, SimilarityRequest
+from embedsmith.serving.requests import EmbeddingsRequest, EmbedRequest, SimilarityRequest, TokensRequest
 from embedsmith.serving.service import Service
 from embedsmith.serving.tei_routes import make_tei_routes
 
 _CLIENT_GONE = 499  # as nginx calls it; nobody sees it but the figures
-_BODIES = (EmbeddingsRequest, EmbedRequest, SimilarityRequest)
+_BODIES = (EmbeddingsRequest, EmbedRequest, SimilarityRequest, TokensRequest)
 _REFERENCE = "#/components/schemas/{model}"
 
 
@@ -41,6 +42,7 @@ def make_app(service: Service, *, api_key: str | None = None) -> Gate:
     gate = Gate(app, limits=service.limits, api_key=api_key, metrics=service.metrics)
     app.include_router(make_openai_routes(service))
     app.include_router(make_tei_routes(service))
+    app.include_router(make_page_routes(service))
     _add_status(app, gate)
     _add_errors(app)
     _complete_document(app)

@@ -18,13 +18,14 @@ from typing import Any
 from embedsmith.serving.errors import ApiError, answer_error
 from embedsmith.serving.limits import Limits
 from embedsmith.serving.metrics import Metrics
+from embedsmith.serving.page_files import PAGE_PATHS
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
-OPEN_PATHS = ("/health", "/ready", "/openapi.json")
+OPEN_PATHS = frozenset({"/health", "/ready", "/openapi.json", *PAGE_PATHS})
 """Answered without a key."""
 _LINGER_SECONDS = 2.0
 

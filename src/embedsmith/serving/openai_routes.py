@@ -69,4 +69,5 @@ def _describe(model: ServedModel, service: Service) -> dict[str, Any]:
         "owned_by": "embedsmith",
         "dimensions": model.dim,
         "max_tokens": model.max_length if model.max_length < _NO_LIMIT else None,
+        "parent": model.parent,
     }

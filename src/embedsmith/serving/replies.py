@@ -30,7 +30,7 @@ class EmbeddingsReply(BaseModel):
 
 
 class ModelReply(BaseModel):
-    """A model; the last two are ours."""
+    """A model; the last three are ours."""
 
     id: str
     object: Literal["model"]
@@ -38,6 +38,7 @@ class ModelReply(BaseModel):
     owned_by: str
     dimensions: int = Field(description="Width of its embeddings.")
     max_tokens: int | None = Field(description="Most tokens per text; null: any number.")
+    parent: str | None = Field(description="The model served here that it was tuned from; null: it is not.")
 
 
 class ModelsReply(BaseModel):
@@ -45,6 +46,32 @@ class ModelsReply(BaseModel):
 
     object: Literal["list"]
     data: list[ModelReply]
+
+
+class TokenReply(BaseModel):
+    """One token of a text."""
+
+    id: int
+    token: str = Field(description="Its name in the vocabulary.")
+    text: str = Field(description="The characters that it stands for.")
+    role: Literal["start", "prompt", "text", "end"] = Field(description="What it is there for.")
+    is_pooled: bool | None = Field(description="Whether the vector is made of its state; null: not known.")
+
+
+class TokenizedReply(BaseModel):
+    """One text as it is computed."""
+
+    tokens: list[TokenReply]
+    is_cut: bool = Field(description="Whether it was longer than the model takes.")
+
+
+class TokensReply(BaseModel):
+    """Of `/tokens`."""
+
+    model: str
+    prompt: str = Field(description="What texts stand in, {text} in their place.")
+    pooling: str | None = Field(description="How states become a vector; null: not known.")
+    texts: list[TokenizedReply]
 
 
 class Fault(BaseModel):

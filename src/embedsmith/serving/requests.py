@@ -116,6 +116,19 @@ class EmbedRequest(_Body):
         return Question(*self.inputs, side=_side(self.prompt_name))
 
 
+class TokensRequest(_Body):
+    """`/tokens`, for people to see how texts are cut."""
+
+    model: str | None = Field(None, description="Default: the first that the server was started with.")
+    input: list[str] = Field(min_length=1, max_length=64)
+    input_type: InputType | None = Field(None, description="query or document; default: document.")
+    instruction: str | None = Field(None, description="Fills {instruction} in the model's prompt.")
+
+    def question(self) -> Question:
+        """What is to be shown."""
+        return Question(self.input, side=_side(self.input_type), instruction=self.instruction)
+
+
 class SimilarityInputs(_Body):
     """One sentence, and those that it is compared with."""
 

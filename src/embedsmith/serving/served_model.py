@@ -13,9 +13,10 @@ import numpy as np
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.encoding import ENCODE_TOKENS, read_texts
 from embedsmith.model.sentence_encoder import SentenceEncoder
+from embedsmith.model.shown_tokens import ShownText, show_encoder_tokens, show_tokens
 from embedsmith.model.tokens import TokenizedTexts
 from embedsmith.settings.config import Side
-from embedsmith.settings.prompts import check_instruction
+from embedsmith.settings.prompts import TEXT_FIELD, check_instruction
 from embedsmith.support.errors import ConfigError
 
 
@@ -52,9 +53,15 @@ class Tokens:
 
 
 class ServedModel(Protocol):
-    """What the server asks of a model."""
+    """What the server asks of a model.
+
+    Attributes:
+        name: what clients call it.
+        parent: the name of the served model that it was tuned from; None: it is not served.
+    """
 
     name: str
+    parent: str | None
 
     @property
     def dim(self) -> int:
@@ -75,6 +82,20 @@ class ServedModel(Protocol):
             ConfigError, DataError: what is asked does not fit the model.
         """
 
+    @property
+    def pooling(self) -> str | None:
+        """How states become a vector; None: not known."""
+
+    def prompt_of(self, side: Side, *, instruction: str | None) -> str:
+        """Template of what stands around texts.
+
+        Raises:
+            ConfigError: it lacks its instruction, or has no place for one.
+        """
+
+    def show_tokens(self, question: Question) -> list[ShownText]:
+        """K texts' tokens, for people to see; as `tokenize`."""
+
     def embed(self, items: Sequence[tuple[Tokens, int]]) -> np.ndarray:
         """Embeddings (n, D) float32 of n texts, each the i-th of some tokens; one thread at a time."""
 
@@ -84,12 +105,14 @@ class ServedDecoder:
 
     Args:
         embedder: the model.
-        name: what clients call it.
+        name, parent: see `ServedModel`.
     """
 
-    def __init__(self, embedder: Embedder, *, name: str) -> None:
+    def __init__(self, embedder: Embedder, *, name: str, parent: str | None = None) -> None:
         self.embedder = embedder
         self.name = name
+        self.parent = parent
+        self.pooling = str(embedder.settings.pooling)
         self.dim = embedder.dim
         self.max_length = embedder.max_length
         self.batch_tokens = embedder.tokens_of_a_forward()
@@ -103,6 +126,15 @@ class ServedDecoder:
         at_the_limit = [text for text, length in zip(texts, lengths, strict=True) if length == self.max_length]
         num_cut = self.embedder.count_cut(at_the_limit, side=side, instruction=instruction) if at_the_limit else 0
         return Tokens(lengths, num_cut, tokenized)
+
+    def prompt_of(self, side: Side, *, instruction: str | None) -> str:
+        """See `ServedModel`."""
+        return self.embedder.prompt_of(side, instruction=instruction).template
+
+    def show_tokens(self, question: Question) -> list[ShownText]:
+        """See `ServedModel`."""
+        texts = read_texts(question.texts or self._read_ids(question.ids))
+        return show_tokens(self.embedder, texts, side=question.side, instruction=question.instruction)
 
     def _read_ids(self, ids: Sequence[Sequence[int]]) -> list[str]:
         tokenizer = self.embedder.backbone.tokenizer
@@ -124,6 +156,16 @@ class ServedDecoder:
         )
 
 
+class ServedBase(ServedDecoder):
+    """What a run or adapter was tuned from, out of the same weights in memory: the same prompt and pooling, the adapter
+    switched off while its texts are computed, which is on the thread that computes everything."""
+
+    def embed(self, items: Sequence[tuple[Tokens, int]]) -> np.ndarray:
+        """See `ServedModel`."""
+        with self.embedder.without_adapter():
+            return super().embed(items)
+
+
 class ServedEncoder:
     """A `SentenceEncoder`, which takes texts and cuts them itself: here they are cut once more, to be counted.
 
@@ -131,6 +173,9 @@ class ServedEncoder:
         encoder: the model.
         name: what clients call it.
     """
+
+    parent: str | None = None
+    pooling: str | None = None
 
     def __init__(self, encoder: SentenceEncoder, *, name: str) -> None:
         self.encoder = encoder
@@ -150,6 +195,18 @@ class ServedEncoder:
         ]
         num_cut = sum(length > self.max_length for length in lengths)
         return Tokens([min(length, self.max_length) for length in lengths], num_cut, (texts, question))
+
+    def prompt_of(self, side: Side, *, instruction: str | None) -> str:
+        """See `ServedModel`."""
+        check_instruction(instruction, is_taken=self.encoder.takes_instruction)
+        return self.encoder.prompt_of(side, instruction=instruction) + TEXT_FIELD
+
+    def show_tokens(self, question: Question) -> list[ShownText]:
+        """See `ServedModel`."""
+        texts = read_texts(question.texts or self._read_ids(question.ids))
+        return show_encoder_tokens(
+            self.encoder, self._tokenizer, texts, side=question.side, instruction=question.instruction
+        )
 
     def _read_ids(self, ids: Sequence[Sequence[int]]) -> list[str]:
         _check_ids(ids, num_tokens=self._tokenizer.get_vocab_size())
@@ -177,6 +234,14 @@ class ServedEncoder:
 def serve_model(model: Embedder | SentenceEncoder, *, name: str) -> ServedModel:
     """Either kind of model, under a name."""
     return ServedDecoder(model, name=name) if isinstance(model, Embedder) else ServedEncoder(model, name=name)
+
+
+def serve_with_base(model: Embedder | SentenceEncoder, *, name: str) -> list[ServedModel]:
+    """A model and, where it is an adapter on a base, that base as NAME:base."""
+    if not isinstance(model, Embedder) or model.adapter is None:
+        return [serve_model(model, name=name)]
+    base = f"{name}:base"
+    return [ServedDecoder(model, name=name, parent=base), ServedBase(model, name=base)]
 
 
 def _without_ends(ids: Sequence[int], added: Set[int]) -> list[int]:

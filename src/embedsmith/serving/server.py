@@ -84,6 +84,7 @@ class Server(uvicorn.Server):
         for own in sockets or []:
             address, port, *_ = own.getsockname()
             shown = f"[{address}]" if ":" in address else address
+            log.info("http://%s:%s/ is a page to try it out", shown, port)
             log.info("http://%s:%s/v1/embeddings, until Ctrl-C", shown, port)
 
     def stop(self) -> None:

@@ -1,7 +1,7 @@
 """From a request's body to embeddings: checked, tokenized on one thread, computed on another, among all that wait."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +13,7 @@ import torch
 from pydantic import BaseModel
 from starlette.requests import Request
 
+from embedsmith.model.shown_tokens import ShownText
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.serving.batching import Batcher
 from embedsmith.serving.bodies import read_body, wait_for
@@ -29,6 +30,7 @@ _WARM_TEXTS = ("a", "the first texts take longer, as kernels are made for them")
 
 
 Body = TypeVar("Body", bound=BaseModel)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -175,12 +177,31 @@ class Service:
             rows = shorten(torch.from_numpy(rows), dim=dim).numpy()
         return Embedded(rows, num_tokens, tokens.num_cut)
 
+    async def show_tokens(self, model: ServedModel, question: Question) -> tuple[str, list[ShownText]]:
+        """The template that texts stand in, and their tokens.
+
+        Raises:
+            ApiError: 400, it does not fit the model.
+        """
+
+        def show() -> tuple[str, list[ShownText]]:
+            prompt = model.prompt_of(question.side, instruction=question.instruction)
+            return prompt, model.show_tokens(question)
+
+        return await self._on_tokenizing_thread(show)
+
     async def _tokenize(self, model: ServedModel, question: Question, dim: int | None) -> Tokens:
-        started = monotonic()
-        try:
+        def tokenize() -> Tokens:
             if dim is not None:
                 check_dim(dim, width=model.dim)
-            return await asyncio.get_running_loop().run_in_executor(self._tokenizing, model.tokenize, question)
+            return model.tokenize(question)
+
+        return await self._on_tokenizing_thread(tokenize)
+
+    async def _on_tokenizing_thread(self, work: Callable[[], Result]) -> Result:
+        started = monotonic()
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._tokenizing, work)
         except (ConfigError, DataError) as error:
             raise ApiError(400, str(error).replace("\n", " "), code="invalid_value") from None
         finally:

@@ -14,6 +14,7 @@ from embedsmith.support.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
     from embedsmith.serving.limits import Limits
+    from embedsmith.serving.served_model import ServedModel
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,7 @@ def serve(
     port: int = 8000,
     api_key_file: Path | None = None,
     limits: "Limits | None" = None,
+    with_base: bool = True,
     base_model: str | None = None,
     precision: Precision = Precision.AUTO,
     device: str | None = None,
@@ -47,6 +49,7 @@ def serve(
         port: 0: any that is free, which is printed.
         api_key_file: holds the key that clients must show; None: the variable EMBEDSMITH_API_KEY, or nothing is asked.
         limits: how much is taken at one time; None: as they are by default.
+        with_base: serve the base of a run or adapter, too, as NAME:base, out of the same weights in memory.
         base_model: where the base of a run or adapter lies, with one MODEL.
         precision: of the weights.
         device: None: CUDA where there is one, else the CPU.
@@ -62,7 +65,7 @@ def serve(
     from embedsmith.serving.app import make_app
     from embedsmith.serving.limits import Limits
     from embedsmith.serving.metrics import Metrics
-    from embedsmith.serving.served_model import serve_model
+    from embedsmith.serving.served_model import serve_model, serve_with_base
     from embedsmith.serving.server import Server, open_socket
     from embedsmith.serving.service import Service
 
@@ -71,12 +74,11 @@ def serve(
         raise ConfigError("--base-model belongs to one MODEL, and there are several.\nServe that one alone.")
     key = read_key(api_key_file)
     with open_socket(host, port) as own:
-        loaded = [
-            serve_model(
-                load_embedding_model(model, base_model=base_model, precision=precision, device=device), name=name
-            )
-            for name, model in named.items()
-        ]
+        loaded = []
+        for name, model in named.items():
+            embedder = load_embedding_model(model, base_model=base_model, precision=precision, device=device)
+            loaded += serve_with_base(embedder, name=name) if with_base else [serve_model(embedder, name=name)]
+        _check_names(loaded)
         service = Service(loaded, limits=limits or Limits(), metrics=Metrics())
         service.warm_up()
         for one in loaded:
@@ -84,6 +86,15 @@ def serve(
         if host not in _LOOPBACK and key is None:
             log.warning("Everyone who reaches %s may use this server. Set %s to ask for a key.", host, KEY_VARIABLE)
         Server(make_app(service, api_key=key)).run(sockets=[own])
+
+
+def _check_names(loaded: "Sequence[ServedModel]") -> None:
+    """Raise ConfigError when a base has the name of a MODEL."""
+    names = [one.name for one in loaded]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        raise ConfigError(
+            f"Two models are called {twice[0]!r}: one is the base of another.\nGive NAME=MODEL, or --without-base."
+        )
 
 
 def name_models(models: Sequence[str]) -> dict[str, str]:
