@@ -51,7 +51,6 @@ def main() -> None:
 
 def run_command(arguments: list[str]) -> int:
     """Run one command; returns its exit code: 0, 2 for what the user can fix, 130 for Ctrl-C."""
-    _quiet_libraries()
     try:
         # typer answers Ctrl-C with this exit code, and with None when all went well
         _check_paths(arguments)
@@ -133,16 +132,6 @@ def _path_options() -> set[str]:
     )
     kinds = {name: get_args(hint)[0] for name, hint in hints if get_args(hint)}
     return {f"--{name.replace('_', '-')}" for name, kind in kinds.items() if Path in (kind, *get_args(kind))}
-
-
-def _quiet_libraries() -> None:
-    """Progress is shown by us; the libraries' bars for loading weights would only come between."""
-    from transformers.utils import logging as transformers_logging
-
-    transformers_logging.disable_progress_bar()
-    transformers_logging.set_verbosity_error()
-    # Of its own settings' new names: an exported folder has the old ones too, for older versions.
-    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
 def _fail(message: str) -> int:

@@ -3,7 +3,8 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
+from embedsmith.support.imports import quick_imports
 
 log = logging.getLogger(__name__)
 
@@ -126,6 +128,23 @@ def read_columns(text: str | None, *, takes_lists: bool = False) -> dict[str, An
     if not all(isinstance(name, str) for name in values):
         raise ConfigError(f"--columns must be a mapping such as '{{anchor: text_a}}', it is {text!r}.")
     return named
+
+
+@contextmanager
+def heavy_imports() -> Iterator[None]:
+    """What a command imports besides this package: torch, transformers and the like, quickly, and made to be quiet.
+
+    Progress is shown by us; the libraries' bars for loading weights would only come between.
+    """
+    with quick_imports():
+        yield
+    if "transformers" in sys.modules:
+        from transformers.utils import logging as transformers_logging
+
+        transformers_logging.disable_progress_bar()
+        transformers_logging.set_verbosity_error()
+    # Of its own settings' new names: an exported folder has the old ones too, for older versions.
+    logging.getLogger("sentence_transformers").setLevel(logging.ERROR)
 
 
 def raise_failures(failures: Mapping[str, str]) -> None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import BaseModel, Device, app, at_home, make_console
+from embedsmith.cli.app import BaseModel, Device, app, at_home, heavy_imports, make_console
 
 
 @app.command("average")
@@ -32,7 +32,8 @@ def average_command(
     device: Device = None,
 ) -> None:
     """Average the weights of runs into one model, or make an adapter smaller."""
-    from embedsmith.verbs.average import average_models, describe_kept
+    with heavy_imports():
+        from embedsmith.verbs.average import average_models, describe_kept
 
     console = make_console()
     made = average_models(

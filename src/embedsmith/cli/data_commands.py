@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import at_home, data_app, make_console, output, read_columns
+from embedsmith.cli.app import at_home, data_app, heavy_imports, make_console, output, read_columns
 from embedsmith.support.errors import ConfigError
 
 
@@ -108,13 +108,14 @@ def check_command(
     ] = None,
 ) -> None:
     """Look for evaluation texts in training data; ends in a line that says: clean, texts overlap or pairs overlap."""
-    from embedsmith.data.leakage import LeakageCheck, write_clean
-    from embedsmith.data.remarks import say_remarks
-    from embedsmith.data.triplets import load_triplets
-    from embedsmith.data.writers import check_output
-    from embedsmith.evaluation.sts import load_evaluation_sets
-    from embedsmith.reporting.tables import leakage_table
-    from embedsmith.support import files
+    with heavy_imports():
+        from embedsmith.data.leakage import LeakageCheck, write_clean
+        from embedsmith.data.remarks import say_remarks
+        from embedsmith.data.triplets import load_triplets
+        from embedsmith.data.writers import check_output
+        from embedsmith.evaluation.sts import load_evaluation_sets
+        from embedsmith.reporting.tables import leakage_table
+        from embedsmith.support import files
 
     if drop is not None:
         check_output(drop, option="--drop")
@@ -160,12 +161,13 @@ def stats_command(
     ] = None,
 ) -> None:
     """Look into training data: counts, duplicates, lengths in tokens, words shared with the anchor, examples."""
-    from embedsmith.data.remarks import say_remarks
-    from embedsmith.data.statistics import describe_data, token_lengths
-    from embedsmith.data.triplets import load_triplets
-    from embedsmith.model.loading.backbone import load_model_tokenizer
-    from embedsmith.reporting.tables import facts_table, histogram
-    from embedsmith.support import files
+    with heavy_imports():
+        from embedsmith.data.remarks import say_remarks
+        from embedsmith.data.statistics import describe_data, token_lengths
+        from embedsmith.data.triplets import load_triplets
+        from embedsmith.model.loading.backbone import load_model_tokenizer
+        from embedsmith.reporting.tables import facts_table, histogram
+        from embedsmith.support import files
 
     if out is not None:
         files.check_output(out, option="--out", holds=("kind", "num_rows", "num_repeated_rows"))

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import PROMPT_HELP, BaseModel, Device, Model, app, at_home, make_console, output
+from embedsmith.cli.app import PROMPT_HELP, BaseModel, Device, Model, app, at_home, heavy_imports, make_console, output
 from embedsmith.settings.config import Side, VectorPrecision
 from embedsmith.support import files
 
@@ -42,8 +42,9 @@ def encode_command(
     device: Device = None,
 ) -> None:
     """Write the vectors of texts, in float32, 8 bits or one bit a dimension."""
-    from embedsmith.model.loading.devices import choose_precision
-    from embedsmith.verbs.encode import encode, ranges_path
+    with heavy_imports():
+        from embedsmith.model.loading.devices import choose_precision
+        from embedsmith.verbs.encode import encode, ranges_path
 
     if ranges is None and vector_precision in (VectorPrecision.INT8, VectorPrecision.UINT8):
         files.check_output(ranges_path(out), option="--out", holds=("minimum", "maximum"))

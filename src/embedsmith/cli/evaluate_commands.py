@@ -14,6 +14,7 @@ from embedsmith.cli.app import (
     PairColumns,
     app,
     at_home,
+    heavy_imports,
     make_console,
     output,
     raise_failures,
@@ -74,13 +75,14 @@ def evaluate_command(
     device: Device = None,
 ) -> None:
     """Score a model: on similarity tasks with intervals, on any of mteb's tasks and benchmarks, on your own files."""
-    from embedsmith.data.local_sets import find_local_sets
-    from embedsmith.evaluation.saved import similarities_path
-    from embedsmith.model.loading.devices import choose_precision
-    from embedsmith.settings.config import Pooling
-    from embedsmith.support import files
-    from embedsmith.verbs.benchmark import are_for_mteb, run_benchmark
-    from embedsmith.verbs.evaluate import evaluate
+    with heavy_imports():
+        from embedsmith.data.local_sets import find_local_sets
+        from embedsmith.evaluation.saved import similarities_path
+        from embedsmith.model.loading.devices import choose_precision
+        from embedsmith.settings.config import Pooling
+        from embedsmith.support import files
+        from embedsmith.verbs.benchmark import are_for_mteb, run_benchmark
+        from embedsmith.verbs.evaluate import evaluate
 
     console = make_console()
     if out is not None:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import BaseModel, Model, app, at_home, make_console
+from embedsmith.cli.app import BaseModel, Model, app, at_home, heavy_imports, make_console
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError
 
@@ -32,8 +32,9 @@ def export_command(
     ] = "cpu",
 ) -> None:
     """Write a folder that other tools load; kept only if it embeds as the model does."""
-    from embedsmith.export.folders import Dtype, Format, export
-    from embedsmith.export.static import STATIC
+    with heavy_imports():
+        from embedsmith.export.folders import Dtype, Format, export
+        from embedsmith.export.static import STATIC
 
     if to == STATIC:
         if dtype != "fp32":

@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import PROMPT_HELP, BaseModel, Device, at_home, data_app, make_console, output, read_columns
+from embedsmith.cli.app import (
+    PROMPT_HELP,
+    BaseModel,
+    Device,
+    at_home,
+    data_app,
+    heavy_imports,
+    make_console,
+    output,
+    read_columns,
+)
 from embedsmith.records.mined import Choice, OwnNegatives, Pool, SearchKind, TooFew
 from embedsmith.settings.config import Pooling
 from embedsmith.support.errors import ConfigError
@@ -113,10 +123,11 @@ def mine_command(
     device: Device = None,
 ) -> None:
     """Find hard negatives for pairs or triplets: texts that a model finds near an anchor, and are no positives."""
-    from embedsmith.data.mining import MiningRules
-    from embedsmith.model.loading.devices import choose_precision
-    from embedsmith.reporting.tables import mining_table
-    from embedsmith.verbs.mine import MiningModel, mine
+    with heavy_imports():
+        from embedsmith.data.mining import MiningRules
+        from embedsmith.model.loading.devices import choose_precision
+        from embedsmith.reporting.tables import mining_table
+        from embedsmith.verbs.mine import MiningModel, mine
 
     if corpus is None and text_column != "text":
         raise ConfigError("--text-column is the corpus's, and there is none.\nName its files with --corpus.")

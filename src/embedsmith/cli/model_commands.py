@@ -19,6 +19,7 @@ from embedsmith.cli.app import (
     PairColumns,
     app,
     at_home,
+    heavy_imports,
     make_console,
     output,
     read_columns,
@@ -55,8 +56,9 @@ def train_command(
     asked = resume or load_config(config, overrides=read_overrides(context.args))
 
     # After the settings: a fault in them is told at once, not when torch has been loaded.
-    from embedsmith.reporting.tables import results_table
-    from embedsmith.verbs.train import resume_run, train
+    with heavy_imports():
+        from embedsmith.reporting.tables import results_table
+        from embedsmith.verbs.train import resume_run, train
 
     if isinstance(asked, Path):
         run = resume_run(asked, device=device, console=console)
@@ -81,8 +83,9 @@ def plan_command(
     resolved = load_config(config, overrides=overrides)
 
     # As in `train`.
-    from embedsmith.reporting.tables import plan_table
-    from embedsmith.verbs.plan import plan_run
+    with heavy_imports():
+        from embedsmith.reporting.tables import plan_table
+        from embedsmith.verbs.plan import plan_run
 
     console = make_console()
     console.print("Taking a few steps to measure with ...")
@@ -113,10 +116,11 @@ def baseline_command(
     device: Device = None,
 ) -> None:
     """Find the best a model does without training: over prompts, poolings and the end token."""
-    from embedsmith.data.pairs import load_pairs
-    from embedsmith.reporting.tables import format_score
-    from embedsmith.support import files
-    from embedsmith.verbs.baseline import rank_untrained, score_marks
+    with heavy_imports():
+        from embedsmith.data.pairs import load_pairs
+        from embedsmith.reporting.tables import format_score
+        from embedsmith.support import files
+        from embedsmith.verbs.baseline import rank_untrained, score_marks
 
     console = make_console()
     pairs = load_pairs(dev, columns=read_columns(columns), columns_option="--columns")
@@ -154,7 +158,8 @@ def doctor_command(
     device: Device = None,
 ) -> None:
     """Check how a model turns text into tokens and vectors; exit 2 when something is wrong."""
-    from embedsmith.verbs.doctor import diagnose
+    with heavy_imports():
+        from embedsmith.verbs.doctor import diagnose
 
     console = make_console()
     diagnosis = diagnose(model, text=text, prompt=prompt, max_length=max_length, base_model=base_model, device=device)
@@ -175,8 +180,9 @@ def demo_command(
     device: Device = None,
 ) -> None:
     """The whole story on a CPU: built-in model and sample, train, before and after, report."""
-    from embedsmith.reporting.tables import results_table
-    from embedsmith.verbs import demo
+    with heavy_imports():
+        from embedsmith.reporting.tables import results_table
+        from embedsmith.verbs import demo
 
     console = make_console()
     content = demo.run_demo(output_dir, device=device, console=console)

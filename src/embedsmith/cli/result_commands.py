@@ -5,7 +5,17 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import Device, PairColumns, app, at_home, make_console, output, raise_failures, read_columns
+from embedsmith.cli.app import (
+    Device,
+    PairColumns,
+    app,
+    at_home,
+    heavy_imports,
+    make_console,
+    output,
+    raise_failures,
+    read_columns,
+)
 from embedsmith.support.errors import ConfigError
 
 
@@ -43,9 +53,10 @@ def compare_command(
     device: Device = None,
 ) -> None:
     """Say whether models are better or worse than the first one, or whether that cannot be told."""
-    from embedsmith.reporting.tables import comparison_table
-    from embedsmith.support import files
-    from embedsmith.verbs.compare import compare_models
+    with heavy_imports():
+        from embedsmith.reporting.tables import comparison_table
+        from embedsmith.support import files
+        from embedsmith.verbs.compare import compare_models
 
     console = make_console()
     found = compare_models(
@@ -97,8 +108,9 @@ def report_command(
     device: Device = None,
 ) -> None:
     """Write one page on a run or on several models: scores, pictures, failures, training data, leakage, cost."""
-    from embedsmith.verbs.report import report_models
-    from embedsmith.verbs.run_folder import is_run
+    with heavy_imports():
+        from embedsmith.verbs.report import report_models
+        from embedsmith.verbs.run_folder import is_run
 
     runs = [model for model in models if is_run(model)]
     if out is None and not runs:
@@ -126,6 +138,7 @@ def card_command(
     results: Annotated[Path, typer.Option(callback=at_home, help="What `embedsmith evaluate RUN --out FILE` wrote.")],
 ) -> None:
     """Write the model card of a run anew, with the scores of an evaluation."""
-    from embedsmith.verbs.card import write_card
+    with heavy_imports():
+        from embedsmith.verbs.card import write_card
 
     make_console().print(f"Model card: {write_card(run, results=results)}", soft_wrap=True)

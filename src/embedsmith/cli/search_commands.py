@@ -5,7 +5,16 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, Device, app, at_home, make_console, read_overrides
+from embedsmith.cli.app import (
+    SETTINGS_EPILOG,
+    TAKES_SETTINGS,
+    Device,
+    app,
+    at_home,
+    heavy_imports,
+    make_console,
+    read_overrides,
+)
 from embedsmith.support.errors import RunError
 
 
@@ -28,9 +37,10 @@ def search_command(
     device: Device = None,
 ) -> None:
     """Choose settings of a recipe jointly, within a budget; goes on where it was when started again."""
-    from embedsmith.reporting.search_report import best_line, search_table
-    from embedsmith.verbs.search import read_findings, run_search
-    from embedsmith.verbs.search_space import make_search, read_search
+    with heavy_imports():
+        from embedsmith.reporting.search_report import best_line, search_table
+        from embedsmith.verbs.search import read_findings, run_search
+        from embedsmith.verbs.search_space import make_search, read_search
 
     given = {"output_dir": str(output_dir) if output_dir else None, "trials": trials, "budget_minutes": budget_minutes}
     plan = read_search(config, overrides={key: value for key, value in given.items() if value is not None})

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from embedsmith.cli.app import BaseModel, Device, app, at_home
+from embedsmith.cli.app import BaseModel, Device, app, at_home, heavy_imports
 
 
 @app.command("serve")
@@ -54,9 +54,10 @@ def serve_command(
     device: Device = None,
 ) -> None:
     """Answer /v1/embeddings as OpenAI's API does, the texts of many clients computed together; see docs/serving.md."""
-    from embedsmith.model.loading.devices import choose_precision
-    from embedsmith.serving.limits import Limits
-    from embedsmith.verbs.serve import serve
+    with heavy_imports():
+        from embedsmith.model.loading.devices import choose_precision
+        from embedsmith.serving.limits import Limits
+        from embedsmith.verbs.serve import serve
 
     serve(
         models,

@@ -5,7 +5,16 @@ from typing import Annotated, Any
 
 import typer
 
-from embedsmith.cli.app import SETTINGS_EPILOG, TAKES_SETTINGS, Device, app, at_home, make_console, read_overrides
+from embedsmith.cli.app import (
+    SETTINGS_EPILOG,
+    TAKES_SETTINGS,
+    Device,
+    app,
+    at_home,
+    heavy_imports,
+    make_console,
+    read_overrides,
+)
 from embedsmith.support.errors import ConfigError, RunError
 
 
@@ -30,8 +39,9 @@ def sweep_command(
     device: Device = None,
 ) -> None:
     """Vary settings of a recipe, several seeds each; goes on where it was when started again."""
-    from embedsmith.reporting.sweep_report import sweep_table
-    from embedsmith.verbs.sweep import make_cells, read_sweep, report_sweep, run_sweep
+    with heavy_imports():
+        from embedsmith.reporting.sweep_report import sweep_table
+        from embedsmith.verbs.sweep import make_cells, read_sweep, report_sweep, run_sweep
 
     overrides: dict[str, Any] = {
         "output_dir": str(output_dir) if output_dir else None,
