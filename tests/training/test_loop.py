@@ -1,9 +1,7 @@
 """The loop: the same bytes twice, resumed == uninterrupted, the best adapter kept, a bad loss stopped in time."""
 
-import shutil
 import threading
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -15,80 +13,26 @@ from safetensors.torch import load_file
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.records.results import TaskResult
-from embedsmith.settings.config import Loss, RunConfig
+from embedsmith.settings.config import Loss
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import DataError, RunError
 from embedsmith.training import loop, objective
 from embedsmith.training.distributed import Processes
-from embedsmith.training.loop import train_adapter
 from embedsmith.training.metrics import read_metrics
-from embedsmith.training.objective import Objective, make_objective
+from embedsmith.training.objective import Objective
 from embedsmith.training.step import take_step
 from tests.tiny import save_teacher, write_pairs, write_triplets
-
-
-class Silent:
-    def update(self, record: dict[str, object]) -> None:
-        pass
-
-
-@pytest.fixture
-def triplets(tmp_path: Path, cache: Path) -> TripletTable:
-    return load_triplets([str(write_triplets(tmp_path / "t.tsv", num_rows=60))])
-
-
-def _config(folder: Path, **overrides: str) -> RunConfig:
-    values = {"output_dir": str(folder), "batch_size": "6", "max_steps": "8", "warmup_steps": "2", "max_tokens": "60"}
-    return load_config(overrides={**values, "learning_rate": "1e-2", **overrides})
-
-
-def _train(
-    config: RunConfig,
-    model: str,
-    triplets: TripletTable,
-    *,
-    scores: list[float] | None = None,
-    resume: bool = False,
-    display: object = None,
-    watch: loop.Watch | None = None,
-) -> tuple[loop.Outcome, Embedder]:
-    Path(config.output_dir).mkdir(exist_ok=True)
-    embedder = Embedder.load(model, precision="fp32", max_length=64)
-    torch.manual_seed(config.training.seed)
-    embedder.add_adapter(config.adapter)
-    rest = iter(scores or [])
-    evaluate: Callable[[], TaskResult] | None = (lambda: TaskResult(next(rest), (0.0, 1.0), 9)) if scores else None
-    outcome = train_adapter(
-        embedder,
-        config=config,
-        triplets=triplets,
-        objective=make_objective(config, data=triplets, dim=embedder.dim, device=embedder.device),
-        evaluate=evaluate,
-        accelerator=Accelerator(),
-        display=display or Silent(),
-        watch=watch,
-        resume=resume,
-    )
-    return outcome, embedder
-
-
-def _weights(folder: Path) -> bytes:
-    return (folder / "adapter" / "adapter_model.safetensors").read_bytes()
-
-
-def _losses(folder: Path) -> list[float]:
-    return [record["loss"] for record in read_metrics(folder / "metrics.jsonl") if "loss" in record]
+from tests.training.runs import adapter_bytes, read_losses, run_config, train
 
 
 def test_a_seed_gives_the_same_bytes_twice(
     tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
 ) -> None:
     for name in ("a", "b"):
-        _train(_config(tmp_path / name), model_folders["llama"], triplets)
-    _train(_config(tmp_path / "c", seed="8"), model_folders["llama"], triplets)
-    assert _weights(tmp_path / "a") == _weights(tmp_path / "b") != _weights(tmp_path / "c")
-    assert _losses(tmp_path / "a") == _losses(tmp_path / "b") != _losses(tmp_path / "c")
+        train(run_config(tmp_path / name), model_folders["llama"], triplets)
+    train(run_config(tmp_path / "c", seed="8"), model_folders["llama"], triplets)
+    assert adapter_bytes(tmp_path / "a") == adapter_bytes(tmp_path / "b") != adapter_bytes(tmp_path / "c")
+    assert read_losses(tmp_path / "a") == read_losses(tmp_path / "b") != read_losses(tmp_path / "c")
 
 
 def test_a_run_that_is_told_to_stop_goes_on_as_if_it_had_not(
@@ -105,17 +49,17 @@ def test_a_run_that_is_told_to_stop_goes_on_as_if_it_had_not(
         return watch
 
     settings = {"eval_at_start": "false", "save_steps": "8"}
-    whole, stopped = _config(tmp_path / "whole", **settings), _config(tmp_path / "stopped", **settings)
-    outcome, _ = _train(whole, model_folders["llama"], triplets, scores=scores, watch=stop_at(8))
+    whole, stopped = run_config(tmp_path / "whole", **settings), run_config(tmp_path / "stopped", **settings)
+    outcome, _ = train(whole, model_folders["llama"], triplets, scores=scores, watch=stop_at(8))
     assert (outcome.is_stopped, outcome.num_steps) == (False, 8)  # it was at its end
     assert told == list(enumerate(scores, start=1))
-    outcome, _ = _train(stopped, model_folders["llama"], triplets, scores=scores[:3], watch=stop_at(3))
+    outcome, _ = train(stopped, model_folders["llama"], triplets, scores=scores[:3], watch=stop_at(3))
     assert (outcome.is_stopped, outcome.num_steps, outcome.best_step) == (True, 3, 3)
     assert outcome.best is not None and outcome.best.cosine_spearman == 0.4
-    outcome, _ = _train(stopped, model_folders["llama"], triplets, scores=scores[3:], resume=True)
+    outcome, _ = train(stopped, model_folders["llama"], triplets, scores=scores[3:], resume=True)
     assert (outcome.is_stopped, outcome.num_steps, outcome.best_step) == (False, 8, 7)
-    assert _weights(tmp_path / "stopped") == _weights(tmp_path / "whole")
-    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
+    assert adapter_bytes(tmp_path / "stopped") == adapter_bytes(tmp_path / "whole")
+    assert read_losses(tmp_path / "stopped") == read_losses(tmp_path / "whole")
 
 
 @pytest.mark.parametrize("method", ["paper", "teacher and widths", "angle", "embeddings", "texts", "terms, sources"])
@@ -152,34 +96,37 @@ def test_a_stopped_and_resumed_run_ends_with_the_same_bytes(
             if record["step"] == 6:
                 raise KeyboardInterrupt
 
-    whole, stopped = (_config(tmp_path / name, save_steps="4", **settings) for name in ("whole", "stopped"))
-    _train(whole, model_folders["llama"], triplets)
+    whole, stopped = (run_config(tmp_path / name, save_steps="4", **settings) for name in ("whole", "stopped"))
+    train(whole, model_folders["llama"], triplets)
     with pytest.raises(KeyboardInterrupt):
-        _train(stopped, model_folders["llama"], triplets, display=StopAt())
-    _train(stopped, model_folders["llama"], triplets, resume=True)
-    assert _weights(tmp_path / "stopped") == _weights(tmp_path / "whole")
-    assert _losses(tmp_path / "stopped") == _losses(tmp_path / "whole")
-    assert [path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()] == ["step-000008"]
+        train(stopped, model_folders["llama"], triplets, display=StopAt())
+    train(stopped, model_folders["llama"], triplets, resume=True)
+    assert adapter_bytes(tmp_path / "stopped") == adapter_bytes(tmp_path / "whole")
+    assert read_losses(tmp_path / "stopped") == read_losses(tmp_path / "whole")
+    assert sorted(path.name for path in (tmp_path / "stopped" / "checkpoints").iterdir()) == [
+        "step-000004",
+        "step-000008",
+    ]
 
 
 def test_a_projection_is_in_checkpoints_alone(
     tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
 ) -> None:
     settings = {"teacher": str(save_teacher(tmp_path)), "embedding_weight": "1"}
-    _train(_config(tmp_path / "run", **settings), model_folders["llama"], triplets)
+    train(run_config(tmp_path / "run", **settings), model_folders["llama"], triplets)
     kept = load_file(tmp_path / "run" / "checkpoints" / "step-000008" / "projection.safetensors")
     assert {name: tuple(tensor.shape) for name, tensor in kept.items()} == {"projection": (32, 64)}
     names = {"adapter_config.json", "adapter_model.safetensors", "embedding.json"}
     assert {path.name for path in (tmp_path / "run" / "adapter").iterdir()} == names
     weights = load_file(tmp_path / "run" / "adapter" / "adapter_model.safetensors")
     assert all("lora" in name for name in weights)
-    losses = _losses(tmp_path / "run")
+    losses = read_losses(tmp_path / "run")
     assert losses[-1] < losses[0]
 
 
 def test_the_best_adapter_is_kept(tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable) -> None:
-    config = _config(tmp_path / "run", eval_steps="3")
-    outcome, embedder = _train(config, model_folders["llama"], triplets, scores=[0.9, 0.4, 0.6, 0.5])
+    config = run_config(tmp_path / "run", eval_steps="3")
+    outcome, embedder = train(config, model_folders["llama"], triplets, scores=[0.9, 0.4, 0.6, 0.5])
     assert (outcome.num_steps, outcome.best_step) == (8, 6)
     records = read_metrics(tmp_path / "run" / "metrics.jsonl")
     assert [r["step"] for r in records if "dev_cosine_spearman" in r] == [0, 3, 6, 8]
@@ -189,16 +136,16 @@ def test_the_best_adapter_is_kept(tmp_path: Path, model_folders: dict[str, str],
 
 
 def test_the_loss_falls(tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable) -> None:
-    _train(_config(tmp_path / "run", max_steps="40"), model_folders["llama"], triplets)
-    losses = _losses(tmp_path / "run")
+    train(run_config(tmp_path / "run", max_steps="40"), model_folders["llama"], triplets)
+    losses = read_losses(tmp_path / "run")
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
 @pytest.mark.parametrize("loss", ["cosent", "angle"])
 def test_scored_pairs_are_learned(tmp_path: Path, cache: Path, model_folders: dict[str, str], loss: str) -> None:
     pairs = load_triplets([str(write_pairs(tmp_path / "s.tsv"))])
-    _train(_config(tmp_path / "run", max_steps="40", batch_size="12", loss=loss), model_folders["llama"], pairs)
-    losses = _losses(tmp_path / "run")
+    train(run_config(tmp_path / "run", max_steps="40", batch_size="12", loss=loss), model_folders["llama"], pairs)
+    losses = read_losses(tmp_path / "run")
     assert sum(losses[-5:]) < 0.8 * sum(losses[:5])
 
 
@@ -209,7 +156,7 @@ def test_a_non_finite_loss_stops_before_the_optimizer(
     monkeypatch.setattr(objective, "info_nce", lambda *a, **k: torch.tensor(float("nan")) * a[0].sum())
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda *_: moved.append(1))
     with pytest.raises(RunError, match=r"The loss is nan at step 1 \(data rows \d+"):
-        _train(_config(tmp_path / "run"), model_folders["llama"], triplets)
+        train(run_config(tmp_path / "run"), model_folders["llama"], triplets)
     assert not moved
 
 
@@ -217,22 +164,10 @@ def test_without_hard_negatives_they_are_not_embedded(
     tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
 ) -> None:
     outcomes = [
-        _train(_config(tmp_path / value, use_hard_negatives=value), model_folders["llama"], triplets)[0]
+        train(run_config(tmp_path / value, use_hard_negatives=value), model_folders["llama"], triplets)[0]
         for value in ("true", "false")
     ]
     assert outcomes[1].num_tokens < 0.8 * outcomes[0].num_tokens
-
-
-def test_a_damaged_checkpoint_is_named(tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable) -> None:
-    config = _config(tmp_path / "run")
-    _train(config, model_folders["llama"], triplets)
-    file = tmp_path / "run" / "checkpoints" / "step-000008" / "optimizer.safetensors"
-    file.write_bytes(file.read_bytes()[:100])
-    with pytest.raises(RunError, match="step-000008 is damaged"):
-        _train(config, model_folders["llama"], triplets, resume=True)
-    shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(RunError, match="holds no checkpoint"):
-        _train(config, model_folders["llama"], triplets, resume=True)
 
 
 def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, str], tmp_path: Path) -> None:
@@ -250,7 +185,7 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
         embedder = Embedder.load(model_folders["llama"], precision="fp32", max_length=64, **prompts)
         torch.manual_seed(0)
         embedder.add_adapter(load_config(overrides={"output_dir": "x", "lora_dropout": "0"}).adapter)
-        config = _config(tmp_path)
+        config = run_config(tmp_path)
         paper = Objective(Loss.INFO_NCE, config.training, config.teacher, widths=(embedder.dim,))
         alone = Processes(Accelerator(cpu=True))
         loss, _ = take_step(embedder, batch=batch, objective=paper, max_tokens=1000, processes=alone)
@@ -285,7 +220,7 @@ def test_batches_are_packed_one_ahead_each_once_and_none_behind_the_last(
             seen.append(len(packed))
 
     monkeypatch.setattr(loop, "pack_share", count)
-    _train(_config(tmp_path / "run"), model_folders["llama"], triplets, display=Watch())
+    train(run_config(tmp_path / "run"), model_folders["llama"], triplets, display=Watch())
     assert seen == [2, 3, 4, 5, 6, 7, 8, 8]
 
 
@@ -303,8 +238,8 @@ def test_a_batch_that_cannot_be_packed_stops_the_run_where_it_would_be_taken(
 
     monkeypatch.setattr(loop, "pack_share", fail_at_7)
     with pytest.raises(DataError, match="the row is gone"):
-        _train(_config(tmp_path / "run", save_steps="3"), model_folders["llama"], triplets)
-    assert len(_losses(tmp_path / "run")) == 6
+        train(run_config(tmp_path / "run", save_steps="3"), model_folders["llama"], triplets)
+    assert len(read_losses(tmp_path / "run")) == 6
     assert (tmp_path / "run" / "checkpoints" / "step-000006").exists()
 
 

@@ -13,7 +13,8 @@ from embedsmith.cli import run_command
 from embedsmith.records.searched import SearchFindings, Trial
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, RunError
-from embedsmith.verbs.run_set import identity_of, only_one
+from embedsmith.support.lock import only_one
+from embedsmith.verbs.run_set import identity_of
 from embedsmith.verbs.search import run_search
 from embedsmith.verbs.search_space import SearchConfig, make_search, read_search
 from tests.tiny import write_pairs, write_triplets

@@ -3,6 +3,7 @@
 import errno
 import logging
 import os
+import shlex
 import sys
 from io import TextIOWrapper
 from itertools import pairwise
@@ -25,11 +26,14 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     sweep_commands,
 )
 from embedsmith.cli.app import app, data_app
+from embedsmith.support import files
 from embedsmith.support.allocator import keep_freed_memory
-from embedsmith.support.errors import ConfigError, EmbedsmithError
+from embedsmith.support.errors import ConfigError, EmbedsmithError, Interrupted
 from embedsmith.support.processor import share_processor
 
 _INTERRUPTED = 130
+_GO_ON_BY_THEMSELVES = ("sweep", "search")
+"""Commands that go on where they were when they are given again."""
 _LISTS = (
     *("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against"),
     *("--weights", "--corpus", "--candidates", "--calibration"),
@@ -50,7 +54,7 @@ def main() -> None:
 
 
 def run_command(arguments: list[str]) -> int:
-    """Run one command; returns its exit code: 0, 2 for what the user can fix, 130 for Ctrl-C."""
+    """Run one command; returns its exit code: 0, 2 for what the user can fix, 130 for Ctrl-C, 143 for SIGTERM."""
     try:
         # typer answers Ctrl-C with this exit code, and with None when all went well
         _check_paths(arguments)
@@ -58,12 +62,17 @@ def run_command(arguments: list[str]) -> int:
             raise KeyboardInterrupt
     except EmbedsmithError as error:
         return _fail(str(error))
+    except Interrupted as stop:
+        if os.environ.get("RANK", "0") == "0":
+            _fail(f"{stop}\nGo on with:\n  {_going_on(arguments, run=stop.folder)}")
+        return 128 + stop.signal
     except (typer.Abort, KeyboardInterrupt):
         _fail("Stopped. A run that has checkpoints goes on with: embedsmith train --resume RUN")
         return _INTERRUPTED
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            return _fail(f"The disk is full: {error.filename or error}.\nFree some space and start again.")
+        if files.is_disk_full(error):
+            what, advice = files.describe_full(error)
+            return _fail(f"The disk is full: {what}.\n{advice} and start again.")
         if error.errno in (errno.EACCES, errno.EROFS, errno.EPERM):
             return _fail(f"Not allowed to write {error.filename or error}.\nChoose another place.")
         if error.errno in (errno.ENAMETOOLONG, errno.ENOTDIR, errno.ELOOP):
@@ -82,6 +91,20 @@ def run_command(arguments: list[str]) -> int:
             )
         raise
     return 0
+
+
+def _going_on(arguments: list[str], *, run: str) -> str:
+    """The command that goes on with what a signal has ended."""
+    if arguments[0] not in _GO_ON_BY_THEMSELVES:
+        given = dict(pairwise([*arguments, ""]))
+        device = next((one for one in arguments if one.startswith("--device=")), None)
+        devices = [device] if device else ["--device", given["--device"]] if "--device" in given else []
+        arguments = ["train", "--resume", run, *devices]
+    processes = os.environ.get("WORLD_SIZE", "1")
+    launcher = "embedsmith" if processes == "1" else "torchrun ... -m embedsmith"
+    if 1 < int(processes) == int(os.environ.get("LOCAL_WORLD_SIZE", "0")):
+        launcher = f"torchrun --nproc-per-node {processes} -m embedsmith"
+    return f"{launcher} {shlex.join(arguments)}"
 
 
 def _is_out_of_memory(error: Exception) -> bool:

@@ -5,11 +5,16 @@ writes it, with `embedding.json` beside the weights, which loads wherever a mode
 times the weights in memory: they, their gradients and AdamW's two averages, all float32.
 """
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from peft import PeftModel, set_peft_model_state_dict
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 from transformers import AutoModel
 
@@ -49,16 +54,29 @@ class Trained:
 
         Raises:
             ModelError: the number format does not hold a weight.
+            OSError: the disk is full.
         """
         if self.adapter:
             save_adapter(self.adapter, folder=folder, dtype=dtype)
         else:
-            self.backbone.model.save_pretrained(folder)
+            with _as_os_error():
+                self.backbone.model.save_pretrained(folder)
             self.backbone.tokenizer.save_pretrained(folder)
 
     def reload(self, folder: Path) -> None:
         """Set it to what `write` wrote into `folder`."""
         self.set_state(load_file(folder / WEIGHTS_FILE) if self.adapter else read_weights(folder))
+
+
+@contextmanager
+def _as_os_error() -> Iterator[None]:
+    """What safetensors says of a disk that is full, as Python says it."""
+    try:
+        yield
+    except SafetensorError as error:
+        if number := re.search(r"\(os error (\d+)\)", str(error)):
+            raise OSError(int(number[1]), os.strerror(int(number[1])), "model.safetensors") from error
+        raise
 
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:

@@ -232,6 +232,8 @@ class TrainingSection(Section):
     """Fixes adapter start, order of data and dropout."""
     save_steps: Int | None = Field(default=None, ge=1)
     """Steps between checkpoints to resume from; none: as eval_steps."""
+    save_total_limit: Int = Field(default=2, ge=1)
+    """How many checkpoints are kept, the last ones: where one is damaged, the one before it is taken."""
     report_to: Names = Field(default=[])
     """Trackers besides metrics.jsonl: tensorboard, wandb."""
 

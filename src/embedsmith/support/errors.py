@@ -29,6 +29,27 @@ class RunError(EmbedsmithError):
     """A run or output folder cannot be used, or training cannot go on."""
 
 
+class DiskFullError(EmbedsmithError):
+    """There is no room for what a run writes; all that it had saved is there, and it can go on."""
+
+
+class Interrupted(BaseException):
+    """A run was ended by a signal, behind the step under way and with a checkpoint.
+
+    No Exception: whatever was to follow the run does not. The message says how far it came.
+
+    Args:
+        message: for people.
+        folder: the run's, to go on from.
+        signal: its number.
+    """
+
+    def __init__(self, message: str, *, folder: str, signal: int) -> None:
+        super().__init__(message)
+        self.folder = folder
+        self.signal = signal
+
+
 class MissingExtraError(EmbedsmithError):
     """An optional package is needed and absent; the message holds the command that installs it."""
 

@@ -1,9 +1,11 @@
 """Atomic writing: a reader never sees half a file or half a folder, whatever interrupts the writer.
 
-Everything is written under a temporary name beside its target, flushed to disk, then renamed. Long work asks
-`check_output` or `check_output_folder` first, so that it does not end in a place that cannot be written.
+Everything is written under a temporary name beside its target, flushed to disk, then renamed, and the folder that holds
+the name is flushed, too: what was written stays so when the power goes. Long work asks `check_output` or
+`check_output_folder` first, so that it does not end in a place that cannot be written.
 """
 
+import errno
 import hashlib
 import json
 import os
@@ -27,7 +29,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(path), os.fdopen(descriptor, "wb") as file:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
@@ -36,6 +38,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    sync(path.parent)
 
 
 def write_text(path: Path | str, text: str) -> None:
@@ -62,9 +65,13 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     try:
         temporary.chmod(0o777 & ~_umask())
         yield temporary
+        for written in (*temporary.rglob("*"), temporary):
+            if written.is_dir() or written.is_file():
+                sync(written)
         if is_filled:
             for child in sorted(temporary.iterdir()):
                 child.replace(path / child.name)
+            sync(path)
         else:
             _replace_folder(path, by=temporary)
     finally:
@@ -72,12 +79,67 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
 
 
 def _replace_folder(path: Path, *, by: Path) -> None:
-    previous = path.with_name(f".{path.name}.previous.tmp")
+    previous = _name_of_previous(path)
     shutil.rmtree(previous, ignore_errors=True)
     if path.exists():
         path.replace(previous)
     by.replace(path)
+    sync(path.parent)
     shutil.rmtree(previous, ignore_errors=True)
+
+
+def _name_of_previous(path: Path) -> Path:
+    return path.with_name(f".{path.name}.previous.tmp")
+
+
+def remove_folder(path: Path) -> None:
+    """Remove a folder and all in it; whoever looks meanwhile finds it whole or not at all."""
+    removed = _name_of_previous(path)
+    shutil.rmtree(removed, ignore_errors=True)
+    path.replace(removed)
+    shutil.rmtree(removed)
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what a writer that was killed left in a folder under temporary names; nobody may write there now."""
+    for path in folder.glob(".*.tmp"):
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+
+def sync(path: Path) -> None:
+    """Flush a file, or the names in a folder, to disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems cannot, of folders
+            raise
+    finally:
+        os.close(descriptor)
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Run a block that writes a file; a system's error in it that names no file, as of a full disk, gets its name."""
+    try:
+        yield
+    except OSError as error:
+        error.filename = error.filename or str(path)
+        raise
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Whether something could not be written for want of room: on the disk, in a quota, or in the size allowed."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+
+def describe_full(error: OSError) -> tuple[str, str]:
+    """What could not be written and why, and what to do, in words; see `is_disk_full`."""
+    what = f"{error.filename or 'a file'} cannot be written: {error.strerror or error}"
+    return what, "Raise the limit of a file's size" if error.errno == errno.EFBIG else "Free some space"
 
 
 def check_output(path: Path | str, *, option: str, suffix: str | None = None, holds: Collection[str] = ()) -> None:

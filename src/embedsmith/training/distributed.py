@@ -102,6 +102,10 @@ class Processes:
             return number
         return int(self.accelerator.reduce(torch.tensor(number, device=self.accelerator.device), "sum"))
 
+    def any(self, is_so: bool) -> bool:
+        """Whether it is so in some process."""
+        return self.sum(int(is_so)) > 0
+
     def sum_tensor(self, number: torch.Tensor) -> torch.Tensor:
         """A scalar tensor's sum over processes."""
         total: torch.Tensor = self.accelerator.reduce(number, "sum") if self.count > 1 else number

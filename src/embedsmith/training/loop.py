@@ -5,8 +5,10 @@ a non-finite loss; a resumed run ends as if it had never stopped. Cost: one pack
 the next batch is read, tokenised and packed meanwhile.
 """
 
+import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -24,7 +26,13 @@ from embedsmith.settings.config import RunConfig, TrainingSection
 from embedsmith.support.ahead import one_ahead
 from embedsmith.support.errors import RunError
 from embedsmith.training.batching import training_batches
-from embedsmith.training.checkpoint import Progress, load_checkpoint, save_checkpoint
+from embedsmith.training.checkpoint import (
+    Progress,
+    RandomStates,
+    load_checkpoint,
+    read_random_states,
+    save_checkpoint,
+)
 from embedsmith.training.distributed import Processes
 from embedsmith.training.late import keep_state, take_average
 from embedsmith.training.memory import tokens_that_fit
@@ -32,8 +40,9 @@ from embedsmith.training.metrics import METRICS_FILE, MetricsFile, Record
 from embedsmith.training.mntp import MaskedPrediction
 from embedsmith.training.objective import Objective
 from embedsmith.training.projection import start_projection
-from embedsmith.training.schedule import make_schedule
+from embedsmith.training.schedule import Schedule, make_schedule
 from embedsmith.training.step import pack_share, take_step
+from embedsmith.training.stopping import GivenUpError, Stopping
 
 Watch = Callable[[Record], bool]
 """Told of each evaluation behind the start, as its record in metrics.jsonl; answers whether the run shall stop there.
@@ -55,6 +64,7 @@ class Outcome:
     Attributes:
         num_steps: optimizer steps of the whole run.
         is_stopped: whether it was told to stop before its end; it has a checkpoint to go on from.
+        signal: what told it so, where that was one.
         best_step: the step whose adapter was kept; of an average the last one.
         averaged: the steps whose average was kept instead, if any.
         best: the development score of what was kept, if it was scored.
@@ -65,6 +75,7 @@ class Outcome:
 
     num_steps: int
     is_stopped: bool
+    signal: signal.Signals | None
     best_step: int
     averaged: tuple[int, ...]
     best: TaskResult | None
@@ -112,23 +123,17 @@ def train_adapter(
     optimizer = make_optimizer(parameters, settings=settings)
     max_tokens = settings.max_tokens or tokens_that_fit(embedder)
     folder = Path(config.output_dir)
-    progress = Progress()
     if resume:
-        progress = load_checkpoint(folder, embedder=embedder, optimizer=optimizer, projection=objective.projection)
+        progress = load_checkpoint(
+            folder,
+            embedder=embedder,
+            optimizer=optimizer,
+            projection=objective.projection,
+            writes=processes.is_main,
+        )
     else:
+        progress = Progress(awaits_evaluation=evaluate is not None and 0 in schedule.evaluated_at)
         start_projection(objective, embedder=embedder, triplets=triplets, config=config, processes=processes)
-    keeper = _Keeper(
-        folder,
-        embedder=embedder,
-        progress=progress,
-        accelerator=accelerator,
-        display=display,
-        keeps_last=config.evaluation.keep != "best",
-    )
-    evaluated_at = schedule.evaluated_at if evaluate else {schedule.max_steps}
-    if not resume and 0 in evaluated_at:
-        keeper.keep_if_better(evaluate)  # where the learning curve starts, and a dry pass of the evaluation
-        progress.best = None  # some adapter is always kept, if only the least bad
 
     batches = training_batches(triplets, config=config)
     prepared = (
@@ -136,132 +141,200 @@ def train_adapter(
         for rows in islice(batches, progress.step, schedule.max_steps)
         for batch in [triplets.rows(rows)]
     )
-    is_stopped = False
-    for rows, batch, packed in one_ahead(prepared):
-        step_started = time.perf_counter()
-        # ---- one step ---------------------------------------------------------------------------
-        loss, num_tokens = take_step(
-            embedder,
-            batch=batch,
-            packed=packed,
+    with Stopping(is_alone=processes.count == 1, talks=processes.is_main) as stopping:
+        keeper = _Keeper(
+            config,
+            embedder=embedder,
+            optimizer=optimizer,
             objective=objective,
-            max_tokens=max_tokens,
+            progress=progress,
+            schedule=schedule,
             processes=processes,
+            evaluate=evaluate,
+            watch=watch,
+            display=display,
+            stopping=stopping,
+            is_resumed=resume,
         )
-        processes.add_up(adapter)  # a projection has the gradient of the whole batch in every process
-        grad_norm = clip_grad_norm_(parameters, settings.max_grad_norm)  # one norm of all that moves
-        if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
-            raise RunError(_non_finite(loss, progress.step + 1, rows))
-        learning_rate = schedule.learning_rate_at(progress.step)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)
-        # -----------------------------------------------------------------------------------------
-        progress.step += 1
-        progress.num_tokens += num_tokens
-        keeper.tell(
-            loss=loss.item(),
-            learning_rate=learning_rate,
-            grad_norm=float(grad_norm),
-            tokens_per_s=round(num_tokens / (time.perf_counter() - step_started), 1),
-        )
-        if progress.step in schedule.averaged:
-            keeper.keep_state()
-        if progress.step in evaluated_at:
-            record = keeper.keep_if_better(evaluate)
-            is_stopped = bool(watch and record and watch(record)) and progress.step < schedule.max_steps
-        if is_stopped or schedule.saves_after(progress.step):
-            keeper.save_checkpoint(optimizer, projection=objective.projection)
-        if is_stopped:
-            break
-    averaged = () if is_stopped else schedule.averaged
-    if averaged:
-        optimizer.state.clear()  # where every weight is trained, room for two models
-        keeper.keep_average(averaged, evaluate=evaluate)
-    num_trained = sum(one.numel() for one in adapter)
-    return keeper.outcome(is_stopped=is_stopped, averaged=averaged, num_trained=num_trained)
+        try:
+            keeper.finish_step()  # the evaluation that comes before the first one, or that a signal came before
+            for rows, batch, packed in one_ahead(prepared):
+                if keeper.is_stopped():
+                    break
+                step_started = time.perf_counter()
+                # ---- one step -----------------------------------------------------------------------
+                with keeper.may_give_up_step():
+                    loss, num_tokens = take_step(
+                        embedder,
+                        batch=batch,
+                        packed=packed,
+                        objective=objective,
+                        max_tokens=max_tokens,
+                        processes=processes,
+                    )
+                processes.add_up(adapter)  # a projection has the gradient of the whole batch in every process
+                grad_norm = clip_grad_norm_(parameters, settings.max_grad_norm)  # one norm of all that moves
+                if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
+                    raise RunError(_non_finite(loss, progress.step + 1, rows))
+                learning_rate = schedule.learning_rate_at(progress.step)
+                for group in optimizer.param_groups:
+                    group["lr"] = learning_rate
+                optimizer.step()
+                optimizer.zero_grad(set_to_none=True)
+                # -------------------------------------------------------------------------------------
+                progress.step += 1
+                progress.num_tokens += num_tokens
+                progress.awaits_evaluation = progress.step in keeper.evaluated_at
+                keeper.tell(
+                    loss=loss.item(),
+                    learning_rate=learning_rate,
+                    grad_norm=float(grad_norm),
+                    tokens_per_s=round(num_tokens / (time.perf_counter() - step_started), 1),
+                )
+                keeper.finish_step()
+            if not keeper.is_stopped():
+                keeper.keep_average()
+        except GivenUpError:
+            pass  # the checkpoint is of what came before it
+        return keeper.end(num_trained=sum(one.numel() for one in adapter))
 
 
 class _Keeper:
-    """Keeps what a run makes: its records, the best adapter or an average, checkpoints.
+    """Keeps what a run makes: its records, the best adapter or an average, checkpoints; knows when it shall stop.
 
     Args:
-        folder: the run's.
+        config: of the run, whose folder is there.
         embedder: whose adapter is trained.
+        optimizer: of it.
+        objective: holds the projection, if there is one.
         progress: where the run stands; the loop moves its step, the rest is moved here.
-        accelerator: of several processes the main one alone writes.
-        display: shows every record.
-        keeps_last: whether the last adapter is kept, however it scores; until there is an average, that is so too.
+        schedule: when what happens.
+        processes: of several the main one alone writes.
+        evaluate, watch, display: as `train_adapter`.
+        stopping: hears of signals.
+        is_resumed: whether the run goes on from a checkpoint.
     """
 
     def __init__(
         self,
-        folder: Path,
+        config: RunConfig,
         *,
         embedder: Embedder,
+        optimizer: torch.optim.Optimizer,
+        objective: Objective | MaskedPrediction,
         progress: Progress,
-        accelerator: Accelerator,
+        schedule: Schedule,
+        processes: Processes,
+        evaluate: Callable[[], TaskResult] | None,
+        watch: Watch | None,
         display: Display,
-        keeps_last: bool,
+        stopping: Stopping,
+        is_resumed: bool,
     ) -> None:
-        self.folder = folder
+        self.folder = Path(config.output_dir)
+        self.config = config
         self.embedder = embedder
+        self.optimizer = optimizer
+        self.projection = objective.projection
         self.progress = progress
+        self.schedule = schedule
+        self.processes = processes
+        self.evaluate = evaluate
+        self.watch = watch
         self.display = display
-        self.keeps_last = keeps_last
-        self.accelerator = accelerator
-        self.metrics = MetricsFile(folder / METRICS_FILE, from_step=progress.step, accelerator=accelerator)
-        self.writes = accelerator.is_main_process
+        self.stopping = stopping
+        # Until there is an average, the last one is kept for it, however it scores.
+        self.keeps_last = config.evaluation.keep != "best"
+        self.evaluated_at = schedule.evaluated_at if evaluate else {schedule.max_steps}
+        self.metrics = MetricsFile(
+            self.folder / METRICS_FILE,
+            progress=progress if is_resumed else None,
+            accelerator=processes.accelerator,
+        )
         self.started = time.perf_counter() - progress.elapsed_s
+        self._is_told_to_stop = False
+        self._is_saved = is_resumed
+        self._before_step: RandomStates | None = None
+        self._averaged: tuple[int, ...] = ()
 
     @property
     def elapsed_s(self) -> float:
         """Seconds of the whole run, those before it was resumed included."""
         return time.perf_counter() - self.started
 
+    def is_stopped(self) -> bool:
+        """Whether the watch or a signal has ended the run; the same in every process."""
+        return self._is_told_to_stop or self.processes.any(self.stopping.is_asked)
+
+    @contextmanager
+    def may_give_up_step(self) -> Iterator[None]:
+        """Run what of a step comes before anything is moved; if it is given up, random numbers are as before it."""
+        self._before_step = read_random_states()
+        with self.stopping.may_give_up():
+            yield
+        self._before_step = None
+
     def tell(self, **values: float | Sequence[float]) -> Record:
         """Make a record of this step."""
         record: Record = {"step": self.progress.step, **values, "elapsed_s": round(self.elapsed_s, 3)}
         self.metrics.append(record)
         self.display.update(record)
+        self._is_saved = False
         return record
 
-    def keep_if_better(self, evaluate: Callable[[], TaskResult] | None) -> Record | None:
+    def finish_step(self) -> None:
+        """All that belongs behind a step: its evaluation, what is kept of it, its checkpoint."""
+        progress = self.progress
+        if progress.step in self.schedule.averaged and self.processes.is_main:
+            keep_state(self.folder, embedder=self.embedder, step=progress.step)
+        if progress.awaits_evaluation:
+            if self.is_stopped():
+                return  # it comes first when the run goes on
+            record = self._keep_if_better()
+            progress.awaits_evaluation = False
+            is_last = progress.step == self.schedule.max_steps
+            self._is_told_to_stop = bool(self.watch and record and progress.step and self.watch(record) and not is_last)
+        if progress.step and not self._is_saved and (self._is_told_to_stop or self.schedule.saves_after(progress.step)):
+            self._save_checkpoint()
+
+    def _keep_if_better(self) -> Record | None:
         """Score the adapter, and keep it if no step before was as good, or if the last counts; so without a score.
+
+        The start is scored for the curve, and as a dry pass of the evaluation: some adapter is always kept, if only
+        the least bad.
 
         Returns:
             The evaluation's record, if there is one.
         """
         progress = self.progress
         record = None
-        if evaluate is not None:
-            result = evaluate()
+        if self.evaluate is not None:
+            with self.stopping.may_give_up():
+                result = self.evaluate()
             record = self.tell(dev_cosine_spearman=result.cosine_spearman, dev_ci95=list(result.ci95))
             is_better = not progress.best or result.cosine_spearman > progress.best["cosine_spearman"]
-            if not (is_better or self.keeps_last):
+            if progress.step == 0 or not (is_better or self.keeps_last):
                 return record
             progress.best = result.to_json()
         progress.best_step = progress.step
-        if progress.step > 0:
-            self._write_kept()
+        self._write_kept()
         return record
 
     def _write_kept(self) -> None:
-        if self.writes:
+        if self.processes.is_main:
             self.embedder.save(self.folder / self.embedder.trained.folder_name)
 
-    def keep_state(self) -> None:
-        """Put the state aside for the average."""
-        if self.writes:
-            keep_state(self.folder, embedder=self.embedder, step=self.progress.step)
-
-    def keep_average(self, steps: Sequence[int], *, evaluate: Callable[[], TaskResult] | None) -> None:
-        """Keep the average of the states after these steps in the place of the last one, and score it."""
-        self.accelerator.wait_for_everyone()  # for the main process to have written the states
+    def keep_average(self) -> None:
+        """Keep the average of the states put aside for it, if there are any, in the place of the last, and score it."""
+        steps = self.schedule.averaged
+        if not steps:
+            return
+        self.optimizer.state.clear()  # where every weight is trained, room for two models
+        self.processes.accelerator.wait_for_everyone()  # for the main process to have written the states
         take_average(self.folder, embedder=self.embedder, steps=steps)
-        if evaluate is not None:
-            result = evaluate()
+        if self.evaluate is not None:
+            with self.stopping.may_give_up():
+                result = self.evaluate()
             self.tell(
                 averaged_steps=list(steps),
                 averaged_dev_cosine_spearman=result.cosine_spearman,
@@ -269,27 +342,38 @@ class _Keeper:
             )
             self.progress.best = result.to_json()
         self._write_kept()
+        self._averaged = steps
 
-    def save_checkpoint(self, optimizer: torch.optim.Optimizer, *, projection: torch.nn.Parameter | None) -> None:
+    def _save_checkpoint(self) -> None:
         """Write all that resuming needs."""
         self.progress.elapsed_s = self.elapsed_s
-        if self.writes:
+        self._is_saved = True
+        if self.processes.is_main:
+            self.metrics.sync()
             save_checkpoint(
                 self.folder,
                 embedder=self.embedder,
-                optimizer=optimizer,
+                optimizer=self.optimizer,
                 progress=self.progress,
-                projection=projection,
+                projection=self.projection,
+                random_states=self._before_step,
+                limit=self.config.training.save_total_limit,
             )
 
-    def outcome(self, *, is_stopped: bool, averaged: tuple[int, ...], num_trained: int) -> Outcome:
-        """What the run did."""
+    def end(self, *, num_trained: int) -> Outcome:
+        """What the run did; one that a signal has ended before its end gets its checkpoint."""
         progress = self.progress
+        is_over = progress.step == self.schedule.max_steps and not progress.awaits_evaluation
+        is_finished = is_over and self._averaged == self.schedule.averaged
+        is_stopped = not is_finished and self.is_stopped()
+        if is_stopped and not (self._is_saved or is_over):
+            self._save_checkpoint()
         return Outcome(
             num_steps=progress.step,
             is_stopped=is_stopped,
+            signal=self.stopping.signal if is_stopped else None,
             best_step=progress.best_step,
-            averaged=averaged,
+            averaged=self._averaged,
             best=TaskResult.from_json(progress.best) if progress.best else None,
             num_tokens=progress.num_tokens,
             elapsed_s=self.elapsed_s,

@@ -6,6 +6,10 @@ from typing import Any
 
 from accelerate import Accelerator
 
+from embedsmith.support import files
+from embedsmith.support.errors import RunError
+from embedsmith.training.checkpoint import Progress
+
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
 
@@ -15,29 +19,61 @@ class MetricsFile:
 
     Args:
         path: of the file.
-        from_step: of a resumed run, the step it goes on from; records of later ones are dropped, and that of an
-            average, which is made behind the last step.
+        progress: of a resumed run, where it goes on from; what was told behind that is dropped. None: a new run.
         accelerator: its trackers get every record too.
+
+    Raises:
+        RunError: as `read_metrics`.
     """
 
-    def __init__(self, path: Path, *, from_step: int, accelerator: Accelerator) -> None:
+    def __init__(self, path: Path, *, progress: Progress | None, accelerator: Accelerator) -> None:
         self.path = path
         self.accelerator = accelerator
         if accelerator.is_main_process:
-            records = read_metrics(path) if from_step else []
-            kept = [one for one in records if one["step"] <= from_step and "averaged_steps" not in one]
-            path.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
+            kept = metrics_until(progress, path=path) if progress else []
+            files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
 
     def append(self, record: Record) -> None:
         """Add a record; it has a `step`."""
         if self.accelerator.is_main_process:
-            with self.path.open("a", encoding="utf-8") as file:
+            with files.naming(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(record) + "\n")
         numbers = {name: value for name, value in record.items() if isinstance(value, float)}
         self.accelerator.log(numbers, step=record["step"])
 
+    def sync(self) -> None:
+        """Flush it to disk."""
+        files.sync(self.path)
+
+
+def metrics_until(progress: Progress, *, path: Path) -> list[Record]:
+    """The records of what a run had done when it stood there: none of later steps, nor of an average, nor of the
+    evaluation that it awaits; errors as `read_metrics`."""
+
+    def is_before(record: Record) -> bool:
+        if record["step"] == progress.step and progress.awaits_evaluation:
+            return "loss" in record
+        return bool(record["step"] <= progress.step) and "averaged_steps" not in record
+
+    return [record for record in read_metrics(path) if is_before(record)]
+
 
 def read_metrics(path: Path) -> list[Record]:
-    """Records of a `metrics.jsonl`; a last line cut short by a crash is left out."""
-    *lines, _ = path.read_text(encoding="utf-8").split("\n") if path.exists() else [""]
-    return [json.loads(line) for line in lines]
+    """Records of a `metrics.jsonl`; a last line cut short by a crash is left out.
+
+    Raises:
+        RunError: another line is none of a run's; it is named.
+    """
+    *lines, _ = path.read_text(encoding="utf-8", errors="replace").split("\n") if path.exists() else [""]
+    records = []
+    for number, line in enumerate(lines, start=1):
+        try:
+            record = json.loads(line)
+            record["step"]
+        except (ValueError, TypeError, KeyError) as error:
+            raise RunError(
+                f"{path}, line {number}: {line[:80]!r} is no record of a run ({error}).\nThe file is damaged: put that "
+                "line back, or remove it."
+            ) from error
+        records.append(record)
+    return records

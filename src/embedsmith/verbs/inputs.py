@@ -27,7 +27,10 @@ log = logging.getLogger(__name__)
 
 INPUTS_FILE = f"{FOLDER}/inputs.json"
 _BY_CONTENTS = ("model.model", "data.train", "data.columns", "data.max_triplets", "evaluation.dev", "teacher.teacher")
-_FREE = ("output_dir", "evaluation.dev_columns", "training.max_tokens", "training.save_steps", "training.report_to")
+_FREE = (
+    *("output_dir", "evaluation.dev_columns", "training.max_tokens", "training.save_steps"),
+    *("training.save_total_limit", "training.report_to"),
+)
 _FILES = {
     "data": "the training data",
     "dev": "the development set",

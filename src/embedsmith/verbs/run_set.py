@@ -6,22 +6,23 @@ were made from the data and models that lie there now.
 
 import hashlib
 import json
+import logging
 import shutil
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from rich.console import Console
 
 from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.settings.config import RunConfig
 from embedsmith.support.errors import RunError, list_faults
-from embedsmith.training.checkpoint import newest_step
+from embedsmith.training.checkpoint import has_checkpoints, newest_progress
 from embedsmith.training.loop import Watch
 from embedsmith.verbs.inputs import INPUTS_FILE, begun_prompt_tokens, check_unchanged, load_inputs
 from embedsmith.verbs.train import Run, resume_run, train
+
+log = logging.getLogger(__name__)
 
 RESULT_FILE = "result.json"
 
@@ -49,8 +50,10 @@ def start_or_resume(
     run: Path, config: RunConfig, *, watch: Watch | None = None, device: str | None, console: Console
 ) -> Run:
     """Train into a folder, or go on with what has a checkpoint there; errors as `train`."""
-    if newest_step(run) is not None:
+    if newest_progress(run) is not None:
         return resume_run(run, watch=watch, device=device, console=console)
+    if has_checkpoints(run):
+        log.warning("%s: no checkpoint is whole, so the run begins anew.", run)
     if run.exists():
         shutil.rmtree(run)
     return train(config.model_copy(update={"output_dir": str(run)}), watch=watch, device=device, console=console)
@@ -72,7 +75,7 @@ def check_runs_unchanged(folder: Path, configs: Mapping[str, RunConfig], *, what
     faults = []
     for identity, config in configs.items():
         run = find_run(folder, identity)
-        if run is None or not ((run / RESULT_FILE).exists() or newest_step(run) is not None):
+        if run is None or not ((run / RESULT_FILE).exists() or newest_progress(run) is not None):
             continue
         sources = repr((config.data, config.evaluation, config.model.model, config.teacher.teacher))
         known[sources] = known.get(sources) or load_inputs(config)
@@ -93,22 +96,3 @@ def _other_prompt_tokens(run: Path, config: RunConfig) -> str | None:
         return None
     begun = begun_prompt_tokens(run)
     return begun if begun != describe_model(config.model.model).settings.prompt_tokens else None
-
-
-@contextmanager
-def only_one(folder: Path, *, what: str) -> Iterator[None]:
-    """A lock of the operating system's: it goes when its process does, however that ends.
-
-    Raises:
-        RunError: another process holds it.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise RunError(f"Another {what} works in {folder}.\nWait for it, or choose another folder.") from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -25,14 +25,14 @@ from embedsmith.settings.config import RunConfig
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.support.free_memory import let_go
-from embedsmith.training.checkpoint import newest_step, remove_checkpoints
-from embedsmith.training.metrics import METRICS_FILE, read_metrics
+from embedsmith.support.lock import only_one
+from embedsmith.training.checkpoint import newest_progress, remove_checkpoints
+from embedsmith.training.metrics import METRICS_FILE, metrics_until
 from embedsmith.verbs.run_set import (
     RESULT_FILE,
     check_runs_unchanged,
     find_run,
     identity_of,
-    only_one,
     read_result,
     start_or_resume,
 )
@@ -223,9 +223,9 @@ class _Runs:
 
     def _go_on(self, run: Path, config: RunConfig, watcher: Watcher) -> dict[str, Any]:
         """Begin a trial's run, or go on with it; empty where the time is over."""
-        if (step := newest_step(run)) is not None:
+        if (progress := newest_progress(run)) is not None:
             check_runs_unchanged(self.folder, {identity_of(config): config}, what="search", advice=_CHANGED)
-            records = [one for one in read_metrics(run / METRICS_FILE) if 0 < one["step"] <= step]
+            records = [one for one in metrics_until(progress, path=run / METRICS_FILE) if one["step"] > 0]
             if watcher.replay(evaluations_of(records)):  # killed between its being stopped and its record
                 return self._record(run, {"state": "stopped", "score": watcher.value}, watcher)
         if watcher.elapsed_s >= watcher.seconds_left:

@@ -25,12 +25,12 @@ from embedsmith.settings.section import Int, Place
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.support.free_memory import let_go
+from embedsmith.support.lock import only_one
 from embedsmith.verbs.run_set import (
     RESULT_FILE,
     check_runs_unchanged,
     find_run,
     identity_of,
-    only_one,
     read_result,
     start_or_resume,
 )

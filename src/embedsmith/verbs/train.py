@@ -1,9 +1,11 @@
 """train: a configuration -> a run folder, by way of data, model, training and evaluation."""
 
+import logging
+import shlex
 import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,15 +16,18 @@ from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import pair_similarities, score_task
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.teacher import LoadedTeacher
+from embedsmith.model.trained import ADAPTER_FOLDER, MODEL_FOLDER
 from embedsmith.records.results import EvaluationResult, TaskResult
 from embedsmith.reporting.tables import describe_share
 from embedsmith.settings.config import RunConfig, Side
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import TrainingDisplay, encoding_progress
-from embedsmith.support.errors import ModelError, RunError
+from embedsmith.support.errors import DiskFullError, Interrupted, ModelError, RunError
 from embedsmith.support.free_memory import let_go
+from embedsmith.support.lock import LOCK_FILE, only_one
 from embedsmith.training.batching import source_shares
+from embedsmith.training.checkpoint import FOLDER, has_checkpoints
 from embedsmith.training.late import LATE_FOLDER
 from embedsmith.training.loop import Outcome, Watch, train_adapter
 from embedsmith.training.objective import Objective
@@ -35,9 +40,12 @@ from embedsmith.verbs.inputs import (
     write_inputs,
 )
 from embedsmith.verbs.prepare import PreparedRun, is_first_process, prepare_run
-from embedsmith.verbs.run_folder import CONFIG_FILE, name_steps, write_outcome
+from embedsmith.verbs.run_folder import CONFIG_FILE, OUTCOME_FILE, name_steps, write_outcome
+
+log = logging.getLogger(__name__)
 
 DEV_TASK = "dev"
+_KEPT = (ADAPTER_FOLDER, MODEL_FOLDER)
 
 
 @dataclass(frozen=True)
@@ -74,20 +82,24 @@ def train(
 
     Args:
         config: the run.
-        resume: go on from the folder's newest checkpoint.
+        resume: go on from the folder's newest checkpoint; anew where the run was killed before it kept anything.
         watch: told of every evaluation, may stop the run there. Its folder then looks as that of any run that was
             stopped: it has a checkpoint to go on from, and no outcome or model card.
         device: `cpu`, `cuda` or one of several, `cuda:1`; None: CUDA where there is one, else the CPU.
         console: where progress goes; None: nowhere.
 
     Raises:
-        RunError: the folder exists (or, to resume, does not, or data, models or settings have changed), or the loss is
-            not finite.
+        RunError: the folder exists (or, to resume, does not, or data, models or settings have changed), another process
+            works in it, or the loss is not finite.
+        DiskFullError: something of the run could not be written.
+        Interrupted: SIGTERM or Ctrl-C came while it trained; there is a checkpoint.
         DataError, ModelError, ConfigError, MissingExtraError: by their names.
     """
     console = console or Console(quiet=True)
     folder = Path(config.output_dir)
-    if not resume and is_first_process():
+    if resume and _begins_anew(folder):
+        resume = False
+    elif not resume and is_first_process():
         check_run_folder(folder)
     begun = begun_prompt_tokens(folder) if resume else None
     run = prepare_run(config, device=device, prompt_tokens=begun)
@@ -100,8 +112,10 @@ def train(
     run = _with_kept_teacher(run, console)
     let_go()  # of the teacher
     accelerator.wait_for_everyone()  # nobody may find the folder made by another process before looking for it
-    with _run_folder(folder):
+    with _run_folder(folder), _lock(folder, is_needed=accelerator.is_main_process):
         if accelerator.is_main_process:
+            for place in (folder, folder / FOLDER, folder / LATE_FOLDER):
+                files.remove_leftovers(place)
             files.write_text(folder / CONFIG_FILE, config.to_yaml())
             if not resume:
                 write_inputs(folder, inputs, machine=machine, prompt_tokens=embedder.settings.prompt_tokens)
@@ -121,6 +135,13 @@ def train(
             )
         accelerator.wait_for_everyone()  # for the main process to have written the adapter
         accelerator.end_training()
+        if outcome.signal:
+            raise Interrupted(
+                f"Stopped by {outcome.signal.name} after step {outcome.num_steps} of {run.schedule.max_steps}; "
+                "there is a checkpoint of it.",
+                folder=str(folder),
+                signal=outcome.signal,
+            )
         if outcome.best_step != outcome.num_steps:
             embedder.trained.reload(folder / embedder.trained.folder_name)
         dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
@@ -138,8 +159,9 @@ def train(
 
 
 def check_run_folder(folder: Path) -> None:
-    """Raise RunError when a run folder is taken, or cannot be made; an empty folder is not taken."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    """Raise RunError when a run folder is taken, or cannot be made; an empty one is not taken, nor what a kill left."""
+    is_taken = folder.exists() and (not folder.is_dir() or any(map(_counts, folder.rglob("*"))))
+    if is_taken:
         raise RunError(f"The run folder {folder} exists already.\nChoose another output_dir, or remove it.")
     files.check_output_folder(folder, option="output_dir")
 
@@ -156,6 +178,31 @@ def resume_run(
     if Path(config.output_dir).resolve() != Path(folder).resolve():  # it has been moved
         config = config.model_copy(update={"output_dir": str(folder)})
     return train(config, resume=True, watch=watch, device=device, console=console)
+
+
+def _counts(path: Path) -> bool:
+    """Whether a file is more than the lock, or than what a writer that was killed had begun."""
+    return path.is_file() and path.name != LOCK_FILE and path.suffix != ".tmp"
+
+
+def _begins_anew(folder: Path) -> bool:
+    """Whether a run that shall go on was killed before it had kept anything.
+
+    Raises:
+        RunError: it has no checkpoint, but something else that it would lose.
+    """
+    if has_checkpoints(folder):
+        return False
+    kept = [name for name in (*_KEPT, LATE_FOLDER, OUTCOME_FILE) if (folder / name).exists()]
+    if kept:
+        raise RunError(
+            f"{folder} holds no checkpoint to resume from, but {kept[0]}, which a new start would replace.\n"
+            f"Start it in another folder: embedsmith train --config {shlex.quote(str(folder / CONFIG_FILE))} "
+            "--output_dir DIR"
+        )
+    if is_first_process():
+        log.warning("%s holds no checkpoint yet: the run begins anew.", folder)
+    return True
 
 
 def _announce(run: PreparedRun, console: Console) -> None:
@@ -207,15 +254,36 @@ def _with_kept_teacher(run: PreparedRun, console: Console) -> PreparedRun:
 
 @contextmanager
 def _run_folder(folder: Path) -> Iterator[None]:
-    """Make the run folder; if the block fails before anything worth keeping is in it, take it away again."""
+    """Make the run folder; if the block fails before anything worth keeping is in it, take it away again.
+
+    Raises:
+        DiskFullError: where the block could not write, in words.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     try:
         yield
-    except BaseException:
-        kept = any((folder / name).exists() for name in ("adapter", "model"))
-        if not kept and not any((folder / "checkpoints").glob("step-*")):
+    except BaseException as error:
+        is_begun = has_checkpoints(folder)
+        if not is_begun and not any((folder / name).exists() for name in _KEPT):
             shutil.rmtree(folder, ignore_errors=True)
+        if isinstance(error, OSError) and files.is_disk_full(error):
+            raise DiskFullError(_describe_full(error, folder, is_begun=is_begun)) from error
         raise
+
+
+def _describe_full(error: OSError, folder: Path, *, is_begun: bool) -> str:
+    what, advice = files.describe_full(error)
+    if not is_begun:
+        return f"The disk is full: {what}.\nThe run had no checkpoint yet. {advice}, and start it again."
+    command = f"embedsmith train --resume {shlex.quote(str(folder))}"
+    return f"The disk is full: {what}.\nThe run's checkpoints are whole. {advice}; then go on with:\n  {command}"
+
+
+@contextmanager
+def _lock(folder: Path, *, is_needed: bool) -> Iterator[None]:
+    """Of several processes of one run, the first one holds it."""
+    with only_one(folder, what="process", file=f"{FOLDER}/{LOCK_FILE}") if is_needed else nullcontext():
+        yield
 
 
 def _score_in_training(embedder: Embedder, dev: ScoredPairs) -> TaskResult:
