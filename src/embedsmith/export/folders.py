@@ -20,6 +20,7 @@ import torch
 
 from embedsmith.export.graph import make_graph
 from embedsmith.export.graph_runner import open_onnx
+from embedsmith.export.older_names import add_older_names
 from embedsmith.export.onnx_files import check_onnx_packages, write_onnx
 from embedsmith.export.parity import Parity, check_graph, check_merged, check_sentence_transformers, expect
 from embedsmith.export.placing import PlacedPrompts, faults_of_prompts, named_prompts, place_prompts
@@ -138,6 +139,7 @@ def _write(folder: Path, *, live: Embedder, placed: PlacedPrompts | None, dtype:
     """All files; the adapter stays in the model's weights."""
     network = _merge(live).to(_COMPUTED[dtype])
     network.save_pretrained(folder)
+    add_older_names(folder)
     files.write_json(folder / SETTINGS_FILE, asdict(live.settings))
     if placed is None:
         write_tokenizer(live.backbone.tokenizer, folder=folder)
