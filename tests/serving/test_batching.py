@@ -1,8 +1,5 @@
-"""Requests together: computed as if alone, short ones first, gone ones forgotten, all answered before the end."""
+"""Requests together: computed as if alone, short ones first, gone ones forgotten."""
 
-import threading
-import time
-from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
@@ -10,40 +7,13 @@ import pytest
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.serving.limits import Limits
-from embedsmith.serving.served_model import ServedDecoder, Tokens
-from tests.serving.running import Running, running
-
-
-class _Gated(ServedDecoder):
-    """A real model that computes when it is let, and tells of its batches."""
-
-    def __init__(self, embedder: Embedder) -> None:
-        super().__init__(embedder, name="tiny")
-        self._may_go = threading.Semaphore(0)
-        self.batches: list[int] = []
-        self.fails = False
-
-    def embed(self, items: Sequence[tuple[Tokens, int]]) -> np.ndarray:
-        self.batches.append(len(items))
-        assert self._may_go.acquire(timeout=60)
-        if self.fails:
-            raise RuntimeError("no more memory")
-        return super().embed(items)
-
-    def let(self, num_batches: int = 1_000) -> None:
-        self._may_go.release(num_batches)
+from tests.serving.held import Held
+from tests.serving.running import Running, running, wait_until
 
 
 @pytest.fixture(scope="module")
 def embedder(model_folders: dict[str, str]) -> Embedder:
     return Embedder.load(model_folders["llama"], precision="fp32", max_length=64)
-
-
-def _wait_until(is_so: Callable[[], bool]) -> None:
-    until = time.monotonic() + 60
-    while not is_so():
-        assert time.monotonic() < until
-        time.sleep(0.01)
 
 
 def _waiting(served: Running) -> int:
@@ -56,13 +26,13 @@ def _rows(answer: object) -> np.ndarray:
 
 def test_texts_of_many_clients_are_computed_together(embedder: Embedder) -> None:
     """Cosine to encode at least 0.9999999: the row that a text lies in changes its roundings."""
-    model = _Gated(embedder)
+    model = Held(embedder)
     texts = [[f"w{number} cat", f"w{number + 1} roof w{number} the"] for number in range(8)]
     with running(model) as served, ThreadPoolExecutor(9) as clients:
         first = clients.submit(served.embed, "rain falls")
-        _wait_until(lambda: model.batches == [1])
+        wait_until(lambda: model.batches == [1])
         others = [clients.submit(served.embed, some) for some in texts]
-        _wait_until(lambda: _waiting(served) > 0 and len(served.service._batchers["tiny"]._jobs) == 8)
+        wait_until(lambda: _waiting(served) > 0 and len(served.service._batchers["tiny"]._jobs) == 8)
         model.let()
         assert first.result().status_code == 200
         for some, answer in zip(texts, others, strict=True):
@@ -72,12 +42,12 @@ def test_texts_of_many_clients_are_computed_together(embedder: Embedder) -> None
 
 
 def test_a_short_request_does_not_wait_for_a_long_one(embedder: Embedder) -> None:
-    model = _Gated(embedder)
+    model = Held(embedder)
     with running(model, limits=Limits(batch_tokens=40)) as served, ThreadPoolExecutor(2) as clients:
         long = clients.submit(served.embed, [f"w{number} cat the roof" for number in range(100)])
-        _wait_until(lambda: model.batches == [6])  # of 6 tokens each, start and end included
+        wait_until(lambda: model.batches == [6])  # of 6 tokens each, start and end included
         short = clients.submit(served.embed, ["rain", "a"])
-        _wait_until(lambda: len(served.service._batchers["tiny"]._jobs) == 2)
+        wait_until(lambda: len(served.service._batchers["tiny"]._jobs) == 2)
         model.let(2)
         assert short.result().status_code == 200
         assert not long.done()
@@ -89,13 +59,13 @@ def test_a_short_request_does_not_wait_for_a_long_one(embedder: Embedder) -> Non
 
 
 def test_who_is_gone_frees_the_place(embedder: Embedder) -> None:
-    model = _Gated(embedder)
+    model = Held(embedder)
     with running(model) as served, ThreadPoolExecutor(2) as clients:
         first = clients.submit(served.embed, "rain falls")
-        _wait_until(lambda: model.batches == [1])
+        wait_until(lambda: model.batches == [1])
         with pytest.raises(Exception, match="timed out"):
             served.client.post("/v1/embeddings", json={"model": "tiny", "input": ["a", "b"]}, timeout=0.5)
-        _wait_until(lambda: _waiting(served) == 0 and served.server.gate.num_inside == 1)
+        wait_until(lambda: _waiting(served) == 0 and served.server.gate.num_inside == 1)
         model.let()
         assert first.result().status_code == 200
     assert model.batches == [1]
@@ -103,20 +73,20 @@ def test_who_is_gone_frees_the_place(embedder: Embedder) -> None:
 
 
 def test_too_much_that_waits(embedder: Embedder) -> None:
-    model = _Gated(embedder)
+    model = Held(embedder)
     limits = Limits(max_requests=3, max_queue_tokens=20)
     with running(model, limits=limits) as served, ThreadPoolExecutor(3) as clients:
         accepted = [clients.submit(served.embed, "rain falls")]
-        _wait_until(lambda: model.batches == [1])
+        wait_until(lambda: model.batches == [1])
         accepted.append(clients.submit(served.embed, "cat " * 30))  # one may wait, however long
-        _wait_until(lambda: _waiting(served) == 32)
+        wait_until(lambda: _waiting(served) == 32)
         refused = served.embed("a")
         assert (refused.status_code, refused.json()["error"]["type"]) == (429, "rate_limit_error")
         assert "32 tokens wait already" in refused.json()["error"]["message"]
         assert 1 <= int(refused.headers["retry-after"]) <= 60
         served.service._batchers["tiny"].max_queue_tokens = 100
         accepted.append(clients.submit(served.embed, "b"))
-        _wait_until(lambda: len(served.service._batchers["tiny"]._jobs) == 2)
+        wait_until(lambda: len(served.service._batchers["tiny"]._jobs) == 2)
         refused = served.embed("a")
         assert (refused.status_code, refused.headers["retry-after"]) == (429, "1")
         assert "3 requests are being answered" in refused.json()["error"]["message"]
@@ -126,28 +96,8 @@ def test_too_much_that_waits(embedder: Embedder) -> None:
         assert served.embed("a").status_code == 200
 
 
-def test_a_server_that_stops_answers_what_it_accepted(embedder: Embedder) -> None:
-    model = _Gated(embedder)
-    with running(model) as served, ThreadPoolExecutor(2) as clients:
-        assert served.client.get("/ready").status_code == 200
-        accepted = [clients.submit(served.embed, "rain falls")]
-        _wait_until(lambda: model.batches == [1])
-        accepted.append(clients.submit(served.embed, ["a", "b"]))
-        _wait_until(lambda: _waiting(served) > 0)
-        served.server.stop()
-        assert served.client.get("/ready").status_code == 503
-        assert served.client.get("/health").status_code == 200
-        refused = served.embed("a")
-        assert (refused.status_code, refused.headers["retry-after"]) == (503, "5")
-        assert "The server is stopping" in refused.json()["error"]["message"]
-        model.let()
-        assert [answer.result().status_code for answer in accepted] == [200, 200]
-        served.thread.join(30)
-        assert not served.thread.is_alive()
-
-
 def test_a_batch_that_fails(embedder: Embedder, caplog: pytest.LogCaptureFixture) -> None:
-    model = _Gated(embedder)
+    model = Held(embedder)
     model.fails = True
     model.let()
     with running(model) as served:

@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx2
 import numpy as np
+import psutil
 import pytest
 
 from embedsmith.model.embedder import Embedder
@@ -98,6 +99,47 @@ def test_a_body_of_50_mb_is_refused_before_it_is_read(served: Running, still_wel
     assert time.monotonic() - started < 20  # each a second on a machine with nothing else to do
 
 
+def _of_openai(text: Any) -> dict[str, Any]:
+    return {"model": "tiny", "input": text}
+
+
+def _of_tei(text: Any) -> dict[str, Any]:
+    return {"model": "tiny", "inputs": text}
+
+
+def _of_similarity(text: Any) -> dict[str, Any]:
+    texts = text if isinstance(text, list) else [text]
+    return {"model": "tiny", "inputs": {"source_sentence": "a", "sentences": texts}}
+
+
+ROUTES = {"/v1/embeddings": _of_openai, "/embed": _of_tei, "/similarity": _of_similarity}
+
+
+@pytest.mark.parametrize("route", ROUTES)
+def test_the_worst_of_it_at_every_route_with_the_limits_as_they_come(model_folders: dict[str, str], route: str) -> None:
+    """How long each takes is a line of `python -m benchmarks.serving`."""
+    make = ROUTES[route]
+    good = json.dumps(make("rain falls")).encode()
+    bad = {
+        "50 MB": (json.dumps(make("a" * 50_000_000)).encode(), 413),
+        "10,000 items": (json.dumps(make(["a"] * 10_000)).encode(), 413),
+        "invalid UTF-8": (good.replace(b"rain", b"\xff\xfe"), 400),
+        "deeply nested": (good.replace(b'"rain falls"', b"[" * 100_000 + b"]" * 100_000), 400),
+        "another type": (json.dumps(make({"text": 7})).encode(), 422),
+        "unknown model": (good.replace(b"tiny", b"large"), 404),
+    }
+    with running(Embedder.load(model_folders["llama"], precision="fp32"), api_key="s3cret") as served:
+        right, wrong = (
+            {"content-type": "application/json", "authorization": f"Bearer {key}"} for key in ("s3cret", "x")
+        )
+        before = served.client.post(route, content=good, headers=right)
+        assert before.status_code == 200
+        assert served.client.post(route, content=good, headers=wrong).status_code == 401
+        for name, (body, status) in bad.items():
+            assert served.client.post(route, content=body, headers=right).status_code == status, name
+            assert served.client.post(route, content=good, headers=right).content == before.content, name
+
+
 def test_what_is_no_json_by_name(served: Running, still_well: None) -> None:
     for headers in ({"content-type": "text/plain"}, {"content-type": ""}):
         assert served.client.post("/v1/embeddings", content=_body(), headers=headers).status_code == 415
@@ -169,16 +211,26 @@ def test_the_key(model_folders: dict[str, str]) -> None:
         np.testing.assert_array_equal(found, embedder.encode(TEXTS))
 
 
-def test_memory_stays(served: Running) -> None:
-    """Of what is refused, cut off or answered nothing is kept: no request is inside, and no text waits."""
-    for _ in range(20):
+def test_nothing_is_kept_of_what_is_over(served: Running) -> None:
+    """Refused, cut off or answered: no request is inside, no text waits, and memory stays what it is."""
+    _ask_in_many_ways(served, times=80)
+    before = psutil.Process().memory_info().rss
+    _ask_in_many_ways(served, times=240)
+    grown = psutil.Process().memory_info().rss - before
+    figures = _settled(served.client)
+    assert "embedsmith_requests_inside 0.0" in figures
+    assert 'embedsmith_queue_tokens{model="tiny"} 0.0' in figures
+    assert grown < 4_000_000  # by 1,200 requests, some of 200 KB
+
+
+def _ask_in_many_ways(served: Running, *, times: int) -> None:
+    for place in range(times):
         with _connect(served) as own:
             own.sendall(_HEAD + b"content-length: 90000\r\n\r\n{")
         served.embed(["a"] * 51)
         served.embed("a")
-    figures = _settled(served.client)
-    assert "embedsmith_requests_inside 0.0" in figures
-    assert 'embedsmith_queue_tokens{model="tiny"} 0.0' in figures
+        served.embed([f"w{place % 200} cat"] * 7, user="x" * 200_000)
+        served.client.get(f"/{place}/{times}")
 
 
 def _settled(client: httpx2.Client) -> str:

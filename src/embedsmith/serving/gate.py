@@ -41,7 +41,6 @@ class Gate:
 
     Attributes:
         is_draining: whether the server is stopping: what is inside goes on, nothing else comes in.
-        num_inside: requests that compute, inside at this time.
     """
 
     def __init__(self, app: Application, *, limits: Limits, api_key: str | None, metrics: Metrics) -> None:
@@ -49,7 +48,8 @@ class Gate:
         self.limits = limits
         self.metrics = metrics
         self.is_draining = False
-        self.num_inside = 0
+        self._inside: set[asyncio.Task[Any]] = set()
+        self._has_given_up = False
         self._key = None if api_key is None else _digest(api_key.encode())
 
     async def __call__(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
@@ -74,15 +74,32 @@ class Gate:
         except ApiError as error:
             await answer_error(error, path=scope["path"])(scope, exchange.receive, exchange.send)
             return
-        self._count(computes)
+        task = asyncio.current_task()
+        assert task is not None, "an event loop runs it"
+        if computes:
+            self._inside.add(task)
+            self.metrics.inside.set(self.num_inside)
         try:
             await self.app(scope, exchange.receive, exchange.send)
+        except asyncio.CancelledError:
+            if not self._has_given_up or exchange.status:
+                raise
+            message = "The server stopped before this was answered. Ask another one, or later."
+            await answer_error(_stopping(message), path=scope["path"])(scope, exchange.receive, exchange.send)
         finally:
-            self._count(-computes)
+            self._inside.discard(task)
+            self.metrics.inside.set(self.num_inside)
 
-    def _count(self, number: int) -> None:
-        self.num_inside += number
-        self.metrics.inside.set(self.num_inside)
+    @property
+    def num_inside(self) -> int:
+        """Requests that compute, inside at this time."""
+        return len(self._inside)
+
+    def give_up(self) -> None:
+        """Answer none of those inside, and tell them."""
+        self._has_given_up = True
+        for task in self._inside:
+            task.cancel()
 
     def _check_key(self, scope: MutableMapping[str, Any]) -> None:
         if self._key is None or scope["path"] in OPEN_PATHS:
@@ -101,11 +118,14 @@ class Gate:
 
     def _check_room(self) -> None:
         if self.is_draining:
-            headers = {"Retry-After": "5", "Connection": "close"}
-            raise ApiError(503, "The server is stopping. Ask another one, or later.", code="stopping", headers=headers)
+            raise _stopping("The server is stopping. Ask another one, or later.")
         if self.num_inside >= self.limits.max_requests:
             message = f"{self.num_inside} requests are being answered, as many as may be at one time. Try again later."
             raise ApiError(429, message, code="rate_limit_exceeded", headers={"Retry-After": "1"})
+
+
+def _stopping(message: str) -> ApiError:
+    return ApiError(503, message, code="stopping", headers={"Retry-After": "5", "Connection": "close"})
 
 
 class _Exchange:

@@ -61,6 +61,8 @@ class Server(uvicorn.Server):
         gate: the application.
     """
 
+    should_exit: bool
+
     def __init__(self, gate: Gate) -> None:
         super().__init__(
             uvicorn.Config(
@@ -96,17 +98,20 @@ class Server(uvicorn.Server):
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """As uvicorn calls it; it is called between two instructions of the event loop."""
         if self.gate.is_draining:
-            self.should_exit = self.force_exit = True
-            return
+            # A batch cannot be stopped, and the interpreter would wait for its thread.
+            signal.signal(sig, signal.SIG_DFL)
+            signal.raise_signal(sig)
+        self.stop()  # before it is said: who reads that may send a second one
         log.info("%s: answering %d requests, then stopping", signal.Signals(sig).name, self.gate.num_inside)
-        self.stop()
 
     async def on_tick(self, counter: int) -> bool:
         """As uvicorn calls it, ten times a second."""
         if self.gate.is_draining and not self.should_exit:
             is_late = monotonic() > self._drains_until
             if is_late and self.gate.num_inside:
-                log.warning("%d requests were not answered in time, and are given up", self.gate.num_inside)
+                seconds = self.gate.limits.drain_seconds
+                log.warning("%d requests were not answered in %g seconds: given up", self.gate.num_inside, seconds)
+                self.gate.give_up()
             self.should_exit = is_late or not self.gate.num_inside
         return await super().on_tick(counter)
 
