@@ -139,7 +139,7 @@ def test_many_texts_are_cut_off_with_a_word(page: Page) -> None:
     expect(page.locator("#matrices tbody tr")).to_have_count(2 * 40)
     expect(page.locator("#notice")).to_have_text("The matrix shows the first 40 of 50 texts.")
     _write(page, ["cat " * 60, "rain"])
-    expect(page.locator("#notice")).to_contain_text("mine takes 40 tokens: up to 1 text longer than that were cut.")
+    expect(page.locator("#notice")).to_contain_text("mine cuts texts at 40 tokens: up to 1 of these.")
 
 
 def test_no_texts(page: Page) -> None:
@@ -282,7 +282,7 @@ def test_a_link_brings_everything_back(page: Page, served: Running) -> None:
     assert not any("cat" in url for url in asked)
     other.goto(f"{served.url}/#texts=rain&left=gone&right=mine")  # the same page: only what is behind # changes
     expect(other.locator("#count")).to_have_text("1 text")
-    expect(other.locator("#notice")).to_contain_text("gone is not served here")
+    expect(other.locator("#notice")).to_contain_text("gone, which is not served here")
 
 
 def test_texts_too_long_for_a_link(page: Page) -> None:
@@ -336,6 +336,7 @@ def test_a_server_that_takes_little_at_a_time(browser: Browser, tuned: Embedder,
 
 
 def test_a_server_that_is_gone(browser: Browser, served: Running) -> None:
+    """What is wrong stays there until it is tried again, and a file goes on where it stopped."""
     page = browser.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(served.url)
@@ -345,6 +346,17 @@ def test_a_server_that_is_gone(browser: Browser, served: Running) -> None:
     page.context.set_offline(False)
     page.locator("#alert button").click()
     expect(page.locator("#matrices tbody tr")).to_have_count(6)
+    expect(page.locator("#alert")).to_be_hidden()
+    page.locator("#query").evaluate("(query) => (query.value = 'rain')")
+    _open(page, "neighbours")
+    page.context.set_offline(True)
+    page.locator("#corpus").click()
+    expect(page.locator("#stop")).to_have_text("Go on")
+    expect(page.locator("#alert")).to_be_visible()
+    page.context.set_offline(False)
+    page.locator("#stop").click()
+    expect(page.locator("#lists li")).to_have_count(20)
+    expect(page.locator("#progress")).to_be_hidden()
     expect(page.locator("#alert")).to_be_hidden()
     page.close()
 

@@ -63,7 +63,9 @@ async function ask(path, { body, signal } = {}) {
     if (error.status === 401) {
       if (key === shown) await askForKey(shown ? error.message : "");
     } else if (error.status === 429 && tries < MOST_TRIES) {
-      await wait(Number(response.headers.get("Retry-After")) || FALLBACK_SECONDS, signal);
+      const seconds = Number(response.headers.get("Retry-After")) || FALLBACK_SECONDS;
+      dispatchEvent(new CustomEvent("busy", { detail: seconds }));
+      await wait(seconds, signal);
     } else throw error;
   }
 }
@@ -107,7 +109,7 @@ export async function embed(model, texts, { kind = "document", signal, onBatch }
   const found = new Map(texts.map((text) => [text, kept.get(nameOf(model, kind, text))]));
   const missing = [...found.keys()].filter((text) => !found.get(text));
   let size = BATCH;
-  for (let start = 0; start < missing.length; ) {
+  for (let start = 0; start < missing.length;) {
     const batch = missing.slice(start, start + size);
     try {
       const rows = await embedBatch(model, kind, batch, signal);

@@ -1,27 +1,27 @@
 // The page: what is asked, by whom, and which view shows it.
 
-import { embed, hasKey, keepKey, listModels, onKeyNeeded } from "./api.js";
+import { embed } from "./api.js";
 import { element, find, plural } from "./dom.js";
 import { EXAMPLES } from "./examples.js";
 import { MOST_POINTS, showMap } from "./map.js";
-import { corpus, embedCorpus, setUpNeighbours, showNeighbours } from "./neighbours.js";
+import { chooseSides, loadModels, models, sides } from "./models.js";
+import { corpus, embedCorpus, readyTexts, setUpNeighbours, showNeighbours } from "./neighbours.js";
+import { setUpKey } from "./key.js";
+import { setUpKeys, setUpTabs } from "./keys.js";
 import { linesOf } from "./reading.js";
 import { readLink, tooLong, writeLink } from "./share.js";
 import { limitNotice, MOST_TEXTS, showSimilarity } from "./similarity.js";
 import { showTokens } from "./tokens.js";
-import { setUpTabs, setUpKeys } from "./keys.js";
 
 const PAUSE = 400; // milliseconds without a key, until what was typed is computed
 const VIEWS = ["similarity", "neighbours", "map", "tokens"];
 
-let models = [];
 let view = VIEWS[0];
 let last = new AbortController(); // of what is being computed
 let timer = 0;
 let example = 0;
 
 const texts = () => linesOf(find("#texts").value);
-const sides = () => (models.length > 1 ? [find("#left").value, find("#right").value] : [models[0].id]);
 
 // ---- what is shown ---------------------------------------------------------------------------------------------------
 
@@ -32,10 +32,9 @@ async function refresh() {
   last = new AbortController();
   const { signal } = last;
   keepAddress();
-  setAlert(null);
+  clearAlert(refresh);
   const own = texts();
   find("#count").textContent = plural(own.length, "text");
-  find("#result").classList.toggle("is-empty", !own.length);
   if (!models.length) return;
   say("Computing …");
   find("#result").setAttribute("aria-busy", "true");
@@ -43,7 +42,7 @@ async function refresh() {
     await SHOW[view](own, signal);
   } catch (error) {
     if (signal.aborted || error.name === "AbortError") return;
-    setAlert(error);
+    setAlert(error, refresh);
   } finally {
     if (!signal.aborted) {
       say("");
@@ -62,19 +61,31 @@ const SHOW = {
   async neighbours(own, signal) {
     notice();
     find("#query").placeholder = own[0] ?? "a text of your own";
-    await showNeighbours(sides().map((name) => ({ name })), find("#query").value.trim() || own[0], signal);
+    await showNeighbours(
+      sides().map((name) => ({ name })),
+      find("#query").value.trim() || own[0],
+      signal,
+    );
   },
   async map(own, signal) {
-    const isFile = chosenSource() === "file";
-    const given = (isFile ? corpus.texts : own).slice(0, MOST_POINTS);
-    const all = isFile ? corpus.texts.length : own.length;
+    const all = chosenSource() === "file" ? corpus.texts : own;
+    const given = (all === own ? own : readyTexts()).slice(0, MOST_POINTS);
     const embedded = await embedSides(given, signal);
-    notice(all > MOST_POINTS ? `The map shows the first ${MOST_POINTS.toLocaleString("en")} of ${plural(all, "text")}.` : "", ...embedded.notices);
+    notice(
+      given.length < all.length
+        ? `The map shows the first ${given.length.toLocaleString("en")} of ${plural(all.length, "text")}.`
+        : "",
+      ...embedded.notices,
+    );
     showMap(embedded.sides, given);
   },
   async tokens(own, signal) {
     notice();
-    await showTokens(sides().map((name) => ({ name })), own.length ? own : [""], signal);
+    await showTokens(
+      sides().map((name) => ({ name })),
+      own.length ? own : [""],
+      signal,
+    );
   },
 };
 
@@ -86,7 +97,7 @@ async function embedSides(given, signal) {
     const onBatch = (done, total) => say(`${name}: ${done} of ${plural(total, "text")}`);
     const { vectors, mostCut } = await embed(name, given, { signal, onBatch });
     const limit = models.find((model) => model.id === name).max_tokens;
-    if (mostCut) notices.push(`${name} takes ${limit} tokens: up to ${plural(mostCut, "text")} longer than that were cut.`);
+    if (mostCut) notices.push(`${name} cuts texts at ${limit} tokens: up to ${mostCut} of these.`);
     found.push({ name, vectors });
   }
   signal.throwIfAborted();
@@ -103,9 +114,18 @@ function notice(...parts) {
 }
 let standing = []; // said in every view
 
-function setAlert(error) {
-  find("#alert").hidden = !error;
-  if (error) find("#alert p").textContent = error.message;
+let again = null; // what the alert's button does
+
+/** Say what is wrong until `tryAgain` begins anew, or, where there is none, until something else is computed. */
+function setAlert(error, tryAgain = null) {
+  again = tryAgain;
+  find("#alert p").textContent = error.message;
+  find("#alert button").hidden = !again;
+  find("#alert").hidden = false;
+}
+
+function clearAlert(begun) {
+  if (again === begun || !again) find("#alert").hidden = true;
 }
 
 // ---- what is asked ---------------------------------------------------------------------------------------------------
@@ -128,7 +148,9 @@ function setTexts(value) {
 /** A number beside each line that is a text. */
 function numberLines() {
   let number = 0;
-  const lines = find("#texts").value.split("\n").map((line) => (line.trim() ? `${(number += 1)}` : ""));
+  const lines = find("#texts")
+    .value.split("\n")
+    .map((line) => (line.trim() ? `${(number += 1)}` : ""));
   find("#gutter").textContent = lines.join("\n");
   find("#gutter").scrollTop = find("#texts").scrollTop;
 }
@@ -157,7 +179,7 @@ function readAddress() {
   setTexts(given.texts ?? EXAMPLES[0].texts.join("\n"));
   setView(given.view);
   find("#query").value = given.query ?? "";
-  chooseSides(given);
+  standing = chooseSides(given);
 }
 
 async function share() {
@@ -184,55 +206,14 @@ function flash(button, text) {
   setTimeout(() => (button.textContent = own), 1500);
 }
 
-// ---- the models ------------------------------------------------------------------------------------------------------
-
-/** The sides of a link where they are served; else a model and what it was tuned from, else the first two. */
-function chooseSides(given = {}) {
-  const names = models.map((model) => model.id);
-  const tuned = models.find((model) => names.includes(model.parent));
-  const [first, second = first] = names;
-  const usual = tuned ? [tuned.parent, tuned.id] : first === "base" ? [first, second] : [second, first];
-  const asked = [given.left, given.right];
-  ["#left", "#right"].forEach((side, place) => {
-    find(side).replaceChildren(...names.map((name) => element("option", { value: name }, name)));
-    find(side).value = names.includes(asked[place]) ? asked[place] : usual[place];
-  });
-  const absent = asked.filter((name) => name && !names.includes(name));
-  standing = absent.length ? [`The link compares ${asked.join(" with ")}; ${absent.join(" and ")} is not served here.`] : [];
-  if (names.length === 1) {
-    standing.push("One model is served. To see two side by side, start the server with both: embedsmith serve tuned=runs/mine base=smollm2-135m");
-  }
-  for (const part of find(".sides").children) part.hidden = names.length === 1 && part.id !== "status";
-}
-
-function askForKey(message) {
-  const dialog = find("#key-dialog");
-  find("#key-message").textContent = message;
-  find("#key").value = "";
-  dialog.showModal();
-  return new Promise((resolve, reject) => {
-    dialog.onclose = () => {
-      const key = find("#key").value.trim();
-      find("#key").value = "";
-      if (!key) {
-        reject(new Error("The server answers nothing without its key."));
-        return;
-      }
-      keepKey(key);
-      find("#forget").hidden = false;
-      resolve();
-    };
-  });
-}
-
 async function start() {
-  setAlert(null);
+  clearAlert(start);
   try {
-    models = await listModels();
+    await loadModels();
     readAddress();
     await refresh();
   } catch (error) {
-    setAlert(error);
+    setAlert(error, start);
   }
 }
 
@@ -244,7 +225,11 @@ function later() {
   timer = setTimeout(refresh, PAUSE);
 }
 
-find("#examples").append(...EXAMPLES.map(({ name }, place) => element("button", { type: "button", on: { click: () => nextExample(place) } }, name)));
+find("#examples").append(
+  ...EXAMPLES.map(({ name }, place) =>
+    element("button", { type: "button", on: { click: () => nextExample(place) } }, name),
+  ),
+);
 find("#texts").addEventListener("input", later);
 find("#texts").addEventListener("scroll", () => (find("#gutter").scrollTop = find("#texts").scrollTop));
 for (const side of ["#left", "#right"]) {
@@ -258,12 +243,8 @@ find("#swap").addEventListener("click", () => {
   refresh();
 });
 find("#share").addEventListener("click", share);
-find("#forget").addEventListener("click", () => {
-  keepKey(null);
-  location.reload();
-});
-find("#forget").hidden = !hasKey();
-find("#alert button").addEventListener("click", () => (models.length ? refresh() : start()));
+find("#alert button").addEventListener("click", () => again());
+addEventListener("busy", ({ detail }) => say(`The server is busy; asking again in ${detail} s.`));
 for (const one of document.querySelectorAll('input[name="map-source"]')) one.addEventListener("change", refresh);
 addEventListener("hashchange", () => {
   readAddress();
@@ -275,24 +256,30 @@ setUpNeighbours({
     const [own, file] = document.querySelectorAll('input[name="map-source"]');
     file.disabled = !corpus.texts.length;
     if (file.disabled) own.checked = true;
-    find("#map-file").textContent = corpus.name ? `the file: ${corpus.name}` : "the file, once there is one under Neighbours";
-    if (view === "neighbours") later();
+    find("#map-file").textContent = corpus.name
+      ? `the file: ${corpus.name}`
+      : "the file, once there is one under Neighbours";
+    if (view === "neighbours" || (view === "map" && chosenSource() === "file")) later();
   },
+  onStart: clearAlert,
   onError: setAlert,
 });
 setUpTabs((tab) => {
   setView(tab.getAttribute("aria-controls"));
   refresh();
 });
-setUpKeys({
-  1: () => find("#tab-similarity").click(),
-  2: () => find("#tab-neighbours").click(),
-  3: () => find("#tab-map").click(),
-  4: () => find("#tab-tokens").click(),
-  e: () => find("#texts").focus(),
-  x: () => nextExample(),
-  c: () => find("#share").click(),
-  t: () => find("#theme").click(),
-}, refresh);
-onKeyNeeded(askForKey);
+setUpKeys(
+  {
+    1: () => find("#tab-similarity").click(),
+    2: () => find("#tab-neighbours").click(),
+    3: () => find("#tab-map").click(),
+    4: () => find("#tab-tokens").click(),
+    e: () => find("#texts").focus(),
+    x: () => nextExample(),
+    c: () => find("#share").click(),
+    t: () => find("#theme").click(),
+  },
+  refresh,
+);
+setUpKey();
 start();

@@ -30,7 +30,8 @@ export function setUpKeys(actions, compute) {
     if (isTyping && event.key === "Escape" && event.target.id === "texts") find("#result").focus();
     const isAlone = !(event.ctrlKey || event.metaKey || event.altKey);
     const action = actions[event.key.toLowerCase()];
-    if (!action || !isAlone || isTyping || !find("#single-keys").checked || document.querySelector("dialog[open]")) return;
+    if (!action || !isAlone || isTyping || !find("#single-keys").checked || document.querySelector("dialog[open]"))
+      return;
     event.preventDefault();
     action();
   });

@@ -43,21 +43,45 @@ function figure(plane) {
   const isNumbered = texts.length <= MOST_NUMBERED;
   plane.marks = plane.places.map(([x, y], index) =>
     isNumbered
-      ? drawing("g", { transform: `translate(${x.toFixed(2)} ${y.toFixed(2)})` }, drawing("circle", { r: 5.5 }), drawing("text", { y: 2.1 }, `${index + 1}`))
+      ? drawing(
+          "g",
+          { transform: `translate(${x.toFixed(2)} ${y.toFixed(2)})` },
+          drawing("circle", { r: 5.5 }),
+          drawing("text", { y: 2.1 }, `${index + 1}`),
+        )
       : drawing("circle", { cx: x.toFixed(2), cy: y.toFixed(2), r: 1.6 }),
   );
   plane.line = drawing("line");
-  plane.svg = drawing("svg", { viewBox: "-104 -104 208 208", tabindex: 0, role: "application", "aria-roledescription": "map", "aria-label": `Map by ${plane.name}: ${plural(texts.length, "text")}. Arrow keys go from text to text.` }, plane.line, ...plane.marks);
+  plane.svg = drawing(
+    "svg",
+    {
+      viewBox: "-104 -104 208 208",
+      tabindex: 0,
+      role: "application",
+      "aria-roledescription": "map",
+      "aria-label": `Map by ${plane.name}: ${plural(texts.length, "text")}. Arrow keys go from text to text.`,
+    },
+    plane.line,
+    ...plane.marks,
+  );
   plane.svg.addEventListener("pointermove", (event) => point(plane, event));
   plane.svg.addEventListener("pointerdown", (event) => point(plane, event));
   plane.svg.addEventListener("keydown", move);
-  const caption = element("figcaption", {}, element("strong", {}, plane.name), element("span", { class: "hint" }, `${Math.round(100 * plane.share)} % of the spread`));
+  const caption = element(
+    "figcaption",
+    {},
+    element("strong", {}, plane.name),
+    element("span", { class: "hint" }, `${Math.round(100 * plane.share)} % of the spread`),
+  );
   return element("figure", { class: "map" }, caption, plane.svg);
 }
 
 function point(plane, event) {
   const box = plane.svg.getBoundingClientRect();
-  const at = [208 * ((event.clientX - box.left) / box.width) - 104, 208 * ((event.clientY - box.top) / box.height) - 104];
+  const at = [
+    208 * ((event.clientX - box.left) / box.width) - 104,
+    208 * ((event.clientY - box.top) / box.height) - 104,
+  ];
   const distances = plane.places.map(([x, y]) => Math.hypot(x - at[0], y - at[1]));
   const nearest = distances.indexOf(Math.min(...distances));
   if (distances[nearest] <= REACH) mark(nearest);
@@ -82,7 +106,12 @@ function mark(index) {
     const [[x1, y1], [x2, y2]] = [plane.places[index], plane.places[nearest]];
     for (const [name, value] of Object.entries({ x1, y1, x2, y2 })) plane.line.setAttribute(name, value.toFixed(2));
     const value = precise(cosine(plane.vectors[index], plane.vectors[nearest]), 2);
-    return element("p", {}, element("span", { class: "hint" }, `Nearest by ${plane.name}, ${value}: `), numbered(nearest));
+    return element(
+      "p",
+      {},
+      element("span", { class: "hint" }, `Nearest by ${plane.name}, ${value}: `),
+      numbered(nearest),
+    );
   });
   find("#map-readout").replaceChildren(element("p", {}, element("strong", {}, numbered(index))), ...said);
 }

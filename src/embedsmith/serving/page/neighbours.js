@@ -15,7 +15,7 @@ let table = null; // rows and columns of a file that is a table
 let running = null; // AbortController of the embedding under way
 let callbacks;
 
-/** `said`: {sides(), onChange(), onError(error)}; sides() gives the models' names. */
+/** `said`: {sides(), onChange(), onStart(what), onError(error, tryAgain)}; sides() gives the models' names. */
 export function setUpNeighbours(said) {
   callbacks = said;
   find("#file").addEventListener("change", () => find("#file").files[0] && take(find("#file").files[0]));
@@ -23,7 +23,7 @@ export function setUpNeighbours(said) {
   find("#file-remove").addEventListener("click", remove);
   find("#column").addEventListener("change", useColumn);
   find("#has-header").addEventListener("change", () => listColumns(Number(find("#column").value)));
-  find("#stop").addEventListener("click", () => running?.abort());
+  find("#stop").addEventListener("click", () => (running ? running.abort() : embedCorpus()));
   find("#query").addEventListener("input", () => callbacks.onChange());
   const drop = find("#neighbours");
   for (const event of ["dragover", "drop"]) drop.addEventListener(event, (dragged) => dragged.preventDefault());
@@ -54,7 +54,10 @@ function listColumns(chosen) {
 
 function useColumn() {
   const rows = find("#has-header").checked ? table.rows.slice(1) : table.rows;
-  use(table.name, rows.map((row) => row[Number(find("#column").value)] ?? ""));
+  use(
+    table.name,
+    rows.map((row) => row[Number(find("#column").value)] ?? ""),
+  );
 }
 
 function use(name, given, kind = "") {
@@ -63,7 +66,8 @@ function use(name, given, kind = "") {
   Object.assign(corpus, { name, texts, rows: {} });
   const remarks = [kind, plural(texts.length, "text")];
   if (numRepeated) remarks.push(`${numRepeated.toLocaleString("en")} repeated`);
-  if (numFurther) remarks.push(`${plural(numFurther, "further one")} left out: ${MOST_TEXTS.toLocaleString("en")} are taken`);
+  if (numFurther)
+    remarks.push(`${plural(numFurther, "further one")} left out: ${MOST_TEXTS.toLocaleString("en")} are taken`);
   find("#file-name").textContent = name;
   find("#file-count").textContent = remarks.filter(Boolean).join(", ");
   find("#file-state").hidden = false;
@@ -73,13 +77,16 @@ function use(name, given, kind = "") {
 }
 
 function remove() {
-  running?.abort();
   table = null;
   Object.assign(corpus, { name: null, texts: [], rows: {} });
+  embedCorpus(); // nothing, in the place of what is under way
   find("#file-state").hidden = true;
   find("#drop").hidden = false;
-  callbacks.onChange();
 }
+
+/** The texts that every side has embedded so far. */
+export const readyTexts = () =>
+  corpus.texts.slice(0, Math.min(...callbacks.sides().map((model) => corpus.rows[model]?.length ?? 0)));
 
 /** Embed what is not embedded yet, a batch by each side in turn, so that both lists grow together. */
 export async function embedCorpus() {
@@ -87,9 +94,11 @@ export async function embedCorpus() {
   const own = new AbortController();
   running = own;
   const { signal } = own;
-  const [bar, said] = find("#progress").children;
+  const [bar, said, stop] = find("#progress").children;
   const models = [...new Set(callbacks.sides())];
-  find("#progress").hidden = false;
+  callbacks.onStart(embedCorpus);
+  find("#progress").hidden = !corpus.texts.length;
+  stop.textContent = "Stop";
   try {
     for (let start = 0; start < corpus.texts.length; start += BATCH) {
       bar.value = start / corpus.texts.length;
@@ -104,10 +113,12 @@ export async function embedCorpus() {
       callbacks.onChange();
     }
   } catch (error) {
-    if (error.name !== "AbortError") callbacks.onError(error);
+    if (error.name !== "AbortError") callbacks.onError(error, embedCorpus);
   } finally {
     if (running === own) {
-      find("#progress").hidden = true;
+      running = null;
+      find("#progress").hidden = readyTexts().length === corpus.texts.length;
+      stop.textContent = "Go on";
       callbacks.onChange();
     }
   }
@@ -117,11 +128,15 @@ export async function embedCorpus() {
 export async function showNeighbours(sides, query, signal) {
   const lists = find("#lists");
   if (!corpus.texts.length) {
-    lists.replaceChildren(element("p", { class: "empty" }, "Choose a file to look for the nearest texts in it, as both models see them."));
+    lists.replaceChildren(
+      element("p", { class: "empty" }, "Choose a file, or take the example, to look for the nearest texts in it."),
+    );
     return;
   }
   if (!query) {
-    lists.replaceChildren(element("p", { class: "empty" }, "Type a text above: the file's texts are ranked by how near they are to it."));
+    lists.replaceChildren(
+      element("p", { class: "empty" }, "Type a text above: the file's texts are ranked by how near they are to it."),
+    );
     return;
   }
   const rankings = [];
@@ -130,7 +145,9 @@ export async function showNeighbours(sides, query, signal) {
     rankings.push(rank(vector, corpus.rows[name] ?? []));
   }
   signal.throwIfAborted();
-  lists.replaceChildren(...sides.map(({ name }, place) => list(name, rankings[place], sides[1 - place]?.name, rankings[1 - place])));
+  lists.replaceChildren(
+    ...sides.map(({ name }, place) => list(name, rankings[place], sides[1 - place]?.name, rankings[1 - place])),
+  );
 }
 
 function rank(query, rows) {
@@ -160,10 +177,20 @@ function list(name, ranking, otherName, other) {
         { class: "meter" },
         bar,
         precise(ranking.cosines[index], 3),
-        elsewhere === undefined ? "" : element("span", { title: `Its place by ${otherName}` }, `${ordinal(elsewhere + 1)} on the other side`),
+        elsewhere === undefined
+          ? ""
+          : element("span", { title: `Its place by ${otherName}` }, `${ordinal(elsewhere + 1)} on the other side`),
       ),
     );
   });
-  const count = ranking.order.length < corpus.texts.length ? `of the first ${ranking.order.length.toLocaleString("en")}` : `of ${corpus.texts.length.toLocaleString("en")}`;
-  return element("figure", {}, element("figcaption", {}, element("strong", {}, name), element("span", { class: "hint" }, count)), element("ol", {}, ...items));
+  const count =
+    ranking.order.length < corpus.texts.length
+      ? `of the first ${ranking.order.length.toLocaleString("en")}`
+      : `of ${corpus.texts.length.toLocaleString("en")}`;
+  return element(
+    "figure",
+    {},
+    element("figcaption", {}, element("strong", {}, name), element("span", { class: "hint" }, count)),
+    element("ol", {}, ...items),
+  );
 }

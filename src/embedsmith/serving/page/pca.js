@@ -18,7 +18,9 @@ export function project(vectors) {
 
 /** Mirror points along each axis so that they lie as near to others as that allows: a direction's sign means nothing. */
 export function mirror(points, others) {
-  const signs = [0, 1].map((axis) => (points.reduce((sum, point, row) => sum + point[axis] * others[row][axis], 0) < 0 ? -1 : 1));
+  const signs = [0, 1].map((axis) =>
+    points.reduce((sum, point, row) => sum + point[axis] * others[row][axis], 0) < 0 ? -1 : 1,
+  );
   return points.map((point) => point.map((value, axis) => signs[axis] * value));
 }
 

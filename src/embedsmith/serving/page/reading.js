@@ -5,12 +5,18 @@ const LARGEST_BYTES = 50_000_000;
 const TABLE = /\.(csv|tsv)$/i;
 
 /** One text a line; blank lines are none. */
-export const linesOf = (text) => text.split(/\r\n|\n|\r/).map((line) => line.trim()).filter(Boolean);
+export const linesOf = (text) =>
+  text
+    .split(/\r\n|\n|\r/)
+    .map((line) => line.trim())
+    .filter(Boolean);
 
 /** {name, lines} of a list, {name, rows} of a table; throws an Error in words. */
 export async function readFile(file) {
   if (file.size > LARGEST_BYTES) {
-    throw new Error(`${file.name} has ${file.size.toLocaleString("en")} bytes; at most ${LARGEST_BYTES.toLocaleString("en")} are read.`);
+    throw new Error(
+      `${file.name} has ${file.size.toLocaleString("en")} bytes; at most ${LARGEST_BYTES.toLocaleString("en")} are read.`,
+    );
   }
   let text;
   try {
@@ -19,7 +25,9 @@ export async function readFile(file) {
     throw new Error(`${file.name} is not text in UTF-8. Save it as UTF-8 and choose it again.`);
   }
   if (text.includes("\0")) throw new Error(`${file.name} is not a text file.`);
-  const content = TABLE.test(file.name) ? { rows: parseTable(text, separatorOf(file.name, text)) } : { lines: linesOf(text) };
+  const content = TABLE.test(file.name)
+    ? { rows: parseTable(text, separatorOf(file.name, text)) }
+    : { lines: linesOf(text) };
   if (!(content.rows ?? content.lines).length) throw new Error(`${file.name} holds no text.`);
   return { name: file.name, ...content };
 }
@@ -74,12 +82,18 @@ export function columnsOf(rows, hasHeader) {
 /** The column with the longest texts, which most likely holds them. */
 export function longestColumn(rows) {
   const width = Math.max(...rows.map((row) => row.length));
-  const lengths = Array.from({ length: width }, (_, column) => rows.reduce((sum, row) => sum + (row[column]?.length ?? 0), 0));
+  const lengths = Array.from({ length: width }, (_, column) =>
+    rows.reduce((sum, row) => sum + (row[column]?.length ?? 0), 0),
+  );
   return lengths.indexOf(Math.max(...lengths));
 }
 
 /** Distinct texts in order, and what was left out of them. */
 export function distinct(texts) {
   const own = [...new Set(texts.filter(Boolean))];
-  return { texts: own.slice(0, MOST_TEXTS), numRepeated: texts.filter(Boolean).length - own.length, numFurther: Math.max(0, own.length - MOST_TEXTS) };
+  return {
+    texts: own.slice(0, MOST_TEXTS),
+    numRepeated: texts.filter(Boolean).length - own.length,
+    numFurther: Math.max(0, own.length - MOST_TEXTS),
+  };
 }

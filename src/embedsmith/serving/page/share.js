@@ -23,4 +23,5 @@ export function writeLink(state) {
   return `#${held}`;
 }
 
-export const tooLong = (texts) => `The texts have ${texts.length.toLocaleString("en")} characters; a link holds ${MOST_CHARACTERS.toLocaleString("en")}.`;
+export const tooLong = (texts) =>
+  `The texts have ${texts.length.toLocaleString("en")} characters; a link holds ${MOST_CHARACTERS.toLocaleString("en")}.`;

@@ -18,6 +18,11 @@ export function showSimilarity(sides, texts) {
   const matrices = sides.map(({ vectors }) => vectors.map((a) => vectors.map((b) => cosine(a, b))));
   const figures = find("#matrices");
   find("#similarity-lead").textContent = lead(sides, matrices);
+  find("#similarity-readout").replaceChildren();
+  if (texts.length < 2) {
+    figures.replaceChildren();
+    return;
+  }
   figures.classList.toggle("stacked", texts.length > MOST_SIDE_BY_SIDE);
   figures.classList.toggle("many", texts.length > FEW);
   figures.style.setProperty("--n", texts.length);
@@ -28,47 +33,81 @@ export function showSimilarity(sides, texts) {
   };
   find("#stretch").onchange = () => paint(sides, matrices);
   paint(sides, matrices);
-  if (texts.length > 1) readOut(...mostChanged(matrices));
-  else find("#similarity-readout").replaceChildren();
+  readOut(...mostChanged(matrices));
 }
 
 /** What the numbers say in a sentence. */
 function lead(sides, matrices) {
-  if (matrices[0].length < 2) return "Two texts or more are needed to compare them.";
+  if (matrices[0].length < 2) return "Two texts or more make a matrix: type some, or take an example.";
   const said = sides.map(({ name }, place) => `${precise(statistics(matrices[place]).mean, 2)} by ${name}`);
   return `The average cosine of two of these texts is ${said.join(" and ")}. What matters is how far those that mean the same stand out from it.`;
 }
 
 function statistics(matrix) {
   const values = matrix.flatMap((row, place) => row.slice(0, place));
-  if (!values.length) return { mean: 0, low: 0, high: 1 };
-  return { mean: values.reduce((sum, value) => sum + value, 0) / values.length, low: Math.min(...values), high: Math.max(...values) };
+  return {
+    mean: values.reduce((sum, value) => sum + value, 0) / values.length,
+    low: Math.min(...values),
+    high: Math.max(...values),
+  };
 }
 
 function figure({ name }, matrix, texts) {
   const { low, high } = statistics(matrix);
-  const head = element("tr", {}, element("td", { class: "corner" }), ...texts.map((text, column) => element("th", { scope: "col", title: text }, `${column + 1}`)));
+  const head = element(
+    "tr",
+    {},
+    element("td", { class: "corner" }),
+    ...texts.map((text, column) => element("th", { scope: "col", title: text }, `${column + 1}`)),
+  );
   const rows = texts.map((text, row) =>
     element(
       "tr",
       {},
-      element("th", { scope: "row", title: text }, element("span", { class: "number" }, `${row + 1}`), element("span", { class: "label" }, text)),
+      element(
+        "th",
+        { scope: "row", title: text },
+        element(
+          "div",
+          {},
+          element("span", { class: "number" }, `${row + 1}`),
+          element("span", { class: "label" }, text),
+        ),
+      ),
       ...matrix[row].map((value, column) => cell(value, row, column, texts)),
     ),
   );
-  const range = texts.length > 1 ? element("span", { class: "hint" }, `${precise(low, 2)} to ${precise(high, 2)}`) : "";
+  const range = element("span", { class: "hint" }, `${precise(low, 2)} to ${precise(high, 2)}`);
   return element(
     "figure",
     {},
     element("figcaption", {}, element("strong", {}, name), range),
-    element("div", { class: "scroll" }, element("table", { class: "matrix", role: "grid", "aria-label": `Similarity by ${name}` }, element("thead", {}, head), element("tbody", {}, ...rows))),
+    element(
+      "div",
+      { class: "scroll" },
+      element(
+        "table",
+        { class: "matrix", role: "grid", "aria-label": `Similarity by ${name}` },
+        element("thead", {}, head),
+        element("tbody", {}, ...rows),
+      ),
+    ),
   );
 }
 
 function cell(value, row, column, texts) {
-  const attributes = { "data-row": row, "data-column": column, "data-value": value, tabindex: row === Math.min(1, texts.length - 1) && column === 0 ? 0 : -1 };
+  const attributes = {
+    "data-row": row,
+    "data-column": column,
+    "data-value": value,
+    tabindex: row === 1 && column === 0 ? 0 : -1,
+  };
   if (row === column) return element("td", { ...attributes, class: "self" }, "1");
-  return element("td", { ...attributes, title: `${row + 1} and ${column + 1}: ${precise(value)}\n${texts[row]}\n${texts[column]}` }, short(value));
+  return element(
+    "td",
+    { ...attributes, title: `${row + 1} and ${column + 1}: ${precise(value)}\n${texts[row]}\n${texts[column]}` },
+    short(value),
+  );
 }
 
 /** Colours: of cosines from 0 to 1, or of each model's own range. */
@@ -96,16 +135,25 @@ function mark(row, column) {
 
 function describe(sides, matrices, texts, row, column) {
   const values = matrices.map((matrix) => matrix[row][column]);
-  const numbers = sides.map(({ name }, place) => element("span", {}, `${name} `, element("strong", {}, precise(values[place]))));
+  const numbers = sides.map(({ name }, place) =>
+    element("span", {}, `${name} `, element("strong", {}, precise(values[place]))),
+  );
   if (values.length === 2) numbers.splice(1, 0, " → ");
   if (values.length === 2) numbers.push(element("span", { class: "change" }, ` (${signed(values[1] - values[0])})`));
-  const text = (place) => element("p", {}, element("span", { class: "number" }, `${place + 1}`), element("span", { class: "clip", title: texts[place] }, texts[place]));
+  const text = (place) =>
+    element(
+      "p",
+      {},
+      element("span", { class: "number" }, `${place + 1}`),
+      element("span", { class: "clip", title: texts[place] }, texts[place]),
+    );
   return [text(row), ...(row === column ? [] : [text(column)]), element("p", { class: "numbers" }, ...numbers)];
 }
 
 /** The pair whose cosine differs most between the sides; with one side, the nearest pair. */
 function mostChanged(matrices) {
-  const change = ([row, column]) => Math.abs(matrices.at(-1)[row][column] - (matrices.length > 1 ? matrices[0][row][column] : -1));
+  const change = ([row, column]) =>
+    Math.abs(matrices.at(-1)[row][column] - (matrices.length > 1 ? matrices[0][row][column] : -1));
   const pairs = matrices[0].flatMap((_, row) => Array.from({ length: row }, (_unused, column) => [row, column]));
   return pairs.reduce((best, pair) => (change(pair) > change(best) ? pair : best));
 }
@@ -137,4 +185,5 @@ function move(event) {
   to.focus();
 }
 
-export const limitNotice = (count) => (count > MOST_TEXTS ? `The matrix shows the first ${MOST_TEXTS} of ${plural(count, "text")}.` : "");
+export const limitNotice = (count) =>
+  count > MOST_TEXTS ? `The matrix shows the first ${MOST_TEXTS} of ${plural(count, "text")}.` : "";
