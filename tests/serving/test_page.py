@@ -306,7 +306,7 @@ def test_a_server_with_a_key(browser: Browser, tuned: Embedder) -> None:
         page = browser.new_page()
         page.set_default_timeout(PATIENCE_MS)
         page.goto(server.url)
-        for key, said in (("wrong", "another API key"), ("s3cret", "")):
+        for key, said in (("wrong", "not the server's key"), ("s3cret", "")):
             expect(page.locator("#key-dialog")).to_be_visible()
             page.locator("#key").fill(key)
             page.keyboard.press("Enter")
@@ -340,6 +340,7 @@ def test_a_server_that_is_gone(browser: Browser, served: Running) -> None:
     page = browser.new_page()
     page.set_default_timeout(PATIENCE_MS)
     page.goto(served.url)
+    expect(page.locator("#matrices td.on")).to_have_count(2)
     page.context.set_offline(True)
     page.locator("#texts").fill("w1\nw2\nw3")
     expect(page.locator("#alert")).to_contain_text("The server cannot be reached")

@@ -29,6 +29,8 @@ def older_rope_names(parameters: dict[str, Any] | None) -> dict[str, Any]:
         of_windows = parameters.get(_SLIDING) or {}
         local = {"rope_local_base_freq": of_windows["rope_theta"]} if "rope_theta" in of_windows else {}
         return {**older_rope_names(parameters[_FULL]), **local}
-    apart: dict[str, Any] = {name: parameters[name] for name in ("rope_theta", "partial_rotary_factor") if name in parameters}
+    apart: dict[str, Any] = {
+        name: parameters[name] for name in ("rope_theta", "partial_rotary_factor") if name in parameters
+    }
     rest = {name: value for name, value in parameters.items() if name not in apart}
     return apart if rest in ({}, _PLAIN) else {**apart, "rope_scaling": rest}

@@ -61,7 +61,7 @@ async function ask(path, { body, signal } = {}) {
     if (response.ok) return response;
     const error = await readError(response);
     if (error.status === 401) {
-      if (key === shown) await askForKey(shown ? error.message : "");
+      if (key === shown) await askForKey(shown ? "That is not the server's key." : "");
     } else if (error.status === 429 && tries < MOST_TRIES) {
       const seconds = Number(response.headers.get("Retry-After")) || FALLBACK_SECONDS;
       dispatchEvent(new CustomEvent("busy", { detail: seconds }));

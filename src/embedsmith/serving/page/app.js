@@ -174,12 +174,13 @@ function keepAddress() {
   if (models.length) history.replaceState(null, "", writeLink(state()) ?? location.pathname);
 }
 
+/** Returns the sides that a link asks for. */
 function readAddress() {
   const given = readLink(location.hash);
   setTexts(given.texts ?? EXAMPLES[0].texts.join("\n"));
   setView(given.view);
   find("#query").value = given.query ?? "";
-  standing = chooseSides(given);
+  return given;
 }
 
 async function share() {
@@ -206,14 +207,14 @@ function flash(button, text) {
   setTimeout(() => (button.textContent = own), 1500);
 }
 
-async function start() {
-  clearAlert(start);
+/** What a link asks for is on the page before the server answers. */
+async function start(asked) {
   try {
     await loadModels();
-    readAddress();
+    standing = chooseSides(asked);
     await refresh();
   } catch (error) {
-    setAlert(error, start);
+    setAlert(error, () => start(asked));
   }
 }
 
@@ -243,11 +244,14 @@ find("#swap").addEventListener("click", () => {
   refresh();
 });
 find("#share").addEventListener("click", share);
-find("#alert button").addEventListener("click", () => again());
+find("#alert button").addEventListener("click", () => {
+  find("#alert").hidden = true;
+  again();
+});
 addEventListener("busy", ({ detail }) => say(`The server is busy; asking again in ${detail} s.`));
 for (const one of document.querySelectorAll('input[name="map-source"]')) one.addEventListener("change", refresh);
 addEventListener("hashchange", () => {
-  readAddress();
+  standing = chooseSides(readAddress());
   refresh();
 });
 setUpNeighbours({
@@ -282,4 +286,4 @@ setUpKeys(
   refresh,
 );
 setUpKey();
-start();
+start(readAddress());

@@ -154,7 +154,7 @@ function describe(sides, matrices, texts, row, column) {
 function mostChanged(matrices) {
   const change = ([row, column]) =>
     Math.abs(matrices.at(-1)[row][column] - (matrices.length > 1 ? matrices[0][row][column] : -1));
-  const pairs = matrices[0].flatMap((_, row) => Array.from({ length: row }, (_unused, column) => [row, column]));
+  const pairs = matrices[0].flatMap((_, row) => Array.from({ length: row }, (_unused, column) => [column, row]));
   return pairs.reduce((best, pair) => (change(pair) > change(best) ? pair : best));
 }
 
