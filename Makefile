@@ -35,7 +35,7 @@ demo: setup
 
 # One thread for each of the two workers: torch threads that fight for cores wait for each other.
 # Last come the tests that other instructions disturb most, with those of a lower processor (AVX2 alone).
-# The report is opened in a real browser, which no wheel brings: without one those tests are left out, and it is said.
+# The report and the playground are opened in a real browser, which no wheel brings: without one those tests are left out, and it is said.
 test: setup browser
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -50,7 +50,7 @@ test-machines: setup
 
 browser:
 	@if ! command -v chromium >/dev/null; then \
-		echo "The tests open the report in a browser, and there is no chromium here."; \
+		echo "The tests open the report and the playground in a browser, and there is no chromium here."; \
 		if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
 			echo "Installing Debian's ..."; \
 			apt-get update -qq >/dev/null 2>&1; \

@@ -15,6 +15,7 @@ import pytest
 from embedsmith.cli import run_command
 from embedsmith.support.errors import ConfigError, MissingExtraError
 from embedsmith.verbs.serve import KEY_VARIABLE, name_models, read_key, serve
+from tests.tuned import save_tuned
 
 
 def test_from_the_command_to_an_answer_and_the_end(
@@ -63,6 +64,18 @@ def test_models_have_names(tmp_path: Path) -> None:
     }
     with pytest.raises(ConfigError, match=r"Two models are called 'a'"):
         name_models(["a", "a=b"])
+
+
+def test_a_base_needs_a_name_of_its_own(
+    model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for package in ("fastapi", "uvicorn", "orjson", "prometheus_client"):
+        pytest.importorskip(package, reason=f"serving needs {package}: pip install 'embedsmith[dev]'")
+    monkeypatch.chdir(tmp_path)
+    save_tuned(model_folders["llama"], tmp_path / "run")
+    (tmp_path / "mine:base").symlink_to(model_folders["llama"])
+    with pytest.raises(ConfigError, match=r"Two models are called 'mine:base'.*\n.*--without-base"):
+        serve(["mine=run/adapter", "mine:base"], port=0)
 
 
 def test_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -75,16 +75,16 @@ class ServedModel(Protocol):
     def batch_tokens(self) -> int:
         """Tokens that it computes at one time, unless it is told."""
 
+    @property
+    def pooling(self) -> str | None:
+        """How states become a vector; None: not known."""
+
     def tokenize(self, question: Question) -> Tokens:
         """K texts -> tokens; one thread at a time, beside `embed`.
 
         Raises:
             ConfigError, DataError: what is asked does not fit the model.
         """
-
-    @property
-    def pooling(self) -> str | None:
-        """How states become a vector; None: not known."""
 
     def prompt_of(self, side: Side, *, instruction: str | None) -> str:
         """Template of what stands around texts.
@@ -94,7 +94,7 @@ class ServedModel(Protocol):
         """
 
     def show_tokens(self, question: Question) -> list[ShownText]:
-        """K texts' tokens, for people to see; as `tokenize`."""
+        """Tokens of K texts, not of ids, for people to see; threads and errors as `tokenize`."""
 
     def embed(self, items: Sequence[tuple[Tokens, int]]) -> np.ndarray:
         """Embeddings (n, D) float32 of n texts, each the i-th of some tokens; one thread at a time."""
@@ -133,8 +133,8 @@ class ServedDecoder:
 
     def show_tokens(self, question: Question) -> list[ShownText]:
         """See `ServedModel`."""
-        texts = read_texts(question.texts or self._read_ids(question.ids))
-        return show_tokens(self.embedder, texts, side=question.side, instruction=question.instruction)
+        texts, instruction = read_texts(question.texts), question.instruction
+        return show_tokens(self.embedder, texts, side=question.side, instruction=instruction)
 
     def _read_ids(self, ids: Sequence[Sequence[int]]) -> list[str]:
         tokenizer = self.embedder.backbone.tokenizer
@@ -203,10 +203,8 @@ class ServedEncoder:
 
     def show_tokens(self, question: Question) -> list[ShownText]:
         """See `ServedModel`."""
-        texts = read_texts(question.texts or self._read_ids(question.ids))
-        return show_encoder_tokens(
-            self.encoder, self._tokenizer, texts, side=question.side, instruction=question.instruction
-        )
+        texts, instruction = read_texts(question.texts), question.instruction
+        return show_encoder_tokens(self.encoder, self._tokenizer, texts, side=question.side, instruction=instruction)
 
     def _read_ids(self, ids: Sequence[Sequence[int]]) -> list[str]:
         _check_ids(ids, num_tokens=self._tokenizer.get_vocab_size())
