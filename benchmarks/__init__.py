@@ -14,13 +14,14 @@ worker.py      a worker process; workers/ holds one file per tool
 machine.py     what the machine can do: matrix peak, memory bandwidth
 rows.py        medians, spreads, ratios; docs/performance.json
 render.py      performance.json -> docs/performance.md; tables.py and plots.py
-peers/         trainers with an environment of their own
+peers/         trainers and servers with an environment of their own
 
 Commands of their own: paper.py (the paper's arms with any model; paper_results.py, paper_tables.py and paper_plot.py
 put them beside the paper), quality.py (tuned models beside what is free; quality_page.py shows it, and
 sentence_transformers_nli.py makes what that tool makes of the same data and time), scaling.py (curves of quality
 against data or steps), training_step.py (seconds and memory of a step on triplets of your own), products.py (what a
 block's parts can be made of), int8.py (what integer products would cost in quality), vectors.py (what smaller vectors
-and a static model cost), scoring.py (intervals and the comparison of two models), gpu.py (a step on a GPU, where there
-is one).
+and a static model cost), serving.py (servers under load: servers.py starts them, clients.py asks them,
+serving_tables.py shows it), serving_parts.py (what a request is made of), scoring.py (intervals and the comparison of
+two models), gpu.py (a step on a GPU, where there is one).
 """
