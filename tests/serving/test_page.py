@@ -11,7 +11,7 @@ import pytest
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.shown_tokens import show_tokens
 from embedsmith.serving.limits import Limits
-from embedsmith.serving.served_model import serve_with_base
+from embedsmith.serving.served_model import serve_model, serve_with_base
 from tests.serving.running import Running, running
 from tests.tiny import TEXTS
 from tests.tuned import save_tuned
@@ -373,6 +373,16 @@ def test_one_model_alone(browser: Browser, llama: Embedder) -> None:
         for view in VIEWS:
             _open(page, view)
         assert page.locator("#alert").is_hidden()
+        page.close()
+
+
+def test_a_model_called_base_is_the_base(browser: Browser, tuned: Embedder, llama: Embedder) -> None:
+    with running(*serve_with_base(tuned, name="tuned"), serve_model(llama, name="base")) as server:
+        page = browser.new_page()
+        page.set_default_timeout(PATIENCE_MS)
+        page.goto(server.url)
+        expect(page.locator("#matrices figcaption strong")).to_have_text(["base", "tuned"])
+        assert page.locator("#left option").all_inner_texts() == ["tuned", "tuned:base", "base"]
         page.close()
 
 

@@ -13,7 +13,8 @@ export async function loadModels() {
 export const sides = () => (models.length > 1 ? [find("#left").value, find("#right").value] : [models[0].id]);
 
 /**
- * Take the sides of a link where they are served, else a model and what it was tuned from, else the first two.
+ * Take the sides of a link where they are served, else the model called base and another, else a model and what it was
+ * tuned from, else the first two.
  *
  * Returns what must be said of it.
  */
@@ -39,8 +40,9 @@ export function chooseSides({ left, right }) {
 }
 
 function usualSides(names) {
+  if (names.includes("base") && names.length > 1) return ["base", names.find((name) => name !== "base")];
   const tuned = models.find((model) => names.includes(model.parent));
   if (tuned) return [tuned.parent, tuned.id];
   const [first, second = first] = names;
-  return first === "base" ? [first, second] : [second, first];
+  return [second, first];
 }
