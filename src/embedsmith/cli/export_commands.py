@@ -14,11 +14,13 @@ from embedsmith.support.errors import ConfigError
 def export_command(
     model: Model,
     folder: Annotated[Path, typer.Argument(callback=at_home, help="Folder to make.")],
-    to: Annotated[str, typer.Option(help="merged (transformers), sentence-transformers, onnx or static (model2vec).")],
+    to: Annotated[
+        str, typer.Option(help="merged (transformers), sentence-transformers, onnx, openvino or static (model2vec).")
+    ],
     dtype: Annotated[
         str,
         typer.Option(
-            help="Of the weights stored: fp32; bf16 in merged and sentence-transformers; fp16 or int8 in onnx."
+            help="Of the weights stored: fp32; bf16 in merged and sentence-transformers; fp16 or int8 in graphs."
         ),
     ] = "fp32",
     dim: Annotated[int | None, typer.Option(help="Of a static model; default: 256, or all of fewer.")] = None,

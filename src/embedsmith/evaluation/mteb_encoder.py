@@ -95,6 +95,7 @@ def model_meta(
     """What mteb writes beside its results. The revision is a hash of all that an embedding depends on, so that no
     result of one model is ever taken for one of another that later had its name."""
     network = embedder.transformer
+    has_weights = isinstance(network, torch.nn.Module)  # a graph keeps them to itself
     is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not Path(model).exists()
     facts = {**embedding, "precision": str(network.dtype), "version": version("embedsmith")}
     return ModelMeta(
@@ -103,8 +104,8 @@ def model_meta(
         revision=hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:40],
         release_date=None,
         languages=None,
-        n_parameters=sum(parameter.numel() for parameter in network.parameters()),
-        n_embedding_parameters=sum(weight.numel() for weight in _embeddings(network)),
+        n_parameters=sum(weight.numel() for weight in network.parameters()) if has_weights else None,
+        n_embedding_parameters=sum(weight.numel() for weight in _embeddings(network)) if has_weights else None,
         memory_usage_mb=None,
         max_tokens=embedder.max_length,
         embed_dim=dim or embedder.dim,

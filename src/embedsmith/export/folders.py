@@ -3,14 +3,15 @@
 `merged`: transformers' own form, the adapter taken into the weights in float32. `sentence-transformers`: the same, with
 a tokenizer that puts the end token itself, and that package's description of pooling, length and prompts. Both hold
 `embedding.json`, so that `Embedder.load` takes them too, and take texts as characters (`plain_tokenizers.py`). The LM
-head is left out: an embedding has no use for it. `onnx` has a graph (`graph.py`) in the place of the weights, and what
-sentence-transformers and transformers.js want beside it.
+head is left out: an embedding has no use for it. `onnx` and `openvino` have a graph (`graph.py`) in the place of the
+weights, and what sentence-transformers and transformers.js want beside it.
 
 Invariant: the folder appears under its name only when a set of texts, long and odd ones among them, came out of it as
 they come out of the model (`parity.py`); how near is kept in `parity.json`.
 """
 
 import logging
+from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
 from pathlib import Path
@@ -19,14 +20,15 @@ from typing import Any
 import torch
 
 from embedsmith.export.graph import make_graph
-from embedsmith.export.graph_runner import open_onnx
 from embedsmith.export.older_names import add_older_names
 from embedsmith.export.onnx_files import check_onnx_packages, write_onnx
+from embedsmith.export.openvino_files import check_openvino_packages, write_openvino
 from embedsmith.export.parity import Parity, check_graph, check_merged, check_sentence_transformers, expect
 from embedsmith.export.placing import PlacedPrompts, faults_of_prompts, named_prompts, place_prompts
 from embedsmith.export.plain_tokenizers import write_closing_tokenizer, write_tokenizer
 from embedsmith.export.sentence_modules import MODES, describe
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.graph_runner import GraphModel, open_onnx, open_openvino
 from embedsmith.model.loading.backbone import SETTINGS_FILE
 from embedsmith.model.loading.configuration import can_say_both_ways, let_see_both_ways, sees_both_ways
 from embedsmith.settings.config import Pooling, Precision, Quantization
@@ -50,6 +52,7 @@ class Format(StrEnum):
     MERGED = "merged"
     SENTENCE_TRANSFORMERS = "sentence-transformers"
     ONNX = "onnx"
+    OPENVINO = "openvino"
 
 
 class Dtype(StrEnum):
@@ -65,7 +68,10 @@ DTYPES = {
     Format.MERGED: (Dtype.FP32, Dtype.BF16),
     Format.SENTENCE_TRANSFORMERS: (Dtype.FP32, Dtype.BF16),
     Format.ONNX: (Dtype.FP32, Dtype.FP16, Dtype.INT8),
+    Format.OPENVINO: (Dtype.FP32, Dtype.FP16, Dtype.INT8),
 }
+_OPENERS: dict[Format, Callable[[Path], GraphModel]] = {Format.ONNX: open_onnx, Format.OPENVINO: open_openvino}
+"""Formats that hold a graph, and what runs it."""
 PARITY_FILE = "parity.json"
 _COMPUTED = {
     Dtype.FP32: torch.float32,
@@ -106,27 +112,29 @@ def export(
         raise ConfigError(f"--dtype is {dtype}, and {to} takes {' or '.join(DTYPES[to])}.\nGive one of those.")
     if to is Format.ONNX:
         check_onnx_packages()
+    elif to is Format.OPENVINO:
+        check_openvino_packages(in_8_bits=dtype is Dtype.INT8)
     check_new_folder(folder)
     live = Embedder.load(model, base_model=base_model, precision=Precision.FP32, device=device, fused=False)
     _check_expressible(live, to=to)
-    expected = expect(live, with_empty=to is Format.ONNX and _has_empty_text(live))
+    expected = expect(live, with_empty=to in _OPENERS and _has_empty_text(live))
     placed = None if to is Format.MERGED else place_prompts(live)
-    if to is not Format.ONNX and _is_newly_open(live):
+    if to not in _OPENERS and _is_newly_open(live):
         log.warning(
             "Attention goes both ways there, as config.json says. transformers knows that from 5.2 on; tools that do "
             "not know it compute other vectors, and say nothing."
         )
     with files.atomic_folder(folder) as temporary:
-        if to is Format.ONNX:
-            _write_graph(temporary, live=live, placed=place_prompts(live), dtype=dtype)
+        if to in _OPENERS:
+            _write_graph(temporary, live=live, placed=place_prompts(live), to=to, dtype=dtype)
         else:
             _write(temporary, live=live, placed=placed, dtype=dtype)
         del live
         let_go()
         if placed is None:
             parity = check_merged(temporary, expected=expected, dtype=dtype, device=device)
-        elif to is Format.ONNX:
-            parity = check_graph(temporary, open_graph=open_onnx, expected=expected, placed=placed, dtype=dtype)
+        elif to in _OPENERS:
+            parity = check_graph(temporary, open_graph=_OPENERS[to], expected=expected, placed=placed, dtype=dtype)
         else:
             parity = check_sentence_transformers(
                 temporary, expected=expected, placed=placed, dtype=dtype, device=device
@@ -148,9 +156,11 @@ def _write(folder: Path, *, live: Embedder, placed: PlacedPrompts | None, dtype:
         describe(folder, live=live, prompts=placed)
 
 
-def _write_graph(folder: Path, *, live: Embedder, placed: PlacedPrompts, dtype: Dtype) -> None:
+def _write_graph(folder: Path, *, live: Embedder, placed: PlacedPrompts, to: Format, dtype: Dtype) -> None:
     """All files of a format that holds a graph; the adapter stays in the model's weights."""
-    config = _merge(live).to("cpu", _COMPUTED[dtype]).config
+    # openvino rounds weights itself, and multiplies them in its own number format.
+    computed = torch.float32 if to is Format.OPENVINO else _COMPUTED[dtype]
+    config = _merge(live).to("cpu", computed).config
     write_closing_tokenizer(
         live.tokenizer,
         folder=folder,
@@ -161,7 +171,15 @@ def _write_graph(folder: Path, *, live: Embedder, placed: PlacedPrompts, dtype: 
         model_max_length=getattr(config, "max_position_embeddings", None),
     )
     describe(folder, live=live, prompts=placed)
-    file = write_onnx(make_graph(live), folder=folder, model=live.backbone.name, in_8_bits=dtype is Dtype.INT8)
+    in_8_bits = dtype is Dtype.INT8
+    if to is Format.OPENVINO:
+        in_16_bits = dtype is Dtype.FP16
+        write_openvino(
+            make_graph(live), folder=folder, model=live.backbone.name, in_16_bits=in_16_bits, in_8_bits=in_8_bits
+        )
+        files.write_json(folder / "config.json", config.to_dict())
+        return
+    file = write_onnx(make_graph(live), folder=folder, model=live.backbone.name, in_8_bits=in_8_bits)
     has_data = file.with_name(f"{file.name}_data").exists()
     in_browsers = {"transformers.js_config": {"dtype": "fp32", "use_external_data_format": has_data}}
     files.write_json(folder / "config.json", {**config.to_dict(), **in_browsers})
@@ -198,7 +216,7 @@ def what_cannot_be_expressed(live: Embedder, *, to: Format) -> list[str]:
     if settings.pool_over == "text":
         faults.append("means over the text alone, without the start token")
     has_lead = settings.pooling is not Pooling.LAST and any(one.parts[0] for one in named_prompts(live).values())
-    if to is Format.ONNX and settings.pool_over == "behind_prompt" and has_lead:
+    if to in _OPENERS and settings.pool_over == "behind_prompt" and has_lead:
         faults.append("means behind the prompt alone: a graph does not know where that ends")
     if settings.pooling not in MODES:
         faults.append(f"pooling {settings.pooling}")
@@ -210,7 +228,7 @@ def _why_not_attended(live: Embedder, *, to: Format) -> str | None:
     config = live.transformer.config
     if live.attends_as_base:
         return None
-    if to is Format.ONNX:  # a graph opens any layers, and closes none
+    if to in _OPENERS:  # a graph opens any layers, and closes none
         return ", but its base sees both ways" if sees_both_ways(config) else None
     if live.causal_layers:
         return ", where a configuration opens all layers or none"

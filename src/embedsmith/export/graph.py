@@ -7,19 +7,21 @@ it is turned to the right first, where no token of a causal model sees it, and n
 Where attention goes both ways, the mask closes the padding.
 """
 
-from collections.abc import Callable, Sequence
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import nn
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.graph_runner import INPUTS
 from embedsmith.model.layers.open_mask import see_ahead
 from embedsmith.model.loading.dense import Dense
 from embedsmith.settings.config import Pooling
-
-INPUTS = ("input_ids", "attention_mask")
-STATES, VECTORS = OUTPUTS = ("last_hidden_state", "sentence_embedding")
+from embedsmith.support.errors import ModelError
 
 
 class EmbeddingGraph(nn.Module):
@@ -79,6 +81,37 @@ def example_inputs() -> tuple[torch.Tensor, torch.Tensor]:
     mask = torch.ones_like(ids)
     mask[0, :3] = 0
     return ids, mask
+
+
+def dynamic_shapes() -> dict[str, dict[int, Any]]:
+    """Any number of texts of any length, as torch's exporters take it."""
+    rows, columns = torch.export.Dim("texts"), torch.export.Dim("tokens")
+    return {name: {0: rows, 1: columns} for name in INPUTS}
+
+
+def inexpressible(model: str, error: BaseException, *, by: str) -> ModelError:
+    """The error to raise where a converter has no words for a model: the innermost one in one line, as those around it
+    advise how to write a converter."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    cause = f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
+    return ModelError(
+        f"{by} cannot express the model '{model}': {cause}\n"
+        "Export to sentence-transformers, or load it with embedsmith."
+    )
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Hold back what converters say of their own parts; what they cannot do is an error."""
+    disabled = logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(disabled)
 
 
 def _last(mask: torch.Tensor) -> torch.Tensor:

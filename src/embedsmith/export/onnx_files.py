@@ -4,10 +4,6 @@ Weights of two gigabytes and more lie beside it in model.onnx_data, as onnxrunti
 them.
 """
 
-import logging
-import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,11 +11,12 @@ from typing import Any
 
 import torch
 
-from embedsmith.export.graph import INPUTS, OUTPUTS, EmbeddingGraph, example_inputs
+from embedsmith.export.graph import EmbeddingGraph, dynamic_shapes, example_inputs, inexpressible, quiet
 from embedsmith.export.onnx_int8 import quantize_onnx
-from embedsmith.support.errors import MissingExtraError, ModelError
+from embedsmith.model.graph_runner import INPUTS, OUTPUTS
+from embedsmith.model.loading.graph_files import ONNX_FILE
+from embedsmith.support.errors import MissingExtraError
 
-ONNX_FILE = "onnx/model.onnx"
 _OPSET = 18  # nothing above it is needed, and every runtime of the last years has it
 # protobuf's limit is 2 GiB for all of a file.
 _MOST_BYTES = 2**31 - 2**27
@@ -65,9 +62,8 @@ def _save(model: Any, file: Path) -> None:
 
 
 def _export(graph: EmbeddingGraph, *, model: str) -> Any:
-    rows, columns = torch.export.Dim("texts"), torch.export.Dim("tokens")
     try:
-        with _quiet():
+        with quiet():
             program = torch.onnx.export(
                 graph,
                 example_inputs(),
@@ -75,33 +71,10 @@ def _export(graph: EmbeddingGraph, *, model: str) -> Any:
                 verbose=False,
                 input_names=INPUTS,
                 output_names=OUTPUTS,
-                dynamic_shapes={name: {0: rows, 1: columns} for name in INPUTS},
+                dynamic_shapes=dynamic_shapes(),
                 opset_version=_OPSET,
             )
     except (torch.onnx.OnnxExporterError, torch._dynamo.exc.TorchDynamoException) as error:
-        raise ModelError(
-            f"torch's ONNX exporter cannot express the model '{model}': {_cause_of(error)}\n"
-            "Export to sentence-transformers, or load it with embedsmith."
-        ) from error
+        raise inexpressible(model, error, by="torch's ONNX exporter") from error
     assert program is not None
     return program.model
-
-
-def _cause_of(error: BaseException) -> str:
-    """The innermost error in one line; those around it advise how to write an exporter."""
-    while error.__cause__ is not None:
-        error = error.__cause__
-    return f"{type(error).__name__}: {str(error).strip().partition(chr(10))[0]}"
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Hold back what the exporter says of its own parts; what it cannot do is an error."""
-    disabled = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(disabled)

@@ -14,10 +14,10 @@ from tokenizers import Tokenizer
 from transformers import AutoTokenizer
 
 from embedsmith.data.pairs import load_pairs
-from embedsmith.export.graph_runner import GraphModel
 from embedsmith.export.placing import PlacedPrompts, named_prompts
 from embedsmith.model.control_tokens import texts_that_spell_them
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.graph_runner import GraphModel
 from embedsmith.model.loading.backbone import load_model_tokenizer
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.tokens import TextTokenizer

@@ -259,6 +259,10 @@ class Embedder:
         return self.backbone.model
 
     @property
+    def run_by(self) -> None:
+        """No other package's code for embedding."""
+
+    @property
     def takes_instruction(self) -> bool:
         """Whether a prompt has a place for an instruction."""
         return self.settings.takes_instruction

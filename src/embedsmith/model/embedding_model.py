@@ -1,6 +1,7 @@
-"""MODEL -> what embeds texts: a decoder of ours, or a sentence-transformers encoder that stands beside it as the mark.
+"""MODEL -> what embeds texts: a decoder of ours, the graph that one was exported to, or a sentence-transformers encoder
+that stands beside them as the mark.
 
-What trains, merges or examines tokens asks for an `Embedder`; what only embeds and scores takes either of them.
+What trains, merges or examines tokens asks for an `Embedder`; what only embeds and scores takes any of them.
 """
 
 import logging
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.graph_encoder import GraphEncoder
+from embedsmith.model.loading.graph_files import find_graph
 from embedsmith.model.loading.sentence_files import is_encoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.settings.config import Pooling, Precision, Side
@@ -17,12 +20,12 @@ from embedsmith.support.errors import ConfigError
 
 log = logging.getLogger(__name__)
 
-
+LoadedModel = Embedder | SentenceEncoder | GraphEncoder
 _STS_PROMPT = "STS"  # what published models call the prompt that they have for these tasks
 
 
 class EmbeddingModel(Protocol):
-    """What scoring a model needs of it; `Embedder` and `SentenceEncoder` say more of each."""
+    """What scoring a model needs of it; `Embedder`, `SentenceEncoder` and `GraphEncoder` say more of each."""
 
     @property
     def dim(self) -> int:
@@ -34,7 +37,11 @@ class EmbeddingModel(Protocol):
 
     @property
     def transformer(self) -> Any:
-        """Its network, as transformers knows it."""
+        """Its network, as transformers knows it, or a `GraphModel`."""
+
+    @property
+    def run_by(self) -> str | None:
+        """The package whose code embeds; None: ours."""
 
     @property
     def takes_instruction(self) -> bool:
@@ -75,14 +82,15 @@ def load_embedding_model(
     base_model: str | None = None,
     precision: Precision = Precision.AUTO,
     device: str | None = None,
-) -> Embedder | SentenceEncoder:
+) -> LoadedModel:
     """Load MODEL, whichever kind it is; `prompt` is that of queries and documents.
 
     Raises:
-        ModelError, MissingExtraError: as `Embedder.load` and `SentenceEncoder.load`.
-        ConfigError: as there; or an encoder is asked for what only a decoder has.
+        ModelError, MissingExtraError: as `Embedder.load`, `SentenceEncoder.load` and `GraphEncoder.load`.
+        ConfigError: as there; or an encoder or a graph is asked for what only a decoder has.
     """
-    if not is_encoder(model):
+    is_graph = find_graph(model) is not None
+    if not is_graph and not is_encoder(model):
         return Embedder.load(
             model,
             pooling=pooling,
@@ -99,7 +107,17 @@ def load_embedding_model(
         "whether texts end with the end token": end_token,
         "a base model": base_model,
     }
-    if others := [what for what, value in asked.items() if value is not None]:
+    if is_graph:
+        asked |= {"a prompt": prompt, "an instruction": instruction}
+    others = [what for what, value in asked.items() if value is not None]
+    if others and is_graph:
+        raise ConfigError(
+            f"'{model}' is a graph, which embeds as it was exported; it cannot be given {', '.join(others)}.\n"
+            "Leave that away, or export the model anew with it."
+        )
+    if is_graph:
+        return GraphEncoder.load(model, precision=precision, device=device)
+    if others:
         raise ConfigError(
             f"'{model}' is an encoder, which embeds as it ships; it cannot be given {', '.join(others)}.\n"
             "Leave that away. A prompt that ends in {text}, widths and the precision may be given."

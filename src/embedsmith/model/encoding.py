@@ -21,6 +21,7 @@ ENCODING_VERSION = 1
 # Of one forward, by device: more gains nothing on a CPU (measured); a GPU waits for the next kernel in a short one.
 ENCODE_TOKENS = defaultdict(lambda: 16_384, cpu=4096)
 _LEAST_TOKENS = 512
+_TEXTS_AT_ONCE = 1024  # of one call of another library, which makes batches of them; progress shows after each
 _SHARE = 0.5  # of what is free on a GPU
 _WORKING_BYTES = 24
 """Of one forward without graph, for each token and unit of the hidden and the MLP's inner width: an MLP that is not
@@ -60,6 +61,33 @@ def _half_character(index: int, text: str) -> str | None:
     except UnicodeEncodeError as error:
         return f"text {index}: {text[error.start]!r} (half a surrogate pair) at character {error.start}"
     return None
+
+
+def encode_by_length(
+    texts: Sequence[str],
+    *,
+    embed: Callable[[list[str]], np.ndarray],
+    dim: int,
+    on_progress: Callable[[int], None] | None = None,
+) -> np.ndarray:
+    """Embeddings (K, D) float32 of K texts in the order given, by a function that another library computes.
+
+    Args:
+        texts: any number; equal ones are computed once, the longest ones first.
+        embed: embeddings (n, D) of n texts.
+        dim: D.
+        on_progress: called with the number of texts finished, some hundreds at a time.
+    """
+    counts = Counter(texts)
+    ordered = sorted(counts, key=len, reverse=True)
+    rows = np.empty((len(ordered), dim), dtype=np.float32)
+    for start in range(0, len(ordered), _TEXTS_AT_ONCE):
+        group = ordered[start : start + _TEXTS_AT_ONCE]
+        rows[start : start + len(group)] = embed(group)
+        if on_progress:
+            on_progress(sum(counts[text] for text in group))
+    row_of = {text: row for row, text in enumerate(ordered)}
+    return rows[[row_of[text] for text in texts]]
 
 
 def tokens_of_a_forward(config: Any, *, device: torch.device) -> int:

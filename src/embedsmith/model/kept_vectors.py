@@ -228,7 +228,7 @@ class _KeptChunks:
 def _describe_computing(embedder: EmbeddingModel) -> dict[str, Any]:
     """What besides model and settings the last digits of a vector depend on, or all of them after a change of ours."""
     path = embedder.path if isinstance(embedder, Embedder) else None
-    libraries = _LIBRARIES if path else (*_LIBRARIES, "sentence-transformers")
+    libraries = _LIBRARIES if embedder.run_by is None else (*_LIBRARIES, embedder.run_by)
     return {
         "version": ENCODING_VERSION,
         "libraries": {name: version(name) for name in libraries},

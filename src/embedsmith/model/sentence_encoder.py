@@ -8,7 +8,6 @@ Cost: a forward over the distinct texts, padded to the longest of a batch, the l
 
 import logging
 import sys
-from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from embedsmith.model.encoding import read_texts
+from embedsmith.model.encoding import encode_by_length, read_texts
 from embedsmith.model.loading.configuration import reason_of
 from embedsmith.model.loading.devices import choose_device, choose_dtype, choose_precision
 from embedsmith.model.loading.sentence_files import Modules, find_modules
@@ -35,7 +34,6 @@ from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
 
 log = logging.getLogger(__name__)
 
-_TEXTS_AT_ONCE = 1024  # of one call of the package, which sorts them into batches; progress shows after each
 # As `encode_query` and `encode_document` look for them.
 _PROMPT_NAMES = {Side.QUERY: ("query",), Side.DOCUMENT: ("document", "passage", "corpus")}
 
@@ -54,6 +52,8 @@ class SentenceEncoder:
     Raises:
         ConfigError: the prompt has something behind the text, or lacks its instruction.
     """
+
+    run_by = "sentence-transformers"
 
     def __init__(self, network: Any, *, name: str, prompt: str | None = None, instruction: str | None = None) -> None:
         self.network = network
@@ -214,17 +214,12 @@ class SentenceEncoder:
         side = Side(side)
         prompt = self.prompt_of(side, instruction=instruction)
         run = self.network.encode_query if side is Side.QUERY else self.network.encode_document
-        counts = Counter(texts)
-        ordered = sorted(counts, key=len, reverse=True)
-        rows = np.empty((len(ordered), self.dim), dtype=np.float32)
-        for start in range(0, len(ordered), _TEXTS_AT_ONCE):
-            group = ordered[start : start + _TEXTS_AT_ONCE]
-            found = run(group, prompt=prompt, normalize_embeddings=True, show_progress_bar=False)
-            rows[start : start + len(group)] = found
-            if on_progress:
-                on_progress(sum(counts[text] for text in group))
-        row_of = {text: row for row, text in enumerate(ordered)}
-        result = rows[[row_of[text] for text in texts]]
+        result = encode_by_length(
+            texts,
+            embed=lambda group: run(group, prompt=prompt, normalize_embeddings=True, show_progress_bar=False),
+            dim=self.dim,
+            on_progress=on_progress,
+        )
         result = result if dim is None else shorten(torch.from_numpy(result), dim=dim).numpy()
         return quantize_vectors(result, vector_precision=vector_precision, ranges=ranges)
 
@@ -240,7 +235,7 @@ class SentenceEncoder:
         """All that its embeddings depend on, for files; `weights` as `fingerprint_model` gives them."""
         return {
             "weights": list(weights),
-            "run_by": "sentence-transformers",
+            "run_by": self.run_by,
             "prompt": self.prompt,
             "instruction": self.instruction,
             "dim": dim,

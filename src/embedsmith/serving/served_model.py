@@ -11,13 +11,15 @@ from typing import Any, Protocol
 import numpy as np
 
 from embedsmith.model.embedder import Embedder
+from embedsmith.model.embedding_model import LoadedModel
 from embedsmith.model.encoding import ENCODE_TOKENS, read_texts
+from embedsmith.model.graph_encoder import GraphEncoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.shown_tokens import ShownText, show_encoder_tokens, show_tokens
 from embedsmith.model.tokens import TokenizedTexts
 from embedsmith.settings.config import Side
 from embedsmith.settings.prompts import TEXT_FIELD, check_instruction
-from embedsmith.support.errors import ConfigError
+from embedsmith.support.errors import ConfigError, ModelError
 
 
 @dataclass(frozen=True)
@@ -229,8 +231,16 @@ class ServedEncoder:
         return rows
 
 
-def serve_model(model: Embedder | SentenceEncoder, *, name: str) -> ServedModel:
-    """Either kind of model, under a name."""
+def serve_model(model: LoadedModel, *, name: str) -> ServedModel:
+    """A model under a name.
+
+    Raises:
+        ModelError: it is a graph.
+    """
+    if isinstance(model, GraphEncoder):
+        raise ModelError(
+            f"'{name}' is a graph, and the server packs texts for weights.\nServe the model that it was exported from."
+        )
     return ServedDecoder(model, name=name) if isinstance(model, Embedder) else ServedEncoder(model, name=name)
 
 

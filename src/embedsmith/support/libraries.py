@@ -10,6 +10,38 @@ from types import ModuleType
 from typing import Any
 
 _QUANTISER, _FETCHER = "bitsandbytes", "kernels"
+_REPORTER = "openvino_telemetry"
+
+
+def import_openvino() -> ModuleType:
+    """openvino, imported as `without_openvino_reports` does.
+
+    Raises:
+        ImportError: it is not installed.
+    """
+    with without_openvino_reports():
+        return import_module("openvino")
+
+
+@contextmanager
+def without_openvino_reports() -> Iterator[None]:
+    """Run a block in which openvino or its quantiser is imported or converts a model: both report their use over the
+    network, from the first import on, unless their reporter is missing."""
+    with _without(_REPORTER):
+        yield
+
+
+@contextmanager
+def _without(name: str) -> Iterator[None]:
+    """Run a block in which a package cannot be imported."""
+    found = sys.modules.get(name)
+    sys.modules[name] = None  # type: ignore[assignment] # Python's way to say that it is not there
+    try:
+        yield
+    finally:
+        del sys.modules[name]
+        if found is not None:
+            sys.modules[name] = found
 
 
 def defer_bitsandbytes() -> None:
@@ -61,11 +93,5 @@ class _Deferred(ModuleType):
 
 def _load_quietly() -> None:
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)
-    fetcher = sys.modules.get(_FETCHER)
-    sys.modules[_FETCHER] = None  # type: ignore[assignment] # Python's way to say that it is not there
-    try:
+    with _without(_FETCHER):
         import_module(_QUANTISER)
-    finally:
-        del sys.modules[_FETCHER]
-        if fetcher is not None:
-            sys.modules[_FETCHER] = fetcher

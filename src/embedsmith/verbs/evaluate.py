@@ -14,14 +14,13 @@ from embedsmith.data.pairs import load_pairs
 from embedsmith.evaluation.mteb_tasks import load_mteb_tasks
 from embedsmith.evaluation.sts import evaluate_tasks, load_local_tasks
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model, take_sts_prompt
+from embedsmith.model.embedding_model import EmbeddingModel, LoadedModel, load_embedding_model, take_sts_prompt
 from embedsmith.model.loading.backbone import ADAPTER_FILE, SETTINGS_FILE, weights_folder
 from embedsmith.model.loading.configuration import find_model_type
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.loading.peft_config import read_adapter_config
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
-from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.vector_precision import Ranges, as_numbers, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.records.results import EvaluationResult
@@ -57,7 +56,8 @@ def evaluate(
     A published model that has a prompt named STS gets it.
 
     Args:
-        model: built-in name, hub id, folder or run; or a sentence-transformers encoder, as it ships.
+        model: built-in name, hub id, folder or run; or a sentence-transformers encoder or a folder with a graph, as it
+            ships.
         tasks: names; None: every file in `data`, or the built-in development pairs without `data`.
         data: folder of `<TASK>.tsv.gz` files; None: tasks are mteb's, from the hub.
         columns: {sentence1: ..., sentence2: ..., score: ...} where the files name them otherwise.
@@ -135,7 +135,7 @@ def _in_numbers(vectors: np.ndarray, vector_precision: VectorPrecision, *, range
 
 def _labels(
     model: str,
-    embedder: Embedder | SentenceEncoder,
+    embedder: LoadedModel,
     *,
     poolings: Sequence[Pooling],
     dims: Sequence[int],
@@ -155,12 +155,12 @@ def _labels(
     }
 
 
-def _width(embedder: Embedder | SentenceEncoder, pooling: Pooling | None) -> int:
-    return embedder.dim if pooling is None or isinstance(embedder, SentenceEncoder) else embedder.width_of(pooling)
+def _width(embedder: LoadedModel, pooling: Pooling | None) -> int:
+    return embedder.width_of(pooling) if isinstance(embedder, Embedder) and pooling is not None else embedder.dim
 
 
 def _encode(
-    embedder: Embedder | SentenceEncoder, texts: list[str], *, poolings: Sequence[Pooling], **options: Any
+    embedder: LoadedModel, texts: list[str], *, poolings: Sequence[Pooling], **options: Any
 ) -> Mapping[Any, np.ndarray]:
     """By pooling; None is the model's own."""
     if not poolings:

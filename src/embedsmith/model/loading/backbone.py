@@ -21,6 +21,7 @@ from embedsmith.model.loading.configuration import is_decoder, load_config, reas
 from embedsmith.model.loading.dense import Dense, load_dense
 from embedsmith.model.loading.devices import choose_dtype
 from embedsmith.model.loading.exported_prompts import has_prompts, take_out_prompts
+from embedsmith.model.loading.graph_files import find_graph
 from embedsmith.model.loading.minicpm import OTHER_VARIANT
 from embedsmith.model.loading.quantization import loading_options, use_differentiable_products
 from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules, is_encoder
@@ -152,6 +153,11 @@ def _load(
             f"{_no_decoder(model, 'an encoder of sentence-transformers')}"
             "Train an encoder with sentence-transformers' own trainer. Here it can be evaluated, be the mark to beat "
             f"(embedsmith compare {shlex.quote(model)} RUN) and a teacher (--teacher.teacher)."
+        )
+    if find_graph(source):
+        raise ModelError(
+            f"{_no_decoder(model, 'a graph without weights')}A graph is there to be run: evaluate, encode and compare "
+            "take it. Give the model that it was exported from."
         )
     config, is_mapped = load_config(model, source)
     _check_decoder(model, config)

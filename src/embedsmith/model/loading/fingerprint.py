@@ -11,6 +11,7 @@ from typing import Any
 
 from embedsmith.model.loading.backbone import find_adapter, find_model
 from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.model.loading.graph_files import find_graph, graph_files
 from embedsmith.model.loading.llm2vec import LLM2VEC_FILE
 from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules
 from embedsmith.model.loading.settings import EmbeddingSettings
@@ -32,7 +33,7 @@ def fingerprint_model(model: str, *, base_model: str | None = None) -> tuple[str
     """Of MODEL's own weights, configuration and tokenizer; then of what it builds on, down to a model without a base.
 
     Args:
-        model: built-in name, hub id, folder, run or adapter; or a sentence-transformers model.
+        model: built-in name, hub id, folder, run or adapter; a sentence-transformers model or a folder with a graph.
         base_model: where the base lies; None: where it lay in training.
 
     Raises:
@@ -64,6 +65,8 @@ def describe_embedding(
 
 
 def _model_files(model: str) -> list[Path]:
+    if graph := find_graph(model):
+        return [*_matching(Path(model)), *graph_files(graph)]
     folder = Path(source_of(model))
     if not folder.is_dir():
         found = find_file(model, "config.json") or find_file(model, MODULES_FILE)
