@@ -97,7 +97,7 @@ def test_control_tokens_in_prompts(tmp_path: Path, caplog: pytest.LogCaptureFixt
 
 
 def test_many_texts_in_any_form_keep_their_order(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedsmith.model.sentence_encoder._TEXTS_AT_ONCE", 3)
+    monkeypatch.setattr("embedsmith.model.encoding._TEXTS_AT_ONCE", 3)
     encoder = SentenceEncoder.load(folder)
     finished: list[int] = []
     rows = encoder.encode((text for text in TEXTS), on_progress=finished.append)
