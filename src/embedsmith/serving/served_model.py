@@ -244,7 +244,7 @@ def serve_model(model: LoadedModel, *, name: str) -> ServedModel:
     return ServedDecoder(model, name=name) if isinstance(model, Embedder) else ServedEncoder(model, name=name)
 
 
-def serve_with_base(model: Embedder | SentenceEncoder, *, name: str) -> list[ServedModel]:
+def serve_with_base(model: LoadedModel, *, name: str) -> list[ServedModel]:
     """A model and, where it is an adapter on a base, that base as NAME:base."""
     if not isinstance(model, Embedder) or model.adapter is None:
         return [serve_model(model, name=name)]
