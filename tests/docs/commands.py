@@ -23,6 +23,7 @@ PLACEHOLDERS = re.compile(r"\b(MODEL|RUN|FILE|DIR|NAME|RECIPE|ADAPTER)\b|\.\.\."
 SMALL = {"max_steps": "2", "warmup_steps": "1", "batch_size": "4", "eval_steps": "2", "save_steps": "2"}
 """Settings that shorten a run: a few steps of a few rows."""
 _SMALL_OPTIONS = {
+    "init": ["--no-plan"],  # a stand-in's tokenizer has no words for the prompt, which the doctor refuses
     "sweep": ["--seeds", "7"],
     "baseline": ["--prompts", "none", "echo"],
     "compare": ["--draws", "200"],

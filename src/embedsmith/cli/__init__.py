@@ -18,6 +18,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     encode_command,
     evaluate_commands,
     export_commands,
+    init_command,
     mine_command,
     model_commands,
     result_commands,

@@ -1,0 +1,246 @@
+"""init: training data -> a recipe with a word on every choice, and what the run will take here.
+
+Rules, not a search: the settings that did well on the pages named beside them, brought to the size of the data.
+"""
+
+import math
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from embedsmith.data.faults import Faults
+from embedsmith.data.guess import FoundColumns, find_columns
+from embedsmith.data.readers import expand_sources
+from embedsmith.data.roles import ColumnNames
+from embedsmith.data.sample import SAMPLE, sample_triplets_path
+from embedsmith.data.statistics import CountLengths, describe_data, token_lengths
+from embedsmith.data.triplets import is_hub_id, load_triplets
+from embedsmith.model.loading.backbone import find_model, load_model_tokenizer
+from embedsmith.model.loading.embedding_files import describe_model
+from embedsmith.model.loading.settings import Described
+from embedsmith.records.data_facts import DataFacts
+from embedsmith.records.results import Plan
+from embedsmith.settings.commented import Commented, write_settings, yaml_text
+from embedsmith.settings.config import RunConfig
+from embedsmith.settings.prompts import PROMPTS, TEXT_FIELD
+from embedsmith.settings.recipe import parse_config
+from embedsmith.settings.yaml_text import parse_yaml
+from embedsmith.support.errors import ConfigError
+
+_PROMPT = "pretended-cot"
+_LARGEST_BATCH, _LEAST_BATCHES, _MOST_STEPS = 64, 10, 330
+_SHORTEST, _LONGEST, _BLOCK = 32, 512, 16  # of max_length
+_NEVER_CUT = 256
+"""Tokens of a text. Where some have more, the twentieth of the texts that is longest may be cut."""
+_ADAPTER = [
+    Commented("lora_r", 32, "rank; 8 does about as well and makes a quarter of the file (docs/quality.md)"),
+    Commented("lora_alpha", 64),
+    Commented("lora_dropout", 0.0),
+    Commented("target_modules", "all-linear", "more than query and value projections"),
+]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """A recipe that is not written yet.
+
+    Attributes:
+        text: the recipe.
+        config: what it says.
+        facts: about the data.
+        columns: a line for each role's columns.
+        remarks: what to know of the data: columns that are not used, rows that teach the wrong thing.
+        advice: what to look at, or do, before training.
+    """
+
+    text: str
+    config: RunConfig
+    facts: DataFacts
+    columns: tuple[str, ...]
+    remarks: tuple[str, ...]
+    advice: tuple[str, ...]
+
+    def with_head(self, *, command: str, plan: Plan | None) -> str:
+        """The file: what it was made by and of, and what the run will take, over the recipe."""
+        head = [
+            f"Made by `{command}`: read it, change it, run it. What else there is: docs/settings.md.",
+            f"Data: {self.facts.num_rows:,} {self.facts.kind}.",
+            *self.columns,
+            *self.remarks,
+        ]
+        if plan is not None:
+            head.append(f"Foretold for this machine ({plan.device}): {describe_plan(plan)}.")
+        return "".join(f"# {line}\n" for line in head) + self.text
+
+
+def describe_plan(plan: Plan) -> str:
+    """A run's length, time and memory in a line."""
+    return f"{plan.num_steps} steps, {plan.total_s / 60:.1f} minutes, {plan.peak_bytes / 1e9:.1f} GB"
+
+
+def draft_recipe(
+    sources: Sequence[str],
+    *,
+    model: str,
+    output_dir: str,
+    columns: ColumnNames | None = None,
+    dev: str | None = None,
+    teacher: str | None = None,
+) -> Draft:
+    """Look at training data and choose settings for it.
+
+    Args:
+        sources: files, globs, hub dataset ids or `sample`, as `data.train` takes them.
+        model: what is to be trained.
+        output_dir: of the run.
+        columns: as `data.columns`; None: by their names, and where those are not the usual ones, guessed.
+        dev: file of scored pairs to choose the best step by.
+        teacher: whose vectors texts without a partner are trained to have.
+
+    Raises:
+        DataError: as `load_triplets` and `find_columns`.
+        ModelError: the model cannot be found.
+        ConfigError: the rows are texts alone, and there is no teacher, or the other way round.
+    """
+    found = _find_columns(sources, columns=columns)
+    table = load_triplets(sources, columns=found.named)
+    if table.has_texts and teacher is None:
+        raise ConfigError("The rows are texts alone, and learn from a teacher's vectors.\nName one: --teacher MODEL")
+    if teacher is not None and not table.has_texts:
+        raise ConfigError(f"The rows are {table.kind}, and --teacher is for texts alone.\nSee docs/losses.md.")
+    described = describe_model(find_model(model))
+    count_tokens = token_lengths(load_model_tokenizer(described.settings.base_model))
+    facts = describe_data(table, count_lengths=count_tokens)
+    sections = {
+        "model": _model_settings(model, described=described, facts=facts, count_tokens=count_tokens),
+        "data": _data_settings(sources, found=found),
+        "adapter": _ADAPTER,
+        "training": _training_settings(facts),
+        **({"teacher": _teacher_settings(teacher)} if teacher else {}),
+        "evaluation": [_dev_setting(dev)],
+    }
+    text = write_settings(output_dir, sections)
+    config = parse_config(parse_yaml(text), source="the recipe for this data")
+    return Draft(
+        text=text,
+        config=config,
+        facts=facts,
+        columns=tuple(_describe_columns(found, facts)),
+        remarks=table.facts.remarks,
+        advice=tuple(_advice(facts, sources=sources, named=found.named, dev=dev)),
+    )
+
+
+def _find_columns(sources: Sequence[str], *, columns: ColumnNames | None) -> FoundColumns:
+    """Of the first source's first file; the others must have the same."""
+    if is_hub_id(sources[0]):
+        return FoundColumns(columns or {}, {}, is_guess=False)
+    faults = Faults()
+    paths = [sample_triplets_path()] if sources[0] == SAMPLE else expand_sources(sources[:1], faults=faults)
+    faults.raise_if_any(what="training data")
+    return find_columns(paths[0], columns=columns)
+
+
+def _describe_columns(found: FoundColumns, facts: DataFacts) -> list[str]:
+    lines = []
+    for column in facts.columns:
+        shortest, _, median, _, longest = column.lengths.quantiles
+        names = [name for name, role in found.roles.items() if role == column.name]
+        origin = f" (column {', '.join(names)}{', guessed' if found.is_guess else ''})" if names else ""
+        lines.append(
+            f"{column.name}{origin}: {column.num_distinct:,} distinct texts of {shortest:.0f} to {longest:.0f} tokens, "
+            f"median {median:.0f}"
+        )
+    return lines
+
+
+def _model_settings(
+    model: str, *, described: Described, facts: DataFacts, count_tokens: CountLengths
+) -> list[Commented]:
+    if described.origins:  # it is an embedding model, and goes on as it is
+        own = described.settings
+        settings = [
+            Commented(name, value, f"as {described.origins[name]} says" if name in described.origins else "")
+            for name in ("pooling", "prompt", "query_prompt", "end_token", "bidirectional_layers")
+            if (value := getattr(own, name)) is not None
+        ]
+        prompt = max((own.prompt or "", own.query_prompt or ""), key=len)
+    else:
+        settings = [
+            Commented("pooling", "last", "the state at the last token"),
+            Commented("prompt", _PROMPT, "ends where a word would follow that says it all (docs/methods.md)"),
+            Commented("end_token", False, "so the prompt's last token is the last one"),
+        ]
+        prompt = PROMPTS[_PROMPT].template
+    around = count_tokens([prompt.replace(TEXT_FIELD, " ")])[0] + 2  # start and end
+    wanted = _BLOCK * math.ceil((_most_tokens(facts) + around) / _BLOCK)
+    max_length = min(_LONGEST, max(_SHORTEST, wanted))
+    rest = "longer texts are cut" if max_length - around < _longest(facts) else "nothing is cut"
+    return [
+        Commented("model", model),
+        *settings,
+        Commented("max_length", max_length, f"tokens, {around} of them for what stands around a text; {rest}"),
+    ]
+
+
+def _longest(facts: DataFacts) -> float:
+    return max(column.lengths.quantiles[-1] for column in facts.columns)
+
+
+def _most_tokens(facts: DataFacts) -> float:
+    """Tokens of a text that there is room for."""
+    if _longest(facts) <= _NEVER_CUT:
+        return _longest(facts)
+    return max(_NEVER_CUT, *(column.lengths.quantiles[-2] for column in facts.columns))
+
+
+def _data_settings(sources: Sequence[str], *, found: FoundColumns) -> list[Commented]:
+    train = Commented("train", list(sources))
+    if not found.named:
+        return [train]
+    return [train, Commented("columns", dict(found.named), "guessed: is it so?" if found.is_guess else "")]
+
+
+def _training_settings(facts: DataFacts) -> list[Commented]:
+    num_rows = facts.num_rows
+    batch_size = min(_LARGEST_BATCH, 2 ** int(math.log2(max(2, num_rows // _LEAST_BATCHES))))
+    passes = 1 if num_rows >= 150 * _LARGEST_BATCH else 2 if num_rows >= 50 * _LARGEST_BATCH else 3
+    steps = max(2, min(_MOST_STEPS, passes * num_rows // batch_size))
+    ordered = facts.scores is not None or len(facts.columns) == 1
+    return [
+        Commented("max_steps", steps, f"{steps * batch_size / num_rows:.2g} passes over {num_rows:,} rows"),
+        Commented("batch_size", batch_size, "" if ordered else f"each row is told from {batch_size - 1} others"),
+        Commented("learning_rate", 5.0e-4, "peak, after the warm-up (docs/quality.md)"),
+        Commented("warmup_steps", max(1, steps // 10)),
+        Commented("temperature", 0.05),
+        Commented("seed", 7),
+    ]
+
+
+def _teacher_settings(teacher: str) -> list[Commented]:
+    return [
+        Commented("teacher", teacher),
+        Commented("embedding_weight", 1.0, "its vectors are all that is learned from (docs/losses.md)"),
+    ]
+
+
+def _dev_setting(dev: str | None) -> Commented:
+    if dev is None:
+        return Commented("dev", None, "a file of scored pairs, to keep the best step; none: the last one is kept")
+    return Commented("dev", dev, "the step that does best here is kept")
+
+
+def _advice(facts: DataFacts, *, sources: Sequence[str], named: ColumnNames, dev: str | None) -> list[str]:
+    data = shlex.join([*sources, *(["--columns", yaml_text(dict(named))] if named else [])])
+    advice = []
+    if facts.num_repeated_rows:
+        advice.append(f"{facts.num_repeated_rows:,} rows stand there before, word for word.")
+    if facts.num_contradictions:
+        advice.append(f"{facts.num_contradictions:,} times a text is positive in one row and negative in another.")
+    if _longest(facts) > _most_tokens(facts):
+        advice.append(f"The longest text has {_longest(facts):,.0f} tokens: embedsmith data stats {data}")
+    if facts.kind == "pairs":
+        advice.append(f"Hard negatives can be found: embedsmith data mine {data} --model MODEL --out mined.jsonl")
+    if dev is None:
+        advice.append("Hold out some texts, by page, product or date, and score them afterwards (docs/domain.md).")
+    return advice

@@ -1,0 +1,74 @@
+"""What a file's columns are taken for."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from embedsmith.data.guess import find_columns
+from embedsmith.support.errors import DataError
+
+TEXTS = ["a cat sleeps", "the rain falls", "on the roof"]
+
+
+def _write(path: Path, names: list[str], rows: list[list[str]]) -> Path:
+    path.write_text("".join("\t".join(row) + "\n" for row in [names, *rows]), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "named"),
+    [
+        (["id", "question", "answer"], ["17", *TEXTS[:2]], {"anchor": "question", "positive": "answer"}),
+        (
+            ["q", "right", "wrong_answer"],
+            TEXTS,
+            {"anchor": "q", "positive": "right", "negative": "wrong_answer"},
+        ),
+        (
+            ["q", "right", "distractor_a", "distractor_b"],
+            [*TEXTS, TEXTS[0]],
+            {"anchor": "q", "positive": "right", "negative": ["distractor_a", "distractor_b"]},
+        ),
+        (["a", "b", "similarity"], [*TEXTS[:2], "0.5"], {"sentence1": "a", "sentence2": "b", "score": "similarity"}),
+        (["a", "b", "views"], [*TEXTS[:2], "12"], {"anchor": "a", "positive": "b"}),
+        (["id", "body"], ["3", TEXTS[0]], {"text": "body"}),
+    ],
+)
+def test_by_what_stands_in_them(tmp_path: Path, names: list[str], row: list[str], named: dict[str, object]) -> None:
+    found = find_columns(_write(tmp_path / "t.tsv", names, [row, row]))
+    assert (found.named, found.is_guess) == (named, True)
+    assert set(found.roles.values()) == set(named)
+
+
+def test_usual_names_need_no_guess(tmp_path: Path) -> None:
+    found = find_columns(_write(tmp_path / "t.tsv", ["positive", "anchor", "note"], [TEXTS]))
+    assert (found.named, found.roles, found.is_guess) == ({}, {"anchor": "anchor", "positive": "positive"}, False)
+
+
+def test_what_the_user_says_counts(tmp_path: Path) -> None:
+    path = _write(tmp_path / "t.tsv", ["answer", "question"], [TEXTS[:2]])
+    columns = {"anchor": "question", "positive": "answer"}
+    found = find_columns(path, columns=columns)
+    assert (found.named, found.is_guess) == (columns, False)
+    with pytest.raises(DataError, match="no usable columns"):
+        find_columns(path, columns={"anchor": "query", "positive": "answer"})
+
+
+def test_lists_of_texts(tmp_path: Path) -> None:
+    path = tmp_path / "t.jsonl"
+    path.write_text(json.dumps({"ask": TEXTS[0], "good": [TEXTS[1]], "wrong": TEXTS}) + "\n", encoding="utf-8")
+    assert find_columns(path).named == {"anchor": "ask", "positive": "good", "negative": "wrong"}
+
+
+@pytest.mark.parametrize(
+    ("names", "row", "match"),
+    [
+        (["premise", "hypothesis", "label"], [*TEXTS[:2], "entailment"], "embedsmith data triplets"),
+        (["id", "number"], ["1", "2"], "nothing to learn from"),
+        (["id", "wrong"], ["1", TEXTS[0]], "nothing to learn from"),
+    ],
+)
+def test_nothing_to_learn_from(tmp_path: Path, names: list[str], row: list[str], match: str) -> None:
+    with pytest.raises(DataError, match=match):
+        find_columns(_write(tmp_path / "t.tsv", names, [row]))

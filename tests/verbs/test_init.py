@@ -1,0 +1,109 @@
+"""init writes a recipe that trains as it stands, and says what it took the data for."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from transformers import AutoTokenizer
+
+from embedsmith.cli import run_command
+from embedsmith.settings.prompts import PROMPTS, NamedPrompt
+from embedsmith.settings.recipe import load_config
+from tests.tiny import save_model, save_teacher, write_pairs
+
+
+def _write_questions(path: Path, *, num_rows: int) -> Path:
+    rows = [f"{number},w{number} cat the roof,the rain w{number} falls on it" for number in range(num_rows)]
+    path.write_text("\n".join(["id,question,answer", *rows, ""]), encoding="utf-8")
+    return path
+
+
+def _save_model_that_knows(prompt: NamedPrompt, folder: Path) -> Path:
+    """Whose tokenizer gives the parts of a prompt back as they are."""
+    save_model("llama", folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.add_tokens([part.strip() for part in prompt.template.split("{text}")])
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def test_from_a_csv_to_a_run(
+    tmp_path: Path,
+    cache: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    prompt = PROMPTS["pretended-cot"]
+    model = _save_model_that_knows(prompt, tmp_path / "model")
+    _write_questions(tmp_path / "mine.csv", num_rows=40)
+    assert run_command(["init", "mine.csv", "--model", str(model)]) == 0
+    printed = capsys.readouterr().out
+    assert "anchor (column question, guessed): 40 distinct texts" in printed
+    assert "columns that are not used: id" in printed
+    assert "data mine mine.csv --columns '{anchor: question, positive: answer}'" in printed
+    assert printed.endswith("Next: embedsmith train --config recipe.yaml\n")
+    config = load_config(tmp_path / "recipe.yaml")
+    assert config.data.columns == {"anchor": "question", "positive": "answer"}
+    assert (config.training.batch_size, config.training.max_steps) == (4, 30)
+    assert (config.model.prompt, config.model.end_token) == (prompt.template, False)
+    assert "Foretold for this machine" in (tmp_path / "recipe.yaml").read_text(encoding="utf-8")
+    assert run_command(["train", "--config", "recipe.yaml", "--max_steps", "3", "--warmup_steps", "1"]) == 0
+    assert (tmp_path / "runs" / "mine" / "adapter").is_dir()
+
+
+def test_a_recipe_is_never_overwritten(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "recipe.yaml").write_text("output_dir: mine\n", encoding="utf-8")
+    assert run_command(["init", "sample", "--no-plan"]) == 2
+    assert "is there already" in capsys.readouterr().err
+    assert (tmp_path / "recipe.yaml").read_text(encoding="utf-8") == "output_dir: mine\n"
+
+
+@pytest.mark.parametrize(("num_rows", "batch_size", "max_steps"), [(8, 2, 12), (700, 64, 32), (4000, 64, 125)])
+def test_the_run_follows_the_size_of_the_data(
+    num_rows: int,
+    batch_size: int,
+    max_steps: int,
+    tmp_path: Path,
+    cache: Path,
+    model_folders: dict[str, str],
+) -> None:
+    data, out = _write_questions(tmp_path / "mine.csv", num_rows=num_rows), tmp_path / "r.yaml"
+    assert run_command(["init", str(data), "--model", model_folders["llama"], "--no-plan", "--out", str(out)]) == 0
+    training = load_config(out).training
+    assert (training.batch_size, training.max_steps) == (batch_size, max_steps)
+
+
+def test_long_texts(tmp_path: Path, cache: Path, model_folders: dict[str, str]) -> None:
+    """Room for all where the longest is short, else for all but the twentieth that is longest, within bounds."""
+    rows = [["rain " * 20, "cat " * 40]] * 99 + [["rain falls", "roof " * 900]]
+    data, out = tmp_path / "mine.tsv", tmp_path / "r.yaml"
+    data.write_text("".join("\t".join(row) + "\n" for row in [["anchor", "positive"], *rows]), encoding="utf-8")
+    assert run_command(["init", str(data), "--model", model_folders["llama"], "--no-plan", "--out", str(out)]) == 0
+    assert 256 < load_config(out).model.max_length < 300
+    assert "longer texts are cut" in out.read_text(encoding="utf-8")
+
+
+def test_texts_alone_need_a_teacher(
+    tmp_path: Path, cache: Path, model_folders: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "texts.txt"
+    data.write_text("".join(f"w{number} cat the roof\n" for number in range(40)), encoding="utf-8")
+    options = [str(data), "--model", model_folders["llama"], "--no-plan", "--out", str(tmp_path / "r.yaml")]
+    assert run_command(["init", *options]) == 2
+    assert "--teacher MODEL" in capsys.readouterr().err
+    teacher = str(save_teacher(tmp_path))
+    assert run_command(["init", *options, "--teacher", teacher]) == 0
+    assert load_config(tmp_path / "r.yaml").teacher.teacher == teacher
+
+
+def test_a_development_set_and_an_embedding_model(tmp_path: Path, cache: Path) -> None:
+    """A model that says itself how it embeds goes on so."""
+    dev, out = write_pairs(tmp_path / "dev.tsv"), tmp_path / "r.yaml"
+    options = ["--model", "smollm2-135m-sts", "--dev", str(dev), "--no-plan", "--out", str(out)]
+    assert run_command(["init", "sample", *options]) == 0
+    recipe = yaml.safe_load(out.read_text(encoding="utf-8"))
+    assert recipe["model"]["end_token"] is False and recipe["evaluation"] == {"dev": str(dev)}
