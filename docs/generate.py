@@ -70,8 +70,15 @@ def commands() -> dict[str, Any]:
 
 def _walk(name: str, command: Any) -> Iterator[tuple[str, Any]]:
     yield name, command
-    for inner_name, inner in getattr(command, "commands", {}).items():
+    for inner_name, inner in _inner(command).items():
         yield from _walk(f"{name} {inner_name}", inner)
+
+
+def _inner(command: Any) -> dict[str, Any]:
+    """A group's commands in the order of its help; none of a single command."""
+    if not hasattr(command, "commands"):
+        return {}
+    return {name: command.commands[name] for name in command.list_commands(typer.Context(command))}
 
 
 def takes_settings(command: Any) -> bool:
@@ -86,9 +93,13 @@ def _help(name: str, command: Any) -> str:
 def _group_help(name: str, group: Any) -> str:
     rows = [
         (f"[`{name} {inner}`](#{name.replace(' ', '-')}-{inner})", _purpose(command).rstrip("."))
-        for inner, command in group.commands.items()
+        for inner, command in _inner(group).items()
     ]
-    return f"{_purpose(group)}\n\n{_table(('command', 'what it does'), rows)}"
+    parts = [_purpose(group), _table(("command", "what it does"), rows)]
+    if options := [_describe_parameter(parameter) for parameter in group.params]:
+        shown = [(_code(option), default, meaning) for option, default, meaning in options]
+        parts.append(_table(("option", "default", "meaning"), shown))
+    return "\n\n".join(parts)
 
 
 def _command_help(name: str, command: Any) -> str:

@@ -10,6 +10,7 @@ from embedsmith.cli import run_command
 from embedsmith.settings.prompts import PROMPTS, NamedPrompt
 from embedsmith.settings.recipe import load_config
 from tests.tiny import save_model, save_teacher, write_pairs
+from tests.tuned import save_tuned
 
 
 def _write_questions(path: Path, *, num_rows: int) -> Path:
@@ -100,10 +101,12 @@ def test_texts_alone_need_a_teacher(
     assert load_config(tmp_path / "r.yaml").teacher.teacher == teacher
 
 
-def test_a_development_set_and_an_embedding_model(tmp_path: Path, cache: Path) -> None:
+def test_a_development_set_and_an_embedding_model(tmp_path: Path, cache: Path, model_folders: dict[str, str]) -> None:
     """A model that says itself how it embeds goes on so."""
     dev, out = write_pairs(tmp_path / "dev.tsv"), tmp_path / "r.yaml"
-    options = ["--model", "smollm2-135m-sts", "--dev", str(dev), "--no-plan", "--out", str(out)]
+    save_tuned(model_folders["llama"], tmp_path / "run", prompt="a {text} is", end_token=False)
+    options = ["--model", str(tmp_path / "run"), "--dev", str(dev), "--no-plan", "--out", str(out)]
     assert run_command(["init", "sample", *options]) == 0
     recipe = yaml.safe_load(out.read_text(encoding="utf-8"))
-    assert recipe["model"]["end_token"] is False and recipe["evaluation"] == {"dev": str(dev)}
+    assert (recipe["model"]["prompt"], recipe["model"]["end_token"]) == ("a {text} is", False)
+    assert recipe["evaluation"] == {"dev": str(dev)}

@@ -5,11 +5,13 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
@@ -17,7 +19,23 @@ from embedsmith.support.imports import quick_imports
 
 log = logging.getLogger(__name__)
 
+IN_ORDER = (
+    *("demo", "doctor", "init", "data", "plan", "train", "evaluate", "compare", "report", "card", "baseline"),
+    *("sweep", "search", "average", "encode", "export", "push", "serve"),
+)
+"""The commands in the order in which they are used."""
+
+
+class _Commands(TyperGroup):
+    """Commands in the order in which they are used, and whatever else there is behind them."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        names = super().list_commands(ctx)
+        return sorted(names, key=lambda name: IN_ORDER.index(name) if name in IN_ORDER else len(IN_ORDER))
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="Turn a small language model into a text-embedding model, and measure what it gained.",
     no_args_is_help=True,
     add_completion=False,
@@ -25,6 +43,21 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Prepare training data, and look into it.", no_args_is_help=True)
 app.add_typer(data_app, name="data")
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        print(f"embedsmith {metadata.version('embedsmith')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version, and stop.")
+    ] = False,
+) -> None:
+    """What stands before a command."""
 
 
 def at_home(value: Any) -> Any:
