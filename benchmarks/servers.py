@@ -82,7 +82,8 @@ def server_kinds(given: ServerFiles, *, precision: str) -> list[ServerKind]:
             f"infinity-emb, {precision}",
             (
                 *(given.infinity, "v2", "--model-id", str(given.folder), "--served-model-name", MODEL_NAME),
-                *("--engine", "torch", "--device", "cpu", "--dtype", dtype, "--no-bettertransformer"),
+                *("--engine", "torch", "--device", "cpu", "--dtype", dtype, "--no-model-warmup"),
+                "--no-bettertransformer",
                 *("--url-prefix", "/v1", "--host", "127.0.0.1", "--port", "{port}", "--log-level", "error"),
             ),
             {"DO_NOT_TRACK": "1", "INFINITY_ANONYMOUS_USAGE_STATS": "0", "PYTHONPATH": ""},

@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from rich.console import Console
 
@@ -134,7 +135,7 @@ def _measure(options: argparse.Namespace, durations: Durations, *, folder: Path)
                 console.print(f"round {number + 1} of {durations.rounds}: {kind.label}")
                 try:
                     _one_round(kind, number, wanted, durations, encoder, loads=loads, found=found, folder=folder)
-                except RuntimeError as error:
+                except (RuntimeError, psutil.Error) as error:
                     console.print(f"  failed: {error}")
                     left_out[kind.label] = str(error)
     finally:
