@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines browser bench paper docs format clean
+.PHONY: help setup demo test test-machines test-reliability browser bench paper docs format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
@@ -11,6 +11,7 @@ help:
 	@echo "make paper MODEL=...  train and score the paper's arms with a model, beside what the paper found"
 	@echo "make test    style, types and tests, offline after the installation"
 	@echo "make test-machines  the tests as lower processors, other Pythons and a machine without a compiler run them"
+	@echo "make test-reliability  forty commands killed at random moments, each of which must end as if it had not been"
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make docs    write into the pages what the program says of its commands and settings"
 	@echo "make format  let ruff put the code in shape"
@@ -47,6 +48,10 @@ test: setup browser
 # MACHINES: the names of some, as in the table that it ends with; all of them take half an hour.
 test-machines: setup
 	$(BIN)/python -m tests.machines $(MACHINES)
+
+# SEED: of the moments, as a run before has printed it.
+test-reliability: setup
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability $(if $(SEED),--seed $(SEED))
 
 browser:
 	@if ! command -v chromium >/dev/null; then \

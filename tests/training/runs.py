@@ -1,6 +1,6 @@
 """Small runs of the loop alone, for tests."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import torch
@@ -32,13 +32,14 @@ def train(
     model: str,
     triplets: TripletTable,
     *,
-    scores: list[float] | None = None,
+    scores: Iterable[float] | None = None,
     resume: bool = False,
     display: object = None,
     watch: loop.Watch | None = None,
 ) -> tuple[loop.Outcome, Embedder]:
     Path(config.output_dir).mkdir(exist_ok=True)
-    embedder = Embedder.load(model, precision="fp32", max_length=64)
+    is_lora = config.adapter.method == "lora"  # fused blocks form no gradients of weights
+    embedder = Embedder.load(model, precision="fp32", max_length=64, fused=is_lora)
     torch.manual_seed(config.training.seed)
     embedder.add_adapter(config.adapter)
     rest = iter(scores or [])

@@ -117,9 +117,9 @@ def _read_progress(checkpoint: Path) -> Progress:
     return Progress(**json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8")))
 
 
-def has_checkpoints(run_folder: Path) -> bool:
-    """Whether a run has any, whole or damaged."""
-    return bool(_checkpoints(run_folder))
+def has_checkpoints(run_folder: Path, *, from_step: int = 0) -> bool:
+    """Whether a run has any of this step or a later one, whole or damaged; each has one of its start."""
+    return any(_step_of(one) >= from_step for one in _checkpoints(run_folder))
 
 
 def remove_checkpoints(run_folder: Path) -> None:

@@ -14,7 +14,6 @@ from itertools import islice
 from pathlib import Path
 from typing import Protocol
 
-import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn.utils import clip_grad_norm_
@@ -24,7 +23,6 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import RunConfig, TrainingSection
 from embedsmith.support.ahead import one_ahead
-from embedsmith.support.errors import RunError
 from embedsmith.training.batching import training_batches
 from embedsmith.training.checkpoint import (
     Progress,
@@ -34,6 +32,7 @@ from embedsmith.training.checkpoint import (
     save_checkpoint,
 )
 from embedsmith.training.distributed import Processes
+from embedsmith.training.health import Health
 from embedsmith.training.late import keep_state, take_average
 from embedsmith.training.memory import tokens_that_fit
 from embedsmith.training.metrics import METRICS_FILE, MetricsFile, Record
@@ -157,6 +156,8 @@ def train_adapter(
             is_resumed=resume,
         )
         try:
+            if not resume:
+                keeper.save_checkpoint()  # from its start on there is something to go on from
             keeper.finish_step()  # the evaluation that comes before the first one, or that a signal came before
             for rows, batch, packed in one_ahead(prepared):
                 if keeper.is_stopped():
@@ -171,11 +172,13 @@ def train_adapter(
                         objective=objective,
                         max_tokens=max_tokens,
                         processes=processes,
+                        look_at=keeper.health.look_at,
                     )
                 processes.add_up(adapter)  # a projection has the gradient of the whole batch in every process
                 grad_norm = clip_grad_norm_(parameters, settings.max_grad_norm)  # one norm of all that moves
-                if not (torch.isfinite(loss) and torch.isfinite(grad_norm)):
-                    raise RunError(_non_finite(loss, progress.step + 1, rows))
+                keeper.health.check_finite(
+                    loss, grad_norm, step=progress.step + 1, rows=rows, batch=batch, triplets=triplets
+                )
                 learning_rate = schedule.learning_rate_at(progress.step)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate
@@ -191,6 +194,7 @@ def train_adapter(
                     grad_norm=float(grad_norm),
                     tokens_per_s=round(num_tokens / (time.perf_counter() - step_started), 1),
                 )
+                keeper.health.judge(loss.item(), step=progress.step)
                 keeper.finish_step()
             if not keeper.is_stopped():
                 keeper.keep_average()
@@ -251,6 +255,14 @@ class _Keeper:
             progress=progress if is_resumed else None,
             accelerator=processes.accelerator,
         )
+        self.health = Health(
+            self.folder,
+            max_steps=schedule.max_steps,
+            learning_rate=schedule.peak,
+            losses=[record["loss"] for record in self.metrics.before if "loss" in record],
+            first_result=_first_result(self.metrics.before),
+            talks=processes.is_main,
+        )
         self.started = time.perf_counter() - progress.elapsed_s
         self._is_told_to_stop = False
         self._is_saved = is_resumed
@@ -295,7 +307,7 @@ class _Keeper:
             is_last = progress.step == self.schedule.max_steps
             self._is_told_to_stop = bool(self.watch and record and progress.step and self.watch(record) and not is_last)
         if progress.step and not self._is_saved and (self._is_told_to_stop or self.schedule.saves_after(progress.step)):
-            self._save_checkpoint()
+            self.save_checkpoint()
 
     def _keep_if_better(self) -> Record | None:
         """Score the adapter, and keep it if no step before was as good, or if the last counts; so without a score.
@@ -312,6 +324,7 @@ class _Keeper:
             with self.stopping.may_give_up():
                 result = self.evaluate()
             record = self.tell(dev_cosine_spearman=result.cosine_spearman, dev_ci95=list(result.ci95))
+            self.health.judge_score(result, step=progress.step)
             is_better = not progress.best or result.cosine_spearman > progress.best["cosine_spearman"]
             if progress.step == 0 or not (is_better or self.keeps_last):
                 return record
@@ -344,7 +357,7 @@ class _Keeper:
         self._write_kept()
         self._averaged = steps
 
-    def _save_checkpoint(self) -> None:
+    def save_checkpoint(self) -> None:
         """Write all that resuming needs."""
         self.progress.elapsed_s = self.elapsed_s
         self._is_saved = True
@@ -367,7 +380,7 @@ class _Keeper:
         is_finished = is_over and self._averaged == self.schedule.averaged
         is_stopped = not is_finished and self.is_stopped()
         if is_stopped and not (self._is_saved or is_over):
-            self._save_checkpoint()
+            self.save_checkpoint()
         return Outcome(
             num_steps=progress.step,
             is_stopped=is_stopped,
@@ -391,9 +404,7 @@ def make_optimizer(parameters: list[torch.nn.Parameter], *, settings: TrainingSe
     return torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=settings.weight_decay, fused=True)
 
 
-def _non_finite(loss: torch.Tensor, step: int, rows: np.ndarray) -> str:
-    return (
-        f"The loss is {loss.item()} at step {step} (data rows {', '.join(str(row) for row in rows[:8])}, ...). "
-        "The optimizer has not moved.\n"
-        "Lower training.learning_rate, raise training.temperature, or set model.precision to fp32."
-    )
+def _first_result(records: Sequence[Record]) -> TaskResult | None:
+    """Of the first evaluation among a run's records, the score and its interval."""
+    scored = next((one for one in records if "dev_cosine_spearman" in one), None)
+    return TaskResult(scored["dev_cosine_spearman"], tuple(scored["dev_ci95"]), 0) if scored else None

@@ -29,9 +29,11 @@ class MetricsFile:
     def __init__(self, path: Path, *, progress: Progress | None, accelerator: Accelerator) -> None:
         self.path = path
         self.accelerator = accelerator
+        self.before: list[Record] = []
+        """What a resumed run had told; empty in other processes than the main one."""
         if accelerator.is_main_process:
-            kept = metrics_until(progress, path=path) if progress else []
-            files.write_text(path, "".join(json.dumps(record) + "\n" for record in kept))
+            self.before = metrics_until(progress, path=path) if progress else []
+            files.write_text(path, "".join(json.dumps(record) + "\n" for record in self.before))
 
     def append(self, record: Record) -> None:
         """Add a record; it has a `step`."""

@@ -3,6 +3,7 @@
 rows -> this process's share -> texts under their prompts -> one packed row -> loss and gradients
 """
 
+from collections.abc import Callable
 from functools import cache
 from itertools import chain
 
@@ -28,6 +29,7 @@ def take_step(
     max_tokens: int,
     processes: Processes,
     packed: PackedTexts | None = None,
+    look_at: Callable[[torch.Tensor], None] | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Add the gradients of one batch to the adapter; returns its loss and the tokens it took.
 
@@ -38,6 +40,7 @@ def take_step(
         max_tokens: tokens that keep what backward needs at one time.
         processes: among whom the batch is shared.
         packed: what `pack_share` made of the batch; None: make it now.
+        look_at: gets the embeddings of the whole batch, (K, D), where there are any.
     """
     shares = processes.shares(batch)
     if packed is None:
@@ -47,11 +50,18 @@ def take_step(
             packed, embedder=embedder, objective=objective, max_tokens=max_tokens, processes=processes
         )
     sizes = [[len(group) for group in objective.text_groups(share)] for share in shares]
-    loss_of = objective.loss_of(batch)
+    loss_of_batch = objective.loss_of(batch)
+
+    def loss_of(own: torch.Tensor) -> torch.Tensor:
+        embeddings = processes.gather(own, sizes=sizes)
+        if look_at:
+            look_at(embeddings)
+        return loss_of_batch(embeddings)
+
     loss, num_tokens = contrastive_step(
         packed,
         embedder=embedder,
-        loss_of=lambda embeddings: loss_of(processes.gather(embeddings, sizes=sizes)),
+        loss_of=loss_of,
         max_tokens=max_tokens,
         backward=torch.Tensor.backward,
     )

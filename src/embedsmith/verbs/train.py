@@ -28,6 +28,7 @@ from embedsmith.support.free_memory import let_go
 from embedsmith.support.lock import LOCK_FILE, only_one
 from embedsmith.training.batching import source_shares
 from embedsmith.training.checkpoint import FOLDER, has_checkpoints
+from embedsmith.training.health import NON_FINITE
 from embedsmith.training.late import LATE_FOLDER
 from embedsmith.training.loop import Outcome, Watch, train_adapter
 from embedsmith.training.objective import Objective
@@ -263,18 +264,19 @@ def _run_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        is_begun = has_checkpoints(folder)
-        if not is_begun and not any((folder / name).exists() for name in _KEPT):
+        is_begun = has_checkpoints(folder, from_step=1) or isinstance(error, Interrupted)
+        is_worth_keeping = is_begun or any(folder.glob(NON_FINITE.format("*")))
+        if not is_worth_keeping and not any((folder / name).exists() for name in _KEPT):
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and files.is_disk_full(error):
-            raise DiskFullError(_describe_full(error, folder, is_begun=is_begun)) from error
+            raise DiskFullError(_describe_full(error, folder)) from error
         raise
 
 
-def _describe_full(error: OSError, folder: Path, *, is_begun: bool) -> str:
+def _describe_full(error: OSError, folder: Path) -> str:
     what, advice = files.describe_full(error)
-    if not is_begun:
-        return f"The disk is full: {what}.\nThe run had no checkpoint yet. {advice}, and start it again."
+    if not has_checkpoints(folder):
+        return f"The disk is full: {what}.\nThe run had taken no step that is saved. {advice}, and start it again."
     command = f"embedsmith train --resume {shlex.quote(str(folder))}"
     return f"The disk is full: {what}.\nThe run's checkpoints are whole. {advice}; then go on with:\n  {command}"
 
