@@ -21,6 +21,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     init_command,
     mine_command,
     model_commands,
+    push_command,
     result_commands,
     search_commands,
     serve_command,

@@ -145,7 +145,7 @@ def export(
 
 def _write(folder: Path, *, live: Embedder, placed: PlacedPrompts | None, dtype: Dtype) -> None:
     """All files; the adapter stays in the model's weights."""
-    network = _merge(live).to(_COMPUTED[dtype])
+    network = merge_adapter(live).to(_COMPUTED[dtype])
     network.save_pretrained(folder)
     add_older_names(folder)
     files.write_json(folder / SETTINGS_FILE, asdict(live.settings))
@@ -160,7 +160,7 @@ def _write_graph(folder: Path, *, live: Embedder, placed: PlacedPrompts, to: For
     """All files of a format that holds a graph; the adapter stays in the model's weights."""
     # openvino rounds weights itself, and multiplies them in its own number format.
     computed = torch.float32 if to is Format.OPENVINO else _COMPUTED[dtype]
-    config = _merge(live).to("cpu", computed).config
+    config = merge_adapter(live).to("cpu", computed).config
     write_closing_tokenizer(
         live.tokenizer,
         folder=folder,
@@ -251,7 +251,7 @@ def check_new_folder(folder: Path) -> None:
         raise RunError(f"{folder} exists already and is not empty.\nChoose another folder.")
 
 
-def _merge(live: Embedder) -> Any:
+def merge_adapter(live: Embedder) -> Any:
     """The network, with the adapter in its weights, and attention both ways in its configuration."""
     if live.adapter is not None:
         live.adapter.merge_and_unload()

@@ -40,7 +40,7 @@ _ODD = (
 )
 # Smallest cosine: float32 leaves rounding alone; weights stored as bfloat16 are off by up to 2^-9 of themselves, as
 # float16 by up to 2^-12. What 8 bits lose is said, and judged by a score; a graph that gives no vectors shows here.
-_TOLERANCE = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.9999, "int8": 0.5}
+_TOLERANCE = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.9999, "int8": 0.5, "q8_0": 0.5, "q4_k_m": 0.2}
 _BATCH = 8
 
 _REPORT = "Please report this model; its runs still load with embedsmith."
@@ -85,6 +85,11 @@ class Expected:
     prompted_ids: dict[str, list[list[int]]]
     settings: EmbeddingSettings
 
+    @property
+    def longest(self) -> int:
+        """Most tokens of a text under a prompt."""
+        return max(len(ids) for all_ids in self.prompted_ids.values() for ids in all_ids)
+
 
 def probe_texts(live: Embedder, *, with_empty: bool = False) -> list[str]:
     """Sentences of the built-in sample, alone and in a row up to some 500 tokens, texts that trip tokenizers and
@@ -110,13 +115,14 @@ def expect(live: Embedder, *, with_empty: bool = False) -> Expected:
                 raise RunError("The adapter changes no embedding, so there is nothing to merge.\nTrain it first.")
     bare = live.tokenizer.encoder.encode(texts, [read_prompt(None)] * len(texts))
     prompted_ids = {
-        name: _uncut_ids(live.backbone.tokenizer, texts, prompt=prompt, settings=live.settings)
+        name: uncut_ids(live.backbone.tokenizer, texts, prompt=prompt, settings=live.settings)
         for name, prompt in prompts.items()
     }
     return Expected(texts, vectors, [one.ids for one in bare], prompts, prompted_ids, live.settings)
 
 
-def _uncut_ids(tokenizer: Any, texts: list[str], *, prompt: Prompt, settings: EmbeddingSettings) -> list[list[int]]:
+def uncut_ids(tokenizer: Any, texts: list[str], *, prompt: Prompt, settings: EmbeddingSettings) -> list[list[int]]:
+    """Of each text under a prompt, however long, with the end token if the model puts it."""
     uncut = TextTokenizer(
         tokenizer, max_length=sys.maxsize, end_token=settings.end_token, prompt_tokens=settings.prompt_tokens
     )
@@ -131,9 +137,9 @@ def check_merged(folder: Path, *, expected: Expected, dtype: str, device: str) -
     """
     tokenizer = AutoTokenizer.from_pretrained(folder)
     found = [tokenizer(text)["input_ids"] for text in expected.texts]
-    _compare_tokens(found, expected.texts, expected.bare_ids)
+    compare_tokens(found, expected.texts, expected.bare_ids)
     exported = Embedder.load(str(folder), precision=Precision.FP32, device=device, fused=False)
-    return _compare([exported.encode(expected.texts)], expected, dtype=dtype)
+    return compare_vectors([exported.encode(expected.texts)], expected, dtype=dtype)
 
 
 def check_sentence_transformers(
@@ -151,13 +157,13 @@ def check_sentence_transformers(
         raise MissingExtraError(
             "sentence-transformers", extra="export", needed_for="Checking a sentence-transformers folder"
         ) from None
-    _compare_prompted(Tokenizer.from_file(str(folder / "tokenizer.json")), expected, placed)
+    compare_prompted(Tokenizer.from_file(str(folder / "tokenizer.json")), expected, placed)
     loaded = load_model_tokenizer(str(folder))
     for name, prompt in expected.prompts.items():
-        found = _uncut_ids(loaded, expected.texts, prompt=prompt, settings=expected.settings)
-        _compare_tokens(found, expected.texts, expected.prompted_ids[name])
+        found = uncut_ids(loaded, expected.texts, prompt=prompt, settings=expected.settings)
+        compare_tokens(found, expected.texts, expected.prompted_ids[name])
     exported = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": "float32"})
-    return _compare([exported.encode(expected.texts, show_progress_bar=False)], expected, dtype=dtype)
+    return compare_vectors([exported.encode(expected.texts, show_progress_bar=False)], expected, dtype=dtype)
 
 
 def check_graph(
@@ -174,26 +180,27 @@ def check_graph(
     Raises:
         RunError: as above.
     """
-    _compare_prompted(Tokenizer.from_file(str(folder / "tokenizer.json")), expected, placed)
+    compare_prompted(Tokenizer.from_file(str(folder / "tokenizer.json")), expected, placed)
     graph = open_graph(folder)
     texts = [placed.texts[Side.DOCUMENT] + text for text in expected.texts]
     ways = [graph.encode(texts, batch_size=1)]
     ways += [graph.encode(texts, batch_size=_BATCH, padding=side) for side in ("left", "right")]
-    return _compare(ways, expected, dtype=dtype)
+    return compare_vectors(ways, expected, dtype=dtype)
 
 
-def _compare_prompted(tokenizer: Tokenizer, expected: Expected, placed: PlacedPrompts) -> None:
-    """Tokens of all texts under all prompts, by tokenizer.json alone, uncut."""
+def compare_prompted(tokenizer: Tokenizer, expected: Expected, placed: PlacedPrompts) -> None:
+    """Tokens of all texts under all prompts, by tokenizer.json alone, uncut; raises RunError as `compare_tokens`."""
     tokenizer.no_truncation()
     tokenizer.no_padding()
     for name, ids in expected.prompted_ids.items():
         found = [tokenizer.encode(placed.texts[name] + text).ids for text in expected.texts]
-        _compare_tokens(found, expected.texts, ids, advice=_MERGE if placed.cut_off else _REPORT)
+        compare_tokens(found, expected.texts, ids, advice=_MERGE if placed.cut_off else _REPORT)
 
 
-def _compare_tokens(
+def compare_tokens(
     found: Sequence[list[int]], texts: Sequence[str], ids: Sequence[list[int]], *, advice: str = _REPORT
 ) -> None:
+    """Raise RunError with the first text whose ids are not those expected, and what to do."""
     for text, one, expected in zip(texts, found, ids, strict=True):
         if one != expected:
             raise RunError(
@@ -202,7 +209,12 @@ def _compare_tokens(
             )
 
 
-def _compare(ways: Sequence[np.ndarray], expected: Expected, *, dtype: str) -> Parity:
+def compare_vectors(ways: Sequence[np.ndarray], expected: Expected, *, dtype: str) -> Parity:
+    """How near vectors (K, D) are to those expected, of all the ways in which they were made.
+
+    Raises:
+        RunError: the farthest is below the tolerance.
+    """
     cosines = np.stack([_cosines(vectors, expected.vectors) for vectors in ways])
     smallest_of_each = cosines.min(axis=0)
     worst = int(smallest_of_each.argmin())

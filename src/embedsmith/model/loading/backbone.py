@@ -16,7 +16,7 @@ from transformers import AutoModel, PreTrainedModel
 
 from embedsmith.model.layers.attention import PACKED_ATTENTION
 from embedsmith.model.loading.builtin import BUILTIN
-from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
+from embedsmith.model.loading.checkpoint_files import SETTINGS_FILE, conversion_advice, find_file
 from embedsmith.model.loading.configuration import is_decoder, load_config, reason_of
 from embedsmith.model.loading.dense import Dense, load_dense
 from embedsmith.model.loading.devices import choose_dtype
@@ -33,7 +33,6 @@ from embedsmith.settings.config import Precision, Quantization
 from embedsmith.support.allocator import give_back_freed_memory
 from embedsmith.support.errors import EmbedsmithError, ModelError
 
-SETTINGS_FILE = "embedding.json"
 ADAPTER_FILE = "adapter_config.json"
 
 

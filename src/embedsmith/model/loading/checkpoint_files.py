@@ -12,6 +12,8 @@ from embedsmith.model.loading.shipped import find_shipped
 from embedsmith.support.errors import ModelError
 from embedsmith.support.json_text import parse_json
 
+SETTINGS_FILE = "embedding.json"
+"""How a text becomes a vector, in the folder of a run, an adapter or an export of ours."""
 _CONVERSION = """\
 from glob import glob
 from safetensors.torch import save_file

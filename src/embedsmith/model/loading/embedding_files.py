@@ -1,7 +1,8 @@
 """MODEL -> how its own files say that a text becomes a vector, and which file says what.
 
-A run, an adapter or an export of ours has `embedding.json`. A published embedding model says it in the files of
-sentence-transformers (`modules.json` and what it names) or of LLM2Vec. Any other model says nothing.
+A run, an adapter or an export of ours has `embedding.json`; a GGUF file of ours has it among its metadata. A published
+embedding model says it in the files of sentence-transformers (`modules.json` and what it names) or of LLM2Vec. Any
+other model says nothing.
 """
 
 from dataclasses import asdict, replace
@@ -9,11 +10,12 @@ from pathlib import Path
 
 from embedsmith.model.loading.backbone import SETTINGS_FILE, find_adapter
 from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.model.loading.gguf import is_gguf
 from embedsmith.model.loading.llm2vec import LLM2VEC_FILE, read_llm2vec_settings
 from embedsmith.model.loading.sentence_files import find_modules
 from embedsmith.model.loading.sentence_settings import read_sentence_settings
 from embedsmith.model.loading.settings import Described, EmbeddingSettings
-from embedsmith.model.loading.sources import is_converted
+from embedsmith.model.loading.sources import is_converted, source_of
 from embedsmith.support.errors import ModelError
 
 
@@ -28,7 +30,7 @@ def describe_model(model: str, *, base_model: str | None = None) -> Described:
         ModelError: the files are damaged, or ask for something that is not computed here.
     """
     adapter = find_adapter(model)
-    folder = adapter or Path(model)
+    folder = adapter or Path(source_of(model) if is_gguf(model) else model)
     if (folder / SETTINGS_FILE).exists():
         settings = EmbeddingSettings.read(folder)
         return Described(settings, dict.fromkeys(asdict(settings), SETTINGS_FILE))

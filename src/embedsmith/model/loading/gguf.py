@@ -24,13 +24,15 @@ from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
-from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.model.loading.checkpoint_files import SETTINGS_FILE, find_file
 from embedsmith.support import files
 from embedsmith.support.errors import ModelError
 
 SUFFIX = ".gguf"
 # Part of the folder's name: another way of converting is another folder.
 _CONVERTER = "2"
+SETTINGS_KEY = "embedsmith.settings"
+"""In the metadata of our own files: what `embedding.json` holds."""
 # Holds the fingerprint of the other files.
 _MADE = "converted.sha256"
 _WORD = re.compile(
@@ -199,6 +201,8 @@ def _convert(path: Path, folder: Path) -> None:
     with files.atomic_folder(folder) as temporary, redirect_stderr(StringIO()):
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
+        if settings := _value(GGUFReader(path), SETTINGS_KEY):
+            files.write_text(temporary / SETTINGS_FILE, settings)
         mark_made(temporary)
 
 
