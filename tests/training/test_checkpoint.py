@@ -153,3 +153,13 @@ def test_one_of_an_earlier_version_is_taken_as_it_is(
         _train_into(run, model_folders, triplets, scores=[0.2, 0.1], resume=True)
     assert "step-000006 was written by an earlier version, without checksums" in caplog.text
     assert adapter_bytes(run) == adapter_bytes(whole)
+
+
+def test_what_a_kill_kept_from_being_removed_is_removed(
+    whole: Path, tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    shutil.copytree(run / "checkpoints/step-000006", run / "checkpoints/step-000004")
+    _train_into(run, model_folders, triplets, scores=[0.1], resume=True)
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-000006", "step-000008"]

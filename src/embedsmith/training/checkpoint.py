@@ -93,8 +93,15 @@ def save_checkpoint(
             shutil.copytree(kept, temporary / _KEPT)
         files.write_text(temporary / SUMS_FILE, _sums_of(temporary))
     checkpoints = _checkpoints(run_folder)
-    place = checkpoints.index(folder)
-    for old in (*checkpoints[: max(0, place - limit + 1)], *checkpoints[place + 1 :]):
+    for later in checkpoints[checkpoints.index(folder) + 1 :]:
+        files.remove_folder(later)
+    _drop_older(run_folder, folder, limit=limit)
+
+
+def _drop_older(run_folder: Path, newest: Path, *, limit: int) -> None:
+    """Remove what is older than the last ones up to the newest that counts."""
+    checkpoints = _checkpoints(run_folder)
+    for old in checkpoints[: max(0, checkpoints.index(newest) - limit + 1)]:
         files.remove_folder(old)
 
 
@@ -135,6 +142,7 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     projection: torch.nn.Parameter | None = None,
     writes: bool = True,
+    limit: int = 2,
 ) -> Progress:
     """Set model, optimizer, projection, random states and the best adapter to the newest checkpoint that is whole.
 
@@ -145,7 +153,9 @@ def load_checkpoint(
         embedder: what is trained.
         optimizer: of its weights, and of the projection.
         projection: the objective's, if it has one.
-        writes: whether this process writes the run's files: it puts the best adapter back.
+        writes: whether this process writes the run's files: it puts the best adapter back, and removes what a kill kept
+            it from removing.
+        limit: as `save_checkpoint`.
 
     Raises:
         RunError: there is none, or none is whole.
@@ -167,6 +177,7 @@ def load_checkpoint(
             _say(faults, taken=folder)
             if writes:
                 _put_back_kept(run_folder, folder, embedder=embedder, progress=progress)
+                _drop_older(run_folder, folder, limit=limit)
             return progress
         faults.append(f"The checkpoint {folder} is damaged: {fault}")
     raise RunError(

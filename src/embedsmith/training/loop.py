@@ -129,6 +129,7 @@ def train_adapter(
             optimizer=optimizer,
             projection=objective.projection,
             writes=processes.is_main,
+            limit=settings.save_total_limit,
         )
     else:
         progress = Progress(awaits_evaluation=evaluate is not None and 0 in schedule.evaluated_at)
