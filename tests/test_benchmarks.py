@@ -24,7 +24,7 @@ from benchmarks.render import render
 from benchmarks.rows import Row, cosines_to, read_results, summarize, with_fractions, write_results
 from benchmarks.tables import busy_table, long_table, slope
 from benchmarks.variants import VARIANTS
-from embedsmith.training import loop
+from embedsmith.training import keeping
 from tests.tiny import save_model, write_pairs, write_triplets
 
 WORK = Work(name="4 triplets", requests=({"step": 0},) * 4, tokens=(90, 100, 110, 120), items=4)
@@ -210,13 +210,13 @@ def test_finished_arms_are_not_run_again(here: Path) -> None:
 
 
 def test_an_arm_that_was_stopped_goes_on(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def save_and_stop(*arguments: Any, save: Any = loop.save_checkpoint, **settings: Any) -> None:
+    def save_and_stop(*arguments: Any, save: Any = keeping.save_checkpoint, **settings: Any) -> None:
         save(*arguments, **settings)
         if settings["progress"].step:  # not the one of the start
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(loop, "save_checkpoint", save_and_stop)
+        patch.setattr(keeping, "save_checkpoint", save_and_stop)
         run_arms("no-hard-negatives")
     assert run_arms("no-hard-negatives") == 0
     stopped = results_of(here)["arms"]["no-hard-negatives"]

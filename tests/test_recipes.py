@@ -70,11 +70,11 @@ def test_a_killed_run_of_each_model_resumes_to_the_same_bytes(model: str, here: 
     program = (
         "import os, sys\n"
         "from embedsmith.cli import run_command\n"
-        "from embedsmith.training import checkpoint, loop\n"
-        "def save_and_die(*arguments, save=loop.save_checkpoint, **settings):\n"
+        "from embedsmith.training import keeping\n"
+        "def save_and_die(*arguments, save=keeping.save_checkpoint, **settings):\n"
         "    save(*arguments, **settings)\n"
         "    if settings['progress'].step: os._exit(9)\n"
-        "loop.save_checkpoint = save_and_die\n"
+        "keeping.save_checkpoint = save_and_die\n"
         "run_command(sys.argv[1:])\n"
     )
     killed = subprocess.run([sys.executable, "-c", program, *start(model, "runs/killed"), *SHORT], check=False)

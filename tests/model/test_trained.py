@@ -13,7 +13,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
-from embedsmith.training import loop
+from embedsmith.training import keeping
 from embedsmith.verbs.train import resume_run, train
 from tests.tiny import FAMILIES, TEXTS, write_pairs, write_triplets
 
@@ -60,17 +60,17 @@ def test_resumed_equals_uninterrupted(
 ) -> None:
     whole = _config(tmp_path, model_folders["llama"])
     train(whole)
-    save = loop.save_checkpoint
+    save = keeping.save_checkpoint
 
     def save_and_stop(*arguments: object, **settings: Any) -> None:
         save(*arguments, **settings)
         if settings["progress"].step:  # not the one of the start
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(keeping, "save_checkpoint", save_and_stop)
     with pytest.raises(KeyboardInterrupt):
         train(whole.model_copy(update={"output_dir": str(tmp_path / "killed")}))
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(keeping, "save_checkpoint", save)
     resume_run(tmp_path / "killed")
     ours, theirs = (load_file(tmp_path / run / "model" / "model.safetensors") for run in ("killed", "run"))
     assert ours.keys() == theirs.keys()

@@ -11,7 +11,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config
-from embedsmith.training import loop
+from embedsmith.training.keeping import Outcome, Watch
 from embedsmith.training.loop import train_adapter
 from embedsmith.training.metrics import read_metrics
 from embedsmith.training.objective import make_objective
@@ -35,8 +35,8 @@ def train(
     scores: Iterable[float] | None = None,
     resume: bool = False,
     display: object = None,
-    watch: loop.Watch | None = None,
-) -> tuple[loop.Outcome, Embedder]:
+    watch: Watch | None = None,
+) -> tuple[Outcome, Embedder]:
     Path(config.output_dir).mkdir(exist_ok=True)
     is_lora = config.adapter.method == "lora"  # fused blocks form no gradients of weights
     embedder = Embedder.load(model, precision="fp32", max_length=64, fused=is_lora)

@@ -18,6 +18,7 @@ from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import DataError
 from embedsmith.training import loop
 from embedsmith.training.distributed import Processes
+from embedsmith.training.keeping import Watch
 from embedsmith.training.metrics import read_metrics
 from embedsmith.training.objective import Objective
 from embedsmith.training.step import take_step
@@ -41,7 +42,7 @@ def test_a_run_that_is_told_to_stop_goes_on_as_if_it_had_not(
     scores = [0.1, 0.2, 0.4, 0.3, 0.5, 0.35, 0.6, 0.2]
     told: list[tuple[int, float]] = []
 
-    def stop_at(step: int) -> loop.Watch:
+    def stop_at(step: int) -> Watch:
         def watch(record: dict[str, object]) -> bool:
             told.append((record["step"], record["dev_cosine_spearman"]))
             return record["step"] == step

@@ -117,13 +117,13 @@ def test_a_killed_sweep_goes_on_and_ends_the_same(work: Path) -> None:
     program = (
         "import os, sys\n"
         "from embedsmith.cli import run_command\n"
-        "from embedsmith.training import loop\n"
+        "from embedsmith.training import keeping\n"
         "saved = []\n"
-        "def save_and_die(*arguments, save=loop.save_checkpoint, **settings):\n"
+        "def save_and_die(*arguments, save=keeping.save_checkpoint, **settings):\n"
         "    save(*arguments, **settings)\n"
         "    if settings['progress'].step: saved.append(1)\n"
         "    if len(saved) == 3: os._exit(9)\n"
-        "loop.save_checkpoint = save_and_die\n"
+        "keeping.save_checkpoint = save_and_die\n"
         "run_command(sys.argv[1:])\n"
     )
     command = ["sweep", "--config", "recipe.yaml", "--grid", "learning_rate=0.01,0.001", "--output_dir"]

@@ -16,7 +16,7 @@ from safetensors.torch import load_file
 
 from embedsmith.cli import run_command
 from embedsmith.model.embedder import Embedder
-from embedsmith.training import loop
+from embedsmith.training import keeping
 from tests.run_folders import read_folder
 from tests.tiny import TEXTS, save_model, save_teacher, write_pairs, write_triplets
 
@@ -49,16 +49,16 @@ def test_a_resumed_run_leaves_the_same_files(
     assert whole.keys() >= {"run.yaml", "README.md", "metrics.jsonl", "outcome.json"}
     shutil.rmtree(tmp_path / "run")
 
-    save = loop.save_checkpoint
+    save = keeping.save_checkpoint
 
     def save_and_stop(*arguments: object, **named: Any) -> None:
         save(*arguments, **named)
         if named["progress"].step:  # not the one of the start
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save_checkpoint", save_and_stop)
+    monkeypatch.setattr(keeping, "save_checkpoint", save_and_stop)
     assert run_command(command) == 130
-    monkeypatch.setattr(loop, "save_checkpoint", save)
+    monkeypatch.setattr(keeping, "save_checkpoint", save)
     assert run_command(["train", "--resume", str(tmp_path / "run")]) == 0
     resumed = read_folder(tmp_path / "run")
     assert resumed.keys() == whole.keys()

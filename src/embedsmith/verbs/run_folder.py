@@ -15,7 +15,7 @@ from embedsmith.settings.config import RunConfig
 from embedsmith.support import files
 from embedsmith.support.environment import describe_environment, peak_bytes
 from embedsmith.support.errors import RunError
-from embedsmith.training.loop import Outcome
+from embedsmith.training.keeping import Outcome
 from embedsmith.training.metrics import METRICS_FILE, read_metrics
 
 CONFIG_FILE = "run.yaml"

@@ -18,7 +18,7 @@ from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.settings.config import RunConfig
 from embedsmith.support.errors import RunError, list_faults
 from embedsmith.training.checkpoint import has_checkpoints, newest_progress
-from embedsmith.training.loop import Watch
+from embedsmith.training.keeping import Watch
 from embedsmith.verbs.inputs import INPUTS_FILE, begun_prompt_tokens, check_unchanged, load_inputs
 from embedsmith.verbs.train import Run, resume_run, train
 

@@ -28,7 +28,7 @@ class Watcher:
         self.is_late = False
 
     def __call__(self, record: Record) -> bool:
-        """Told by the run; see `loop.Watch`."""
+        """Told by the run; see `keeping.Watch`."""
         (evaluation,) = evaluations_of([record])
         lags = self._tell(evaluation)
         self.is_late = not lags and self.elapsed_s >= self.seconds_left

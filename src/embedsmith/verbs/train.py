@@ -29,8 +29,9 @@ from embedsmith.support.lock import LOCK_FILE, only_one
 from embedsmith.training.batching import source_shares
 from embedsmith.training.checkpoint import FOLDER, has_checkpoints
 from embedsmith.training.health import NON_FINITE
+from embedsmith.training.keeping import Outcome, Watch
 from embedsmith.training.late import LATE_FOLDER
-from embedsmith.training.loop import Outcome, Watch, train_adapter
+from embedsmith.training.loop import train_adapter
 from embedsmith.training.objective import Objective
 from embedsmith.verbs.card import write_card
 from embedsmith.verbs.inputs import (
