@@ -179,7 +179,7 @@ def test_a_folder_that_embeds_otherwise_is_not_kept(
 ) -> None:
     save_tuned(model_folders["llama"], tmp_path / "run")
     base = Embedder.load(model_folders["llama"], precision="fp32", fused=False)
-    monkeypatch.setattr(folders, "_merge", lambda live: base.backbone.model)
+    monkeypatch.setattr(folders, "merge_adapter", lambda live: base.backbone.model)
     with pytest.raises(RunError, match="does not embed as the model does"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.MERGED)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["run"]
@@ -286,7 +286,7 @@ def test_a_filled_folder_stays_empty_when_nothing_is_kept(
 ) -> None:
     save_tuned(model_folders["llama"], tmp_path / "run")
     base = Embedder.load(model_folders["llama"], fused=False)
-    monkeypatch.setattr(folders, "_merge", lambda live: base.backbone.model)
+    monkeypatch.setattr(folders, "merge_adapter", lambda live: base.backbone.model)
     (tmp_path / "out").mkdir()
     with pytest.raises(RunError, match="does not embed as the model does"):
         export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.MERGED)

@@ -11,7 +11,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from embedsmith.cli import run_command
 from embedsmith.export.peft_files import export_peft
+from embedsmith.export.placing import place_prompts
 from embedsmith.model.embedder import Embedder
+from embedsmith.settings.config import Side
 from embedsmith.support.errors import ConfigError
 from tests.made_tokenizers import SPECIAL, save_with
 from tests.tiny import TEXTS
@@ -30,15 +32,19 @@ ALL = [*TEXTS, "x", " a  cat ", "Ünï 東京 🙂", "a cat runs away " * 20, "s
         {"pooling": "mean", "prompt": "the cat: {text}"},
     ],
 )
-def test_exported_equals_live(kind: str, settings: dict[str, object], tmp_path: Path) -> None:
+def test_exported_equals_live(
+    kind: str, settings: dict[str, object], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     live = save_tuned(str(save_with(kind, tmp_path / "base")), tmp_path / "run", **settings)
     parity = export_peft(str(tmp_path / "run"), folder=tmp_path / "out")
     assert json.loads((tmp_path / "out" / "parity.json").read_text())["smallest"] == parity.smallest > 0.99999
 
+    lead = place_prompts(live).texts[Side.DOCUMENT]  # a blank that the prompt ends with
+    assert ("Put ' ' before every text" in caplog.text) == bool(lead)
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "out")
     network = PeftModel.from_pretrained(AutoModel.from_pretrained(tmp_path / "base"), tmp_path / "out").eval()
     for text, vector in zip(ALL, live.encode(ALL), strict=True):
-        batch = tokenizer([text], truncation=True, return_tensors="pt")
+        batch = tokenizer([lead + text], truncation=True, return_tensors="pt")
         with torch.inference_mode():
             states = network(**batch).last_hidden_state[0]
         pooled = states.mean(0) if settings.get("pooling") == "mean" else states[-1]

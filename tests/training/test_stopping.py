@@ -103,6 +103,9 @@ def test_alone_it_does_and_handlers_are_put_back() -> None:
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
     with Stopping(is_alone=True) as listening:
         os.kill(os.getpid(), signal.SIGINT)
+        until = time.monotonic() + LONG_S
+        while not listening.is_asked and time.monotonic() < until:  # another thread may have been sent the signal
+            time.sleep(0.001)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one ends the process
         with pytest.raises(GivenUpError), listening.may_give_up():
             time.sleep(LONG_S)

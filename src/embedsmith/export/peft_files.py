@@ -8,6 +8,7 @@
 Whoever loads it pools: the last token's state, or the mean of all.
 """
 
+import logging
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -27,6 +28,8 @@ from embedsmith.settings.config import Pooling, Precision, Side
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError
 from embedsmith.support.free_memory import let_go
+
+log = logging.getLogger(__name__)
 
 PEFT = "peft"
 """What the format is called beside those of `folders.Format`."""
@@ -52,6 +55,8 @@ def export_peft(model: str, *, folder: Path, base_model: str | None = None, devi
     if faults := _what_peft_cannot_express(live):
         raise ConfigError(f"Cannot be expressed in {PEFT}: {'; '.join(faults)}.\nExport to merged, or another format.")
     placed, expected = place_prompts(live), expect(live)
+    if lead := placed.texts[Side.DOCUMENT]:
+        log.warning("Put %r before every text: the tokenizer there cannot put what the prompt ends with.", lead)
     with files.atomic_folder(folder) as temporary:
         live.save(temporary)
         write_closing_tokenizer(live.tokenizer, folder=temporary, prompts=placed)
