@@ -1,8 +1,8 @@
 """Whether a run learns: what is not finite ends it before anything moves, a collapse and a rising loss are said.
 
 loss and gradient not finite   the run ends, its batch is saved
-all embeddings alike           said once: the mean cosine of all pairs of a batch nears 1, as if there were one text
-the loss rises                 said once: its mean is far above that of the first steps
+all embeddings alike           said once: the similarities of a batch's texts hardly differ, as if there were one text
+the loss rises                 said once: its mean is far above the best one before
 """
 
 import json
