@@ -2,6 +2,7 @@
 
 import json
 import socket
+import time
 from collections.abc import Iterator
 from http.client import HTTPResponse
 
@@ -57,6 +58,9 @@ def test_who_reads_slowly_gets_everything_and_holds_up_nobody(served: Running, e
         for _ in range(5):
             text += answer.read(100)
             assert served.embed(TEXTS).status_code == 200
+        until = time.monotonic() + 60
+        while served.server.gate.num_inside > 1 and time.monotonic() < until:  # an answer comes before its end
+            time.sleep(0.01)
         assert served.server.gate.num_inside == 1
         reply = json.loads(text + answer.read())
     found = np.array([item["embedding"] for item in reply["data"]], np.float32)

@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -99,13 +100,19 @@ def test_of_several_processes_none_gives_up_what_the_others_wait_for() -> None:
     assert listening.signal is signal.SIGTERM
 
 
+@pytest.fixture
+def ctrl_c() -> Iterator[None]:
+    """Ctrl-C as a command in front has it; behind a shell's `&` it is ignored, in all processes that come of it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 def test_alone_it_does_and_handlers_are_put_back() -> None:
     before = [signal.getsignal(one) for one in (signal.SIGTERM, signal.SIGINT, signal.SIGALRM)]
     with Stopping(is_alone=True) as listening:
         os.kill(os.getpid(), signal.SIGINT)
-        until = time.monotonic() + LONG_S
-        while not listening.is_asked and time.monotonic() < until:  # another thread may have been sent the signal
-            time.sleep(0.001)
         assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL  # a second one ends the process
         with pytest.raises(GivenUpError), listening.may_give_up():
             time.sleep(LONG_S)
