@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
 from pathlib import Path
 from threading import Thread
 
@@ -289,3 +290,16 @@ def test_folders_of_other_things_are_refused(tmp_path: Path) -> None:
     for folder in (tmp_path, tmp_path / "none", save_model("llama", tmp_path / "base")):
         with pytest.raises(RunError, match="no run, average or export"):
             plan_push(folder, repository=OWN)
+
+
+@pytest.mark.parametrize(
+    ("kind", "package", "file"),
+    [("onnx", "onnxscript", "onnx/model.onnx"), ("openvino", "nncf", "openvino/openvino_model.xml")],
+)
+def test_a_graph_goes(kind: str, package: str, file: str, run: Path, tmp_path: Path) -> None:
+    if find_spec(package) is None:  # an import would report itself
+        pytest.skip(f"pip install 'embedsmith[{kind}]'")
+    assert run_command(["export", str(run), str(tmp_path / "out"), "--to", kind]) == 0
+    uploads = {one.path: one.content for one in plan_push(tmp_path / "out", repository=OWN).uploads}
+    assert {file, "tokenizer.json", "parity.json"} <= uploads.keys()
+    assert f"exported by embedsmith to {kind}".encode() in bytes(uploads["README.md"])

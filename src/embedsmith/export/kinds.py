@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from embedsmith.export.folders import PARITY_FILE
 from embedsmith.export.gguf_files import GGUF, GGUF_FILE
-from embedsmith.export.onnx_files import ONNX_FILE
 from embedsmith.export.static import STATIC
 from embedsmith.model.loading.backbone import ADAPTER_FILE, SETTINGS_FILE
 from embedsmith.model.loading.checkpoint_files import read_object
+from embedsmith.model.loading.graph_files import find_graph
 from embedsmith.model.loading.sentence_files import MODULES_FILE
 
 
@@ -20,11 +21,11 @@ def kind_of_export(folder: Path) -> str | None:
         return GGUF
     if (folder / MODULES_FILE).exists() and read_object(folder / "config.json").get("model_type") == "model2vec":
         return STATIC
+    if (graph := find_graph(str(folder))) and (folder / PARITY_FILE).exists():  # it has no settings
+        return "openvino" if graph.suffix == ".xml" else "onnx"
     if not (folder / SETTINGS_FILE).exists():
         return None
     for mark, kind in (
-        (ONNX_FILE, "onnx"),
-        ("openvino", "openvino"),
         (MODULES_FILE, "sentence-transformers"),
         (ADAPTER_FILE, "peft"),
         ("config.json", "merged"),
