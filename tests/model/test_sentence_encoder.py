@@ -159,6 +159,18 @@ def test_the_number_format_asked_for(folder: str) -> None:
     assert 1e-6 < np.abs(rounded - exact).max() < 0.1
 
 
+def test_float16_weights_are_computed_in_float32_on_a_cpu(folder: str, tmp_path: Path) -> None:
+    from sentence_transformers import SentenceTransformer
+
+    stored = SentenceTransformer(folder, device="cpu").half()
+    stored.save(str(tmp_path / "half"))
+    assert SentenceTransformer(str(tmp_path / "half"), device="cpu").transformers_model.dtype == torch.float16
+    encoder = SentenceEncoder.load(str(tmp_path / "half"), device="cpu")
+    assert encoder.transformer.dtype == torch.float32
+    expected = stored.float().encode(TEXTS, normalize_embeddings=True, show_progress_bar=False)
+    np.testing.assert_allclose(encoder.encode(TEXTS), expected, rtol=0, atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -11,12 +11,13 @@ import torch
 
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.teacher import load_teacher
+from embedsmith.model.teacher import load_teacher, load_teachers
 from embedsmith.settings.config import AdapterSection, Side
 from embedsmith.support.errors import MissingExtraError, ModelError
 from tests.tiny import TEXTS, save_teacher
 
 CPU = torch.device("cpu")
+DISTINCT = list(dict.fromkeys(TEXTS))
 MIXED = [row % 2 == 0 for row in range(len(TEXTS))]  # every other text is a query
 
 
@@ -121,6 +122,42 @@ def test_what_is_kept_is_what_the_model_says(
     assert "the sea" not in table.draw(1).texts_by_side(with_negatives=False)[Side.QUERY]
     with pytest.raises(AssertionError, match="a text of other data"):
         kept[0].embed(["the sea"], are_queries=[True])
+
+
+@pytest.mark.parametrize("centers", [False, True])
+def test_several_are_one_whose_cosine_is_the_mean_of_theirs(
+    llama: Embedder, folder: Path, tmp_path: Path, cache: Path, centers: bool
+) -> None:
+    llama.add_adapter(AdapterSection())
+    llama.save(tmp_path / "run")
+    names = [str(folder), str(tmp_path / "run")]
+    texts = {Side.QUERY: DISTINCT[:3], Side.DOCUMENT: DISTINCT}
+    together = load_teachers(names, centers=centers, device=CPU)
+    assert not together.has_kept(texts)
+    kept = together.keep(texts)
+    assert together.has_kept(texts)
+
+    cosines = torch.zeros(len(DISTINCT), len(DISTINCT), dtype=torch.float64)
+    for name in names:
+        alone = load_teacher(name, device=CPU).keep(texts)
+        as_documents = alone.embed(DISTINCT, are_queries=[False] * len(DISTINCT))
+        if centers:
+            as_queries = alone.embed(DISTINCT[:3], are_queries=[True] * 3)
+            as_documents = as_documents - torch.cat([as_queries, as_documents]).mean(0)
+        unit = as_documents.double() / as_documents.double().norm(dim=1, keepdim=True)
+        cosines += unit @ unit.T / len(names)
+    found = kept.embed(DISTINCT, are_queries=[False] * len(DISTINCT))
+    assert found.shape == (len(DISTINCT), kept.dim)
+    torch.testing.assert_close(found @ found.T, cosines.float(), rtol=0, atol=1e-5)
+
+
+def test_one_that_is_not_centered_stays_as_it_is(folder: Path, cache: Path) -> None:
+    alone, listed = load_teacher(str(folder), device=CPU), load_teachers([str(folder)], centers=False, device=CPU)
+    texts = {Side.DOCUMENT: DISTINCT}
+    asked = [False] * len(DISTINCT)
+    assert torch.equal(listed.embed(DISTINCT, are_queries=asked), alone.embed(DISTINCT, are_queries=asked))
+    kept = listed.keep(texts).embed(DISTINCT, are_queries=asked)
+    assert torch.equal(kept, alone.keep(texts).embed(DISTINCT, are_queries=asked))
 
 
 def _change_modules(folder: Path, **values: str) -> None:

@@ -226,10 +226,28 @@ def test_a_prompt_s_name_is_resolved() -> None:
 
 
 @pytest.mark.parametrize(
+    ("settings", "names", "centers"),
+    [
+        ({}, [], False),
+        ({"teacher": "a"}, ["a"], False),
+        ({"teacher": "a", "centered": "true"}, ["a"], True),
+        ({"teacher": "[a, b]"}, ["a", "b"], True),
+        ({"teacher": "[a, b]", "centered": "false"}, ["a", "b"], False),
+    ],
+)
+def test_several_teachers_are_centered(settings: dict[str, str], names: list[str], centers: bool) -> None:
+    asked = {"guide": "true"} if settings else {}
+    teacher = load_config(overrides={"output_dir": "x", **settings, **asked}).teacher
+    assert (teacher.names, teacher.centers) == (names, centers)
+
+
+@pytest.mark.parametrize(
     ("settings", "message"),
     [
         ({"teacher": "smollm2-135m"}, "teacher.teacher is 'smollm2-135m', but nothing asks it"),
         ({"guide": "true"}, "need a teacher; name it with teacher.teacher"),
+        ({"centered": "true"}, "teacher.centered is True, but does nothing without teacher.teacher"),
+        ({"teacher": "[]", "guide": "true"}, "teacher.teacher"),
         ({"distill_weight": "0.5"}, "need a teacher"),
         ({"teacher": "t", "distill_weight": "0.5", "margin": "0.1"}, "margin is 0.1, but does nothing without"),
         (

@@ -87,7 +87,8 @@ class SentenceEncoder:
             prompt: template that ends in `{text}`, the name of one of the model's own, or a known name; None: the
                 model's own for queries and documents.
             instruction: fills `{instruction}` in the prompt.
-            precision: `fp32`, `bf16`, or `auto`, which is the number format that its weights are stored in.
+            precision: `fp32`, `bf16`, or `auto`, which is the number format that its weights are stored in; on a CPU
+                float32 in the place of float16, in which it multiplies many times slower.
             device: a torch device; None: CUDA where there is one, else the CPU.
 
         Raises:
@@ -101,6 +102,8 @@ class SentenceEncoder:
         chosen, precision = choose_device(device), choose_precision(precision)
         dtype = {} if precision is Precision.AUTO else {"dtype": choose_dtype(precision, chosen)}
         network = _load_network(model, chosen, dtype)
+        if chosen.type == "cpu" and any(weight.dtype is torch.float16 for weight in network.parameters()):
+            network = network.float()
         _check_weights(network, modules)
         encoder = cls(network, name=model, instruction=instruction)
         if prompt is None:

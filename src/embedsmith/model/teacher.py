@@ -4,7 +4,10 @@ A teacher is any MODEL, or a sentence-transformers model with an encoder as its 
 asks it once about all texts of its data, and keeps what it says on the disk (`kept_vectors.py`): from then on no model
 is needed, in this run or another one on the same texts, and a resumed run sees the same bytes.
 
-    distinct texts of a table --LoadedTeacher.keep--> KeptTeacher --embed(batch's texts)--> (K, T)
+    distinct texts of a table --Ensemble.keep--> Ensemble of KeptTeacher --embed(batch's texts)--> (K, T)
+
+Several teachers are one whose cosine is the mean of theirs: their vectors stand side by side. Each is less its mean
+over the data's texts there (`teacher.centered`): one whose cosines all lie between 0.7 and 1 would be outvoted.
 
 Memory: the distinct texts while they are computed, eight bytes for each afterwards.
 """
@@ -15,10 +18,11 @@ from typing import Protocol
 
 import numpy as np
 import torch
+from torch.nn.functional import normalize
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import EmbeddingModel
-from embedsmith.model.kept_vectors import are_kept, keep_vectors
+from embedsmith.model.kept_vectors import CHUNK_TEXTS, are_kept, keep_vectors
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.loading.sentence_files import is_encoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
@@ -37,6 +41,31 @@ class Teacher(Protocol):
 
     def embed(self, texts: Sequence[str], *, are_queries: Sequence[bool]) -> torch.Tensor:
         """Unit-length vectors (K, T) float32 of K texts, each as a query or as a document, without graph."""
+
+
+class Ensemble:
+    """One teacher or several, as one.
+
+    Args:
+        teachers: at least one.
+        means: of each, (T,), taken off its vectors, which are then brought to unit length again; None: none is.
+    """
+
+    def __init__(self, teachers: Sequence[Teacher], *, means: Sequence[torch.Tensor] | None = None) -> None:
+        self._teachers = teachers
+        self._means = means
+
+    @property
+    def dim(self) -> int:
+        """Width T of its vectors, the sum of the teachers'."""
+        return sum(teacher.dim for teacher in self._teachers)
+
+    def embed(self, texts: Sequence[str], *, are_queries: Sequence[bool]) -> torch.Tensor:
+        """As `Teacher.embed`."""
+        vectors = [teacher.embed(texts, are_queries=are_queries) for teacher in self._teachers]
+        if self._means is not None:
+            vectors = [normalize(of_one - mean, dim=1) for of_one, mean in zip(vectors, self._means, strict=True)]
+        return torch.cat(vectors, dim=1) / len(vectors) ** 0.5
 
 
 class LoadedTeacher:
@@ -117,11 +146,49 @@ class KeptTeacher:
         """As `Teacher.embed`."""
         return _by_side(texts, are_queries, self._look_up, dim=self.dim).to(self._device)
 
+    def mean(self) -> torch.Tensor:
+        """(T,) float32: the mean over all its texts, queries and documents alike."""
+        sums = [
+            of_side[rows : rows + CHUNK_TEXTS].sum(0, dtype=np.float64)
+            for of_side in self._vectors.values()
+            for rows in range(0, len(of_side), CHUNK_TEXTS)
+        ]
+        total = np.sum(sums, axis=0) / sum(map(len, self._vectors.values()))
+        return torch.from_numpy(total.astype(np.float32)).to(self._device)
+
     def _look_up(self, texts: Sequence[str], side: Side) -> np.ndarray:
         wanted = np.array(list(map(_key, texts)), dtype=np.uint64)
         rows = np.searchsorted(self._keys[side], wanted)
         assert (self._keys[side][rows.clip(max=len(self._keys[side]) - 1)] == wanted).all(), "a text of other data"
         return np.asarray(self._vectors[side][rows])
+
+
+class LoadedTeachers(Ensemble):
+    """Teachers that are computed anew whenever they are asked, their vectors as they are.
+
+    Args:
+        teachers: at least one.
+        centers: whether those that are kept are less their mean.
+    """
+
+    def __init__(self, teachers: Sequence[LoadedTeacher], *, centers: bool) -> None:
+        super().__init__(teachers)
+        self._loaded = teachers
+        self._centers = centers
+
+    def keep(self, texts: Texts, *, on_progress: Callable[[int], None] | None = None) -> Ensemble:
+        """The same teachers with kept vectors, centred if they shall be; otherwise as `LoadedTeacher.keep`."""
+        kept = [teacher.keep(texts, on_progress=on_progress) for teacher in self._loaded]
+        return Ensemble(kept, means=[teacher.mean() for teacher in kept] if self._centers else None)
+
+    def has_kept(self, texts: Texts) -> bool:
+        """Whether all vectors of all these texts lie on the disk."""
+        return all(teacher.has_kept(texts) for teacher in self._loaded)
+
+
+def load_teachers(models: Sequence[str], *, centers: bool, device: torch.device) -> LoadedTeachers:
+    """Load one teacher or several; errors as `load_teacher`."""
+    return LoadedTeachers([load_teacher(model, device=device) for model in models], centers=centers)
 
 
 def load_teacher(model: str, *, device: torch.device) -> LoadedTeacher:

@@ -241,8 +241,12 @@ class TrainingSection(Section):
 class TeacherSection(Section):
     """Another embedding model that helps with the training; it is not trained and not needed afterwards."""
 
-    teacher: Place | None = None
-    """Any MODEL, or a sentence-transformers folder or hub id."""
+    teacher: Place | Annotated[list[Place], Field(min_length=1)] | None = None
+    """Any MODEL, or a sentence-transformers folder or hub id; several, as a list, are one whose cosines are the mean of
+    theirs."""
+    centered: bool | None = None
+    """Whether the mean over the data's texts is taken off a teacher's vectors, so that a model whose cosines are all
+    high spreads them; none: with several teachers, of which the one that spreads most would decide."""
     guide: bool = False
     """Whether candidates are left out that the teacher finds closer to the anchor than the positive (GISTEmbed)."""
     margin: Float = Field(default=0.0, ge=-2, le=2)
@@ -256,6 +260,16 @@ class TeacherSection(Section):
     is learned from."""
     embedding_distance: EmbeddingDistance = EmbeddingDistance.COSINE
     """Of that part: cosine (1 - cosine), or squared (the squared Euclidean distance)."""
+
+    @property
+    def names(self) -> list[str]:
+        """The teachers, none of them, one or several."""
+        return as_list(self.teacher) or []
+
+    @property
+    def centers(self) -> bool:
+        """Whether vectors are less their mean."""
+        return len(self.names) > 1 if self.centered is None else self.centered
 
     @property
     def compares(self) -> bool:
@@ -359,6 +373,7 @@ class RunConfig(Section):
                 "name it with teacher.teacher"
             )
         asked_by = {
+            "centered": "teacher",
             "margin": "guide",
             "distill_temperature": "distill_weight",
             "embedding_distance": "embedding_weight",

@@ -13,7 +13,7 @@ from itertools import chain
 import torch
 
 from embedsmith.data.table import Triplets, TripletTable
-from embedsmith.model.teacher import Teacher, load_teacher
+from embedsmith.model.teacher import Teacher, load_teachers
 from embedsmith.model.widths import shorten
 from embedsmith.settings.config import Loss, RunConfig, TeacherSection, TrainingSection
 from embedsmith.settings.contrast import PLAIN, ContrastSection
@@ -181,8 +181,8 @@ def make_objective(config: RunConfig, *, data: TripletTable, dim: int, device: t
     """
     loss = _choose_loss(config, data=data)
     widths = _choose_widths(config.training.matryoshka_dims, dim=dim)
-    name = config.teacher.teacher
-    teacher = load_teacher(name, device=device) if name else None
+    names = config.teacher.names
+    teacher = load_teachers(names, centers=config.teacher.centers, device=device) if names else None
     projection = None
     if teacher is not None and config.teacher.embedding_weight:
         projection = torch.nn.Parameter(torch.full((teacher.dim, dim), torch.nan, device=device))

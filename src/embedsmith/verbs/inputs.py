@@ -45,14 +45,13 @@ def describe_inputs(config: RunConfig, *, triplets: TripletTable, dev: ScoredPai
     Raises:
         ModelError: the base or the teacher is not there.
     """
-    teacher = config.teacher.teacher
     # Which rows are of one source says which meet.
     by_source = triplets.source_fingerprint if config.data.one_source_batches else ""
     return {
         "data": triplets.fingerprint + by_source,
         "dev": dev.fingerprint if dev else None,
         "base": list(fingerprint_model(config.model.model)),
-        "teacher": list(fingerprint_model(teacher)) if teacher else None,
+        "teacher": [weights for name in config.teacher.names for weights in fingerprint_model(name)] or None,
         "settings": {key: value for key, value in flat_settings(config).items() if key not in (*_BY_CONTENTS, *_FREE)},
     }
 

@@ -17,7 +17,7 @@ from torch.nn.utils import clip_grad_norm_
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import score_task
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.teacher import LoadedTeacher
+from embedsmith.model.teacher import LoadedTeachers
 from embedsmith.records.results import Plan
 from embedsmith.settings.config import RunConfig, Side
 from embedsmith.support.environment import peak_bytes
@@ -82,11 +82,11 @@ class _TimedTeacher:
     def __init__(self, run: PreparedRun) -> None:
         self._triplets = run.triplets
         self._with_negatives = run.config.training.use_hard_negatives
-        self._teacher: LoadedTeacher | None = None
+        self._teacher: LoadedTeachers | None = None
         self._num_texts = 0
         self.seconds = 0.0
         self.run = run
-        if isinstance(run.objective, Objective) and isinstance(run.objective.teacher, LoadedTeacher):
+        if isinstance(run.objective, Objective) and isinstance(run.objective.teacher, LoadedTeachers):
             self._teacher = run.objective.teacher
             self.run = replace(run, objective=replace(run.objective, teacher=self))
 

@@ -15,7 +15,7 @@ from rich.console import Console
 from embedsmith.data.pairs import ScoredPairs
 from embedsmith.evaluation.sts import pair_similarities, score_task
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.teacher import LoadedTeacher
+from embedsmith.model.teacher import LoadedTeachers
 from embedsmith.model.trained import ADAPTER_FOLDER, MODEL_FOLDER
 from embedsmith.records.results import EvaluationResult, TaskResult
 from embedsmith.reporting.tables import describe_share
@@ -235,10 +235,11 @@ def _announce(run: PreparedRun, console: Console) -> None:
 def _with_kept_teacher(run: PreparedRun, console: Console) -> PreparedRun:
     """The same run with what its teacher says about all texts of the data, in the place of the model itself."""
     objective = run.objective
-    if not (isinstance(objective, Objective) and isinstance(objective.teacher, LoadedTeacher)):
+    if not (isinstance(objective, Objective) and isinstance(objective.teacher, LoadedTeachers)):
         return run
     texts = run.triplets.texts_by_side(with_negatives=run.config.training.use_hard_negatives)
-    what = f"the teacher's vectors of {sum(map(len, texts.values())):,} texts"
+    whose = "teacher's" if len(run.config.teacher.names) == 1 else "teachers'"
+    what = f"the {whose} vectors of {sum(map(len, texts.values())):,} texts"
     started, num_computed = time.perf_counter(), 0
     with encoding_progress(console) as (start, advance):
         start(what)
