@@ -49,7 +49,7 @@ class Watched:
 @pytest.fixture
 def keep(llama: Embedder, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., np.ndarray]:
     # A watched model is none of ours by its type; what else computes is part of the key and the same here.
-    monkeypatch.setattr(kept_vectors, "_describe_computing", lambda _: {})
+    monkeypatch.setattr(kept_vectors, "describe_computing", lambda _: {})
 
     def run(model: Any = llama, texts: list[str] = TEXTS, **options: Any) -> np.ndarray:
         return keep_vectors(texts, embedder=model, weights=WEIGHTS, name="llama", chunk_texts=8, **options)

@@ -26,6 +26,7 @@ TEACHER = Event("teacher's vectors", path=r"/cache/vectors/")
 SWEEP_FILES = Event("sweep's files", path=r"/s/(sweep|runs/[^/]*/result)")
 ANSWER = Event("answer", function="embedsmith.data.synthesize:read_triplet")
 ENCODING = Event("encoding", path=r"vectors")
+SHARDS = Event("shards and manifest", path=r"/out/[^.]|/out/\.[^l]")
 
 _TRAIN = (
     *("train", "--output_dir", "run", "--model.model", "m", "--data.train", "t.tsv", "--dev", "d.tsv"),
@@ -35,6 +36,7 @@ _SWEEP = (
     *("sweep", "--config", "recipe.yaml", "--grid", "learning_rate=0.01,0.001", "--output-dir", "s"),
     *("--max_steps", "4", "--eval_steps", "2", "--batch_size", "6", "--precision", "fp32"),
 )
+_SHARDS = ("encode", "m", "texts.txt", "--out", "out", "--shard-rows", "64", "--vector-precision", "int8")
 
 
 @dataclass(frozen=True)
@@ -88,6 +90,7 @@ def make_jobs(url: str) -> dict[str, Job]:
         Job("train, teacher", taught, (TEACHER, CHECKPOINT), run_result),
         Job("sweep", _SWEEP, (STEP, CHECKPOINT, SWEEP_FILES), _sweep_result),
         Job("data synthesize", (*synthesize, "--concurrency", "2"), (ANSWER,), _files_named("x.*")),
+        Job("encode, shards", _SHARDS, (SHARDS,), lambda folder: read_folder(folder / "out")),
         Job("encode", ("encode", "m", "texts.txt", "--out", "vectors.npy"), (ENCODING,), _files_named("vectors*")),
     )
     return {job.name: job for job in jobs}

@@ -23,6 +23,10 @@ MOMENTS = {
     ],
     "data synthesize": [[Moment(jobs.ANSWER, 4), Moment(jobs.ANSWER, 5)]],
     "encode": [[Moment(jobs.ENCODING, 2, 0.0005)]],
+    "encode, shards": [
+        [Moment(jobs.SHARDS, number) for number in (6, 12, 9)],
+        [Moment(jobs.SHARDS, 17, 0.0005), Moment(jobs.SHARDS, 5, 0.001)],
+    ],
 }
 
 

@@ -34,7 +34,7 @@ from embedsmith.support.errors import ConfigError, EmbedsmithError, Interrupted
 from embedsmith.support.processor import share_processor
 
 _INTERRUPTED = 130
-_GO_ON_BY_THEMSELVES = ("sweep", "search")
+_GO_ON_BY_THEMSELVES = ("sweep", "search", "encode")
 """Commands that go on where they were when they are given again."""
 _LISTS = (
     *("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against"),

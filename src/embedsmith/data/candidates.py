@@ -132,7 +132,7 @@ def read_corpus(sources: Sequence[str], *, column: str = TEXT) -> list[str]:
                 known = ", ".join(row)
                 faults.add(path, line, f"has no '{column}', but {known}; name its column with --text-column")
                 break
-            text, fault = _document(row, column)
+            text, fault = read_document(row, column)
             if fault:
                 faults.add(path, line, fault)
             else:
@@ -141,7 +141,8 @@ def read_corpus(sources: Sequence[str], *, column: str = TEXT) -> list[str]:
     return texts
 
 
-def _document(row: FileRow, column: str) -> tuple[str, str | None]:
+def read_document(row: FileRow, column: str) -> tuple[str, str | None]:
+    """A row's text, a `title` before a `text`, and what is wrong with it, if anything."""
     text, title = row[column], row.get(TITLE) if column == TEXT else None
     if (fault := text_fault(text)) and not (isinstance(text, str) and not text.strip()):
         return "", f"{column} {fault}"  # one without a character is no candidate, which is counted

@@ -14,7 +14,6 @@ import io
 import json
 import logging
 import os
-import shutil
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +27,7 @@ from embedsmith.model.embedding_model import EmbeddingModel
 from embedsmith.model.encoding import ENCODING_VERSION, read_texts
 from embedsmith.settings.config import Side
 from embedsmith.support import files
-from embedsmith.support.errors import ModelError, RunError
+from embedsmith.support.errors import ModelError
 
 log = logging.getLogger(__name__)
 
@@ -92,7 +91,7 @@ def keep_vectors(
                 rows = embedder.encode(
                     texts[kept.rows_of(chunk)], side=side, instruction=instruction, on_progress=on_progress
                 )
-                _check_finite(rows, name=name, first=chunk * chunk_texts)
+                check_finite(rows, name=name, first=chunk * chunk_texts)
                 kept.write(chunk, rows)
             kept.finish()
     return np.load(kept.path, mmap_mode="r", allow_pickle=False)
@@ -120,10 +119,10 @@ def _describe(
         "embedding": embedder.describe(weights=weights),
         "side": str(side),
         "instruction": instruction,
-        "computed_by": _describe_computing(embedder),
+        "computed_by": describe_computing(embedder),
         "chunk_texts": chunk_texts,
         "num_texts": len(texts),
-        "texts": _digest_texts(texts),
+        "texts": digest_texts(texts),
     }
 
 
@@ -195,12 +194,12 @@ class _KeptChunks:
 
     def check_room(self, num_sound: int) -> None:
         """Raise RunError where the disk has not enough room for the other chunks."""
-        needed = sum(map(self._num_bytes, range(num_sound, self.num_chunks)))
-        if (free := shutil.disk_usage(self.path.parent).free) < needed:
-            raise RunError(
-                f"The vectors need {needed / 1e9:,.1f} GB in {self.path.parent}, and the disk has {free / 1e9:,.1f} GB "
-                "left.\nFree some space, or name another folder for the cache with EMBEDSMITH_CACHE."
-            )
+        files.check_room(
+            self.path.parent,
+            size_bytes=sum(map(self._num_bytes, range(num_sound, self.num_chunks))),
+            what="The vectors",
+            advice="name another folder for the cache with EMBEDSMITH_CACHE",
+        )
 
     def _num_bytes(self, chunk: int) -> int:
         rows = self.rows_of(chunk)
@@ -225,7 +224,7 @@ class _KeptChunks:
         self._part.replace(self.path)
 
 
-def _describe_computing(embedder: EmbeddingModel) -> dict[str, Any]:
+def describe_computing(embedder: EmbeddingModel) -> dict[str, Any]:
     """What besides model and settings the last digits of a vector depend on, or all of them after a change of ours."""
     path = embedder.path if isinstance(embedder, Embedder) else None
     libraries = _LIBRARIES if embedder.run_by is None else (*_LIBRARIES, embedder.run_by)
@@ -238,7 +237,8 @@ def _describe_computing(embedder: EmbeddingModel) -> dict[str, Any]:
     }
 
 
-def _check_finite(rows: np.ndarray, *, name: str, first: int) -> None:
+def check_finite(rows: np.ndarray, *, name: str, first: int) -> None:
+    """Raise ModelError where a vector holds something else than finite numbers; `first` texts came before them."""
     bad = np.flatnonzero(~np.isfinite(rows).all(axis=1))
     if len(bad):
         raise ModelError(
@@ -253,7 +253,8 @@ def _npy_header(shape: tuple[int, int]) -> bytes:
     return buffer.getvalue()
 
 
-def _digest_texts(texts: Sequence[str]) -> str:
+def digest_texts(texts: Sequence[str]) -> str:
+    """SHA-256 of texts in their order."""
     digest = hashlib.sha256()
     for text in texts:
         data = text.encode()

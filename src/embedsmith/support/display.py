@@ -93,6 +93,31 @@ def encoding_progress(console: Console) -> Iterator[tuple[Callable[[str], None],
         yield start, advance
 
 
+@contextmanager
+def corpus_progress(console: Console, *, num_texts: int, num_done: int) -> Iterator[Callable[[int], None]]:
+    """Yield `advance` by texts: a live line with texts per second and the time left; plain lines elsewhere.
+
+    Args:
+        console: where to print.
+        num_texts: of the whole corpus.
+        num_done: those that were finished before.
+    """
+    with console.status("") as status:
+        count, started, step = num_done, time.perf_counter(), max(1, num_texts // _NUM_PLAIN_LINES)
+
+        def advance(num_more: int) -> None:
+            nonlocal count
+            before, count = count, count + num_more
+            rate = (count - num_done) / max(time.perf_counter() - started, 1e-9)
+            left = _minutes((num_texts - count) / rate) if rate else _minutes(None)
+            line = f"{count:,} of {num_texts:,} texts, {rate:,.0f} a second, {left} left"
+            status.update(Text(line))
+            if not console.is_terminal and count // step > before // step:
+                console.print(line, markup=False, highlight=False)
+
+        yield advance
+
+
 def _minutes(seconds: float | None) -> str:
     if seconds is None:
         return "-:--"

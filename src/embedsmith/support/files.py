@@ -206,6 +206,25 @@ def _try_to_write(target: Path, *, named: Path | str, option: str) -> None:
         ) from error
 
 
+def check_room(folder: Path, *, size_bytes: int, what: str, advice: str) -> None:
+    """Make sure that a disk has room for what will be written.
+
+    Args:
+        folder: that is there, on the disk.
+        size_bytes: of what comes.
+        what: needs it, for the message.
+        advice: what else may be done than to free some space.
+
+    Raises:
+        RunError: it has not enough.
+    """
+    if (free := shutil.disk_usage(folder).free) < size_bytes:
+        raise RunError(
+            f"{what} need {size_bytes / 1e9:,.1f} GB in {folder}, and the disk has {free / 1e9:,.1f} GB left.\n"
+            f"Free some space, or {advice}."
+        )
+
+
 def read_digest(path: Path) -> str:
     """SHA-256 of a file's contents; half a second a gigabyte.
 

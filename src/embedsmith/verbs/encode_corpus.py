@@ -1,0 +1,196 @@
+"""encode into a folder: texts of files of any size and MODEL -> Parquet shards of vectors, and a manifest.
+
+What was killed goes on when it is given again: shards that are whole are kept. Memory: model, and the texts and vectors
+of one shard.
+"""
+
+import logging
+import signal
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from embedsmith.data.candidates import TEXT, read_corpus
+from embedsmith.data.corpora import Corpus, CorpusText, survey_corpus
+from embedsmith.model.kept_vectors import check_finite, describe_computing, digest_texts
+from embedsmith.model.vector_precision import Ranges
+from embedsmith.support import files
+from embedsmith.support.display import corpus_progress
+from embedsmith.support.errors import Interrupted
+from embedsmith.support.lock import only_one
+from embedsmith.verbs.vector_maker import VectorMaker, VectorOptions
+from embedsmith.verbs.vector_shards import RANGES_FILE, VectorShards, check_folder
+
+log = logging.getLogger(__name__)
+
+SHARD_ROWS = 16_384
+"""A CPU's minutes, a GPU's seconds: what a kill costs. 38 MB of 576 dimensions in float32."""
+
+
+@dataclass(frozen=True)
+class WrittenShards:
+    """What a folder holds.
+
+    Attributes:
+        num_texts: vectors, in all shards.
+        num_shards: files of them.
+        size_bytes: of these.
+        dim: dimensions of a vector.
+        num_empty: rows without a text, which were left out.
+        num_cut: texts that were longer than the model takes.
+        num_found: vectors that were there before.
+    """
+
+    num_texts: int
+    num_shards: int
+    size_bytes: int
+    dim: int
+    num_empty: int
+    num_cut: int
+    num_found: int
+
+
+def encode_corpus(
+    model: str,
+    *,
+    sources: Sequence[str],
+    out: Path,
+    column: str | None = None,
+    id_column: str | None = None,
+    shard_rows: int = SHARD_ROWS,
+    options: VectorOptions | None = None,
+    console: Console | None = None,
+) -> WrittenShards:
+    """Embed the texts of files, in their order, shard by shard; what is there already is kept.
+
+    Args:
+        model: any MODEL, or a sentence-transformers encoder.
+        sources: files, globs, or folders in BEIR's layout.
+        out: folder, new, empty or begun by the same call.
+        column: of the text; None: in each file the one that has a usual name.
+        id_column: of ids that are kept; None: file and row alone tell where a vector is from.
+        shard_rows: of each file but the last.
+        options: how the vectors are asked for; without ranges and calibration, int8 and uint8 are calibrated on the
+            first shard's texts, which is said.
+        console: where progress goes; None: nowhere.
+
+    Raises:
+        ConfigError: ranges or calibration are given and not used, or the ranges are of other vectors.
+        RunError: `out` holds something else or was begun with something else, another process works there, or its disk
+            has no room for the vectors.
+        Interrupted: by Ctrl-C; what is whole is kept.
+        DataError, ModelError, MissingExtraError: by their names.
+    """
+    options = options or VectorOptions()
+    console = console or Console(quiet=True)
+    check_folder(out)
+    known = options.read_ranges()
+    calibration = read_corpus(options.calibration, column=column or TEXT) if options.calibration else []
+    maker = VectorMaker.load(model, options=options, ranges=known)
+    with console.status("reading the texts ..."):
+        corpus = survey_corpus(sources, column=column, id_column=id_column)
+    if column is None and (guessed := {file.column for file in corpus.files} - {TEXT}):
+        log.info("The texts are in the column %s.", " or ".join(sorted(guessed)))
+    made_from, computed_by = _describe(maker, corpus=corpus)
+    made_from |= {
+        "shard_rows": shard_rows,
+        "ranges": files.read_digest(options.ranges) if options.ranges else None,
+        "calibration": digest_texts(calibration) if calibration else None,
+    }
+    facts = {"model": model, "dim": maker.width, "num_empty": corpus.num_empty, "computed_by": computed_by}
+    with only_one(out, what="encode"):
+        shards = VectorShards(out, num_texts=corpus.num_texts, shard_rows=shard_rows, made_from=made_from, facts=facts)
+        shards.take_up()
+        num_found = shards.num_done
+        if num_found:
+            log.info("%s: %d of %d vectors are there already.", out, num_found, corpus.num_texts)
+        if num_found < corpus.num_texts:
+            _make_shards(shards, corpus=corpus, maker=maker, ranges=known, calibration=calibration, console=console)
+        shards.finish()
+    return WrittenShards(
+        num_texts=corpus.num_texts,
+        num_shards=shards.num_shards,
+        size_bytes=shards.size_bytes,
+        dim=maker.width,
+        num_empty=corpus.num_empty,
+        num_cut=shards.num_cut,
+        num_found=num_found,
+    )
+
+
+def _describe(maker: VectorMaker, *, corpus: Corpus) -> tuple[dict[str, Any], dict[str, Any]]:
+    """All that the vectors depend on, and what besides may change their last digits."""
+    computed_by = describe_computing(maker.embedder)
+    made_from = {
+        "embedding": maker.embedding,
+        "side": str(maker.options.side),
+        "instruction": maker.options.instruction,
+        "precision": computed_by.pop("precision"),
+        "encoding_version": computed_by.pop("version"),
+        "vector_precision": str(maker.options.vector_precision),
+        "id_column": corpus.id_column,
+        "inputs": [file.describe() for file in corpus.files],
+    }
+    return made_from, computed_by
+
+
+def _make_shards(
+    shards: VectorShards,
+    *,
+    corpus: Corpus,
+    maker: VectorMaker,
+    ranges: Ranges | None,
+    calibration: Sequence[str],
+    console: Console,
+) -> None:
+    """Those that are missing."""
+    num_left = corpus.num_texts - shards.num_done
+    files.check_room(
+        shards.folder,
+        size_bytes=num_left * maker.vector_bytes,
+        what="The vectors",
+        advice="choose another --out, or fewer bytes by --vector-precision or --dim",
+    )
+    if maker.options.in_steps and shards.read_ranges() is None and (ranges is not None or calibration):
+        shards.keep_ranges(ranges or maker.ranges_of(maker.embed(calibration)))
+    stream = corpus.texts()
+    try:
+        with corpus_progress(console, num_texts=corpus.num_texts, num_done=shards.num_done) as advance:
+            for number in range(shards.num_shards):
+                coming = islice(stream, shards.shard_rows)
+                if shards.is_whole(number):
+                    deque(coming, maxlen=0)
+                else:
+                    _make_shard(shards, number, list(coming), maker=maker, on_progress=advance)
+            next(stream, None)  # a look at whether the last file is still the same
+    except KeyboardInterrupt:
+        done = f"{shards.num_done:,} of {corpus.num_texts:,} vectors are in {shards.folder}."
+        raise Interrupted(f"Stopped; {done}", folder=str(shards.folder), signal=signal.SIGINT) from None
+
+
+def _make_shard(
+    shards: VectorShards,
+    number: int,
+    rows: Sequence[CorpusText],
+    *,
+    maker: VectorMaker,
+    on_progress: Callable[[int], None],
+) -> None:
+    texts = [row.text for row in rows]
+    vectors = maker.embed(texts, on_progress=on_progress)
+    check_finite(vectors, name=maker.model, first=number * shards.shard_rows)
+    ranges = shards.read_ranges()
+    if maker.options.in_steps and ranges is None:
+        ranges = maker.ranges_of(vectors)
+        shards.keep_ranges(ranges)
+        log.warning(
+            "The %s vectors are calibrated on the first shard's. Embed queries and later texts with --ranges %s.",
+            maker.options.vector_precision,
+            shards.folder / RANGES_FILE,
+        )
+    shards.write(number, rows, maker.in_format(vectors, ranges=ranges), num_cut=maker.count_cut(texts))

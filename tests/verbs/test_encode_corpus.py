@@ -1,0 +1,313 @@
+"""encode into a folder: the vectors of `Embedder.encode` in Parquet shards, gone on with, within one shard's memory.
+
+That a killed one ends with the same bytes: `tests/reliability/test_kills.py`.
+"""
+
+import gc
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+from datasets import load_dataset
+
+from embedsmith.cli import run_command
+from embedsmith.data.corpora import CorpusText
+from embedsmith.model.embedder import Embedder
+from embedsmith.model.vector_precision import Ranges
+from embedsmith.settings.config import VectorPrecision
+from embedsmith.settings.stored_precision import StoredPrecision
+from embedsmith.support import files
+from embedsmith.verbs.vector_maker import VectorMaker
+from tests.run_folders import read_folder
+
+NUM_ROWS, SHARD_ROWS = 25, 10
+TEXTS = [f"w{number} cat w{number * 7 % 200}" for number in range(NUM_ROWS)]
+OPTIONS = ["--id-column", "key", "--shard-rows", str(SHARD_ROWS)]
+
+
+@pytest.fixture
+def work(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    rows = [{"key": f"k{number}", "sentence": text} for number, text in enumerate(TEXTS)]
+    Path("c.jsonl").write_text("\n".join(map(json.dumps, rows)) + "\n")
+    return tmp_path
+
+
+@pytest.fixture
+def model(model_folders: dict[str, str]) -> str:
+    return model_folders["llama"]
+
+
+def _shards(folder: str = "out") -> list[Path]:
+    return sorted(Path(folder, "shards").iterdir())
+
+
+def _vectors(folder: str = "out") -> np.ndarray:
+    columns = [pq.read_table(path)["vector"].combine_chunks() for path in _shards(folder)]
+    return np.concatenate([one.flatten().to_numpy().reshape(len(one), -1) for one in columns])
+
+
+def _manifest(folder: str = "out") -> dict[str, Any]:
+    return json.loads(Path(folder, "manifest.json").read_text())
+
+
+def test_shards_hold_the_vectors_of_encode_in_order_with_ids_and_places(
+    work: Path, model: str, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    assert run_command(["encode", model, "c.jsonl", "--out", "out", *OPTIONS]) == 0
+    said = capsys.readouterr().out
+    assert "25 of 25 texts, " in said and " a second, 0:00 left\n" in said
+    assert "out/manifest.json: 25 vectors of 64 dimensions, float32, in 3 shards" in said
+    assert "The texts are in the column sentence." in caplog.text
+    live = Embedder.load(model)
+    for number, path in enumerate(_shards()):
+        place = slice(number * SHARD_ROWS, min((number + 1) * SHARD_ROWS, NUM_ROWS))
+        table = pq.read_table(path)
+        assert str(table.schema.field("vector").type) == "fixed_size_list<element: float>[64]"
+        vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, 64)
+        np.testing.assert_array_equal(vectors, live.encode(TEXTS[place]))
+        expected = [("c.jsonl", row + 1, f"k{row}") for row in range(place.start, place.stop)]
+        assert list(zip(*(table[name].to_pylist() for name in ("file", "row", "id")), strict=True)) == expected
+
+
+def test_the_manifest_says_what_is_there_and_what_it_was_made_from(work: Path, model: str) -> None:
+    assert run_command(["encode", model, "c.jsonl", "--out", "out", *OPTIONS, "--dim", "12", "--side", "query"]) == 0
+    manifest = _manifest()
+    assert (manifest["num_texts"], manifest["num_empty"], manifest["num_cut"], manifest["dim"]) == (25, 0, 0, 12)
+    made_from = manifest["made_from"]
+    weights = Embedder.load(model).describe(weights=made_from["embedding"]["weights"], dim=12)
+    assert made_from["embedding"] == json.loads(json.dumps(weights))
+    assert (made_from["side"], made_from["id_column"], made_from["shard_rows"]) == ("query", "key", 10)
+    assert made_from["inputs"][0]["sha256"] == files.read_digest(Path("c.jsonl"))
+    assert [one["num_rows"] for one in manifest["shards"]] == [10, 10, 5]
+    for one in manifest["shards"]:
+        path = Path("out", one["name"])
+        assert (files.read_digest(path), path.stat().st_size) == (one["sha256"], one["size_bytes"])
+    assert {path.name for path in Path("out").iterdir()} == {"manifest.json", "shards", ".lock"}
+
+
+@pytest.mark.parametrize("precision", StoredPrecision)
+def test_each_number_format_is_that_of_encode(
+    precision: StoredPrecision, work: Path, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    live = Embedder.load(model).encode(TEXTS)
+    ranges = Ranges.of(live)
+    ranges.save("r.json")
+    given = ["--ranges", "r.json"] if precision in ("int8", "uint8") else []
+    assert (
+        run_command(
+            ["encode", model, "c.jsonl", "--out", "out", "--shard-rows", "25", "--vector-precision", precision, *given]
+        )
+        == 0
+    )
+    if precision is StoredPrecision.FLOAT16:
+        expected = live.astype(np.float16)
+    else:
+        expected = Embedder.load(model).encode(TEXTS, vector_precision=str(precision), ranges=ranges if given else None)
+    found = _vectors()
+    assert found.dtype == expected.dtype
+    np.testing.assert_array_equal(found, expected)
+    assert Path("out/ranges.json").exists() is bool(given)
+    if given:
+        np.testing.assert_array_equal(Ranges.read("out/ranges.json").bounds, ranges.bounds)
+
+
+def test_number_formats_are_those_of_vectors_and_float16() -> None:
+    assert {*StoredPrecision} == {*VectorPrecision, "float16"}
+
+
+def test_numbers_of_8_bits_take_a_byte_each(work: Path, model: str) -> None:
+    Path("many.txt").write_text("\n".join(f"w{number % 200} cat w{number}" for number in range(1000)))
+    encode = ["encode", model, "many.txt", "--out", "out", "--vector-precision", "int8"]
+    assert run_command(encode) == 0
+    assert _manifest()["shards"][0]["size_bytes"] < 1.2 * 1000 * 64
+
+
+def test_ranges_are_the_first_shards_or_those_of_texts_to_calibrate_on(
+    work: Path, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode = ["encode", model, "c.jsonl", *OPTIONS, "--vector-precision", "int8"]
+    assert run_command([*encode, "--out", "out"]) == 0
+    assert "calibrated on the first shard's. Embed queries and later texts with --ranges out/ranges.json" in caplog.text
+    live = Embedder.load(model)
+    bounds = Ranges.of(live.encode(TEXTS[:SHARD_ROWS])).bounds
+    np.testing.assert_array_equal(Ranges.read("out/ranges.json").bounds, bounds)
+    Path("some.txt").write_text("rain falls\na cat\nthe park\n")
+    assert run_command([*encode, "--out", "out2", "--calibration", "some.txt"]) == 0
+    bounds = Ranges.of(live.encode(["rain falls", "a cat", "the park"])).bounds
+    np.testing.assert_array_equal(Ranges.read("out2/ranges.json").bounds, bounds)
+    # gone on with, the ranges are those that are there
+    before = read_folder(Path("out2"))
+    _shards("out2")[1].unlink()
+    assert run_command([*encode, "--out", "out2", "--calibration", "some.txt"]) == 0
+    assert read_folder(Path("out2")) == before
+
+
+def test_empty_texts_are_left_out_and_those_cut_counted(
+    work: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    texts = ["a cat", "", "rain falls", "the cat " * 100, "   "]
+    Path("t.csv").write_text("content\n" + "".join(f'"{text}"\n' for text in texts))
+    assert run_command(["encode", model, "t.csv", "--out", "out"]) == 0
+    assert "; 2 empty texts were left out; 1 texts were cut\n" in capsys.readouterr().out
+    assert pq.read_table("out/shards")["row"].to_pylist() == [1, 3, 4]
+    assert [_manifest()[name] for name in ("num_texts", "num_empty", "num_cut")] == [3, 2, 1]
+
+
+def test_only_one_shards_rows_are_held(work: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    held = []
+    embed = VectorMaker.embed
+
+    def count(self: VectorMaker, *arguments: Any, **named: Any) -> np.ndarray:
+        gc.collect()
+        found = [type(one) for one in gc.get_objects()]
+        held.append(found.count(CorpusText))
+        return embed(self, *arguments, **named)
+
+    monkeypatch.setattr(VectorMaker, "embed", count)
+    assert run_command(["encode", model, "c.jsonl", "--out", "out", *OPTIONS]) == 0
+    assert held == [10, 10, 5]
+
+
+def test_what_is_whole_is_kept_and_what_is_damaged_made_again(
+    work: Path, model: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    encode = ["encode", model, "c.jsonl", "--out", "out", *OPTIONS]
+    assert run_command(encode) == 0
+    before = read_folder(Path("out"))
+    damaged = _shards()[1]
+    data = bytearray(damaged.read_bytes())
+    data[len(data) // 2] ^= 1
+    damaged.write_bytes(data)
+    embedded = []
+    embed = VectorMaker.embed
+
+    def note(self: VectorMaker, texts: list[str], **named: Any) -> np.ndarray:
+        embedded.append(texts)
+        return embed(self, texts, **named)
+
+    monkeypatch.setattr(VectorMaker, "embed", note)
+    assert run_command(encode) == 0
+    assert embedded == [TEXTS[10:20]]
+    assert "out: missing or damaged, and made anew: shards/000001.parquet" in caplog.text
+    assert "out: 15 of 25 vectors are there already." in caplog.text
+    assert read_folder(Path("out")) == before
+    assert run_command(encode) == 0
+    assert len(embedded) == 1
+
+
+@pytest.mark.parametrize(
+    ("changed", "fault"),
+    [
+        (["--dim", "8"], "dim: it was None, now it is 8"),
+        (["--prompt", "a {text}"], "prompt: it was None, now it is 'a {text}'"),
+        (["--side", "query"], "side: it was 'document', now it is 'query'"),
+        (["--vector-precision", "float16"], "vector_precision: it was 'float32', now it is 'float16'"),
+        (["--precision", "bf16"], "precision: it was 'torch.float32', now it is 'torch.bfloat16'"),
+        (["--text-column", "key"], "c.jsonl: the column of its texts was 'sentence', now it is 'key'"),
+        (["d.jsonl"], "the inputs: they were c.jsonl; now they are c.jsonl, d.jsonl"),
+        ("other contents", "  c.jsonl: its contents\n"),
+        ("other model", "  the model's files\n"),
+    ],
+)
+def test_a_folder_goes_on_only_with_what_it_was_begun_with(
+    changed: list[str] | str,
+    fault: str,
+    work: Path,
+    model: str,
+    model_folders: dict[str, str],
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    Path("d.jsonl").write_bytes(Path("c.jsonl").read_bytes())
+    encode = ["encode", model, "c.jsonl", "--out", "out", *OPTIONS, "--precision", "fp32"]
+    assert run_command(encode) == 0
+    before = read_folder(Path("out"))
+    if changed == "other contents":
+        Path("c.jsonl").write_text(Path("c.jsonl").read_text().replace("w3 ", "w4 "))
+    elif changed == "other model":
+        encode[1] = model_folders["mistral"]
+    else:
+        encode += changed
+    assert run_command(encode) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("out was begun with something else, and nothing was changed. Others by now are:\n")
+    assert fault in said
+    assert read_folder(Path("out")) == before
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fault"),
+    [
+        (["--out", "x.npy", "--id-column", "key"], "--id-column is for a folder, and --out is the file x.npy"),
+        (["--out", "x.npy", "--shard-rows", "5"], "--shard-rows is for a folder"),
+        (["--out", "x", "--shard-rows", "0"], "greater than or equal to 1"),
+        (["--out", "x", "--ranges", "r.json"], "float32 vectors need no ranges"),
+        (["--out", "x", "--vector-precision", "float16", "--calibration", "c.jsonl"], "float16 vectors have no ranges"),
+        (["--out", "x", "--text-column", "body"], "has no 'body', but key, sentence"),
+        (["--out", "x", "--dim", "99"], "dim is 99"),
+        (["--out", "c.jsonl"], "--out: c.jsonl is a file"),
+        (["--out", "full"], "full holds other files than this command's: mine.txt"),
+    ],
+)
+def test_what_does_not_fit_is_refused_and_nothing_written(
+    arguments: list[str], fault: str, work: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("full").mkdir()
+    Path("full/mine.txt").write_text("mine")
+    assert run_command(["encode", model, "c.jsonl", *arguments]) == 2
+    assert fault in capsys.readouterr().err
+    assert not list(work.glob("x*"))
+    assert {path.name for path in Path("full").iterdir()} == {"mine.txt"}
+
+
+@pytest.mark.parametrize("text", ["", "[]", '{"made_from": 3}', '{"made_from": {"inputs": []}, "shards": 3}'])
+def test_a_manifest_that_is_none_of_ours_is_refused(
+    text: str, work: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("out").mkdir()
+    Path("out/manifest.json").write_text(text)
+    assert run_command(["encode", model, "c.jsonl", "--out", "out"]) == 2
+    assert "out/manifest.json is damaged, or was not written by this command" in capsys.readouterr().err
+    assert Path("out/manifest.json").read_text() == text
+
+
+def test_ctrl_c_says_how_far_it_came_and_how_it_goes_on(
+    work: Path, model: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode = ["encode", model, "c.jsonl", "--out", "out", *OPTIONS]
+    assert run_command([*encode[:4], "whole", *OPTIONS]) == 0
+    embed = VectorMaker.embed
+
+    def stop(self: VectorMaker, texts: list[str], **named: Any) -> np.ndarray:
+        if texts[0] == TEXTS[20]:
+            raise KeyboardInterrupt
+        return embed(self, texts, **named)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(VectorMaker, "embed", stop)
+        assert run_command(encode) == 130
+    said = capsys.readouterr().err
+    assert said.startswith("Stopped; 20 of 25 vectors are in out.\nGo on with:\n  embedsmith encode ")
+    assert not Path("out/manifest.json").exists()
+    assert run_command(encode) == 0
+    assert read_folder(Path("out")) == read_folder(Path("whole"))
+
+
+def test_pandas_datasets_and_duckdb_open_the_shards(work: Path, model: str) -> None:
+    assert run_command(["encode", model, "c.jsonl", "--out", "out", *OPTIONS]) == 0
+    vectors = _vectors()
+    frame = pd.read_parquet("out/shards")
+    np.testing.assert_array_equal(np.stack(frame["vector"].tolist()), vectors)
+    rows = load_dataset("parquet", data_files="out/shards/*.parquet", split="train", cache_dir="hf")
+    np.testing.assert_array_equal(rows.with_format("numpy")["vector"][:], vectors)
+    assert rows["id"][:] == frame["id"].tolist() == [f"k{row}" for row in range(NUM_ROWS)]
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed: pip install duckdb")
+    query = "select id, vector::float[64] from 'out/shards/*.parquet' order by file, row"
+    found = duckdb.sql(query).fetchall()
+    np.testing.assert_array_equal(np.array([row[1] for row in found], dtype=np.float32), vectors)
