@@ -41,6 +41,7 @@ def build_stage(folder: Path) -> Path:
         "openbmb/MiniCPM-2B-dpo-bf16": base,
         "trapoom555/MiniCPM-2B-Text-Embedding-cft": folder / "hub-files" / "adapter",
         "sentence-transformers/all-MiniLM-L6-v2": save_teacher(folder / "hub-files"),
+        "intfloat/multilingual-e5-small": save_teacher(folder / "hub-files" / "e5"),
         "Qwen/Qwen3-Embedding-0.6B": save_qwen3_embedding(folder / "hub-files" / "qwen3"),
         "google/embeddinggemma-300m": save_embedding_gemma(folder / "hub-files" / "embeddinggemma"),
     }

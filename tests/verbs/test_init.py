@@ -33,6 +33,7 @@ def test_from_a_csv_to_a_run(
     cache: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     prompt = PROMPTS["pretended-cot"]
@@ -41,7 +42,7 @@ def test_from_a_csv_to_a_run(
     assert run_command(["init", "mine.csv", "--model", str(model)]) == 0
     printed = capsys.readouterr().out
     assert "anchor (column question, guessed): 40 distinct texts" in printed
-    assert "columns that are not used: id" in printed
+    assert (printed + caplog.text).count("columns that are not used: id") == 1
     assert "data mine mine.csv --columns '{anchor: question, positive: answer}'" in printed
     assert printed.endswith("Next: embedsmith train --config recipe.yaml\n")
     config = load_config(tmp_path / "recipe.yaml")
