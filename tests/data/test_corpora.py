@@ -95,6 +95,12 @@ def test_faults_are_named_by_their_places(rows: list[dict[str, object]], named: 
     assert fault in str(caught.value)
 
 
+def test_what_can_be_read_only_once_is_refused_before_it_is_read() -> None:
+    os.mkfifo("pipe.txt")
+    with pytest.raises(DataError, match=r"pipe.txt: is no regular file, and is read more than once"):
+        survey_corpus(["pipe.txt"])
+
+
 def test_all_faults_of_all_files_are_gathered() -> None:
     Path("a.jsonl").write_text('{"text": 1}\n{"text": 2}\nno json\n')
     Path("b.txt").write_bytes(b"fine\n\xff\n")

@@ -17,6 +17,9 @@ from tests.reliability.killing import Command, Moment
 BETWEEN_WEIGHTS_AND_OPTIMIZER = 30_000
 """Bytes, where an adapter has 23,000 and its optimizer's state 46,000."""
 
+SMALLER_THAN_A_SHARD = 4_000
+"""Bytes, where the manifest has fewer and a shard of 64 vectors in int8 more."""
+
 
 def test_a_run_without_room_for_a_checkpoint_goes_on_exactly(
     reference_of: Callable[[str], Reference], stage: Path
@@ -63,3 +66,19 @@ def test_what_safetensors_writes_itself_fails_the_same_way(tmp_path: Path, model
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert files.is_disk_full(caught.value)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_corpus_without_room_goes_on_with_the_shards_that_it_has(
+    reference_of: Callable[[str], Reference], stage: Path
+) -> None:
+    reference = reference_of("encode, shards")
+    folder = copy_stage(stage)
+    command = Command(reference.job.arguments, folder=folder, limit_bytes=SMALLER_THAN_A_SHARD)
+    assert command.wait() == 2
+    assert "The disk is full: " in command.said
+    assert "/out/shards/000000.parquet cannot be written: File too large." in command.said
+    assert "Traceback" not in command.said
+    assert not list((folder / "out").rglob(".*.tmp"))
+    command = Command(reference.job.arguments, folder=folder)
+    assert command.wait() == 0, command.said
+    assert reference.job.result(folder) == reference.result

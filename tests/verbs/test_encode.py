@@ -37,6 +37,8 @@ def test_vectors_are_those_of_encode(
     assert run_command(["encode", "m", "corpus.txt", "--out", "c.npy"]) == 0
     np.testing.assert_array_equal(_load("c.npy"), live.encode(CORPUS))
     assert "c.npy: 120 vectors of 64 dimensions, float32, 30,720 bytes" in capsys.readouterr().out
+    assert run_command(["encode", "m", "corpus.txt", "--out", "h.npy", "--vector-precision", "float16"]) == 0
+    np.testing.assert_array_equal(_load("h.npy"), live.encode(CORPUS).astype(np.float16))
     queries = ["queries.tsv", "--text-column", "question", "--side", "query", "--dim", "12", "--out", "q.npy"]
     assert run_command(["encode", "m", *queries, "--vector-precision", "ubinary"]) == 0
     found = _load("q.npy")

@@ -21,6 +21,7 @@ from embedsmith.model.vector_precision import Ranges
 from embedsmith.settings.config import VectorPrecision
 from embedsmith.settings.stored_precision import StoredPrecision
 from embedsmith.support import files
+from embedsmith.support.lock import only_one
 from embedsmith.verbs.vector_maker import VectorMaker
 from tests.run_folders import read_folder
 
@@ -275,6 +276,25 @@ def test_a_manifest_that_is_none_of_ours_is_refused(
     assert run_command(["encode", model, "c.jsonl", "--out", "out"]) == 2
     assert "out/manifest.json is damaged, or was not written by this command" in capsys.readouterr().err
     assert Path("out/manifest.json").read_text() == text
+
+
+def test_one_process_at_a_time_works_in_a_folder(work: Path, model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with only_one(Path("out"), what="encode"):
+        assert run_command(["encode", model, "c.jsonl", "--out", "out"]) == 2
+    assert "Another encode works in out" in capsys.readouterr().err
+    assert {path.name for path in Path("out").iterdir()} == {".lock"}
+
+
+def test_a_shard_whose_rows_are_not_those_of_its_place_is_made_again(
+    work: Path, model: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    encode = ["encode", model, "c.jsonl", "--out", "out", *OPTIONS]
+    assert run_command(encode) == 0
+    before = Path("out/manifest.json").read_text()
+    Path("out/manifest.json").write_text(before.replace('"num_rows": 5', '"num_rows": 6'))
+    assert run_command(encode) == 0
+    assert "made anew: shards/000002.parquet" in caplog.text
+    assert Path("out/manifest.json").read_text() == before
 
 
 def test_ctrl_c_says_how_far_it_came_and_how_it_goes_on(

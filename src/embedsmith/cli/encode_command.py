@@ -91,15 +91,25 @@ def encode_command(
         device=device,
     )
     if out.suffix != _SUFFIX:
-        _encode_shards(model, sources, out, text_column, id_column, shard_rows, options)
+        _encode_shards(
+            model,
+            sources=sources,
+            out=out,
+            text_column=text_column,
+            id_column=id_column,
+            shard_rows=shard_rows,
+            options=options,
+        )
     elif id_column or shard_rows:
         option = "--id-column" if id_column else "--shard-rows"
         raise ConfigError(f"{option} is for a folder, and --out is the file {out}.\nLeave it away, or name a folder.")
     else:
-        _encode_file(model, sources, out, text_column, options)
+        _encode_file(model, sources=sources, out=out, text_column=text_column, options=options)
 
 
-def _encode_file(model: str, sources: list[str], out: Path, text_column: str | None, options: "VectorOptions") -> None:
+def _encode_file(
+    model: str, *, sources: list[str], out: Path, text_column: str | None, options: "VectorOptions"
+) -> None:
     from embedsmith.verbs.encode import encode, ranges_path
 
     if options.in_steps and options.ranges is None:
@@ -117,6 +127,7 @@ def _encode_file(model: str, sources: list[str], out: Path, text_column: str | N
 
 def _encode_shards(
     model: str,
+    *,
     sources: list[str],
     out: Path,
     text_column: str | None,
@@ -145,7 +156,7 @@ def _encode_shards(
     ]
     console.print(
         f"{out / MANIFEST_FILE}: {written.num_texts:,} vectors of {written.dim} dimensions, "
-        f"{options.vector_precision}, in {written.num_shards:,} shards of together {written.size_bytes:,} bytes"
+        f"{options.vector_precision}, in {written.num_shards:,} shards, {written.size_bytes:,} bytes"
         + "".join(f"; {note}" for note in notes),
         soft_wrap=True,
     )

@@ -156,6 +156,9 @@ def _survey_file(path: Path, *, column: str | None, id_column: str | None, fault
     num_faults = faults.count
     try:
         state = _state(path)
+        if not path.is_file():  # a pipe gives its rows once
+            faults.add(path, None, "is no regular file, and is read more than once; write its rows into one")
+            return None
         column = column or _guess_column(path, faults=faults)
         if column is None:
             return None

@@ -50,7 +50,7 @@ class TrainingDisplay:
             self._first = self._first or (step - 1, record["elapsed_s"])
             status = (
                 f"loss {record['loss']:.3f}  {record['tokens_per_s']:.0f} tokens/s  "
-                f"{_minutes(self._time_left_s(step, record['elapsed_s']))} left  {self._dev}"
+                f"{_clock(self._time_left_s(step, record['elapsed_s']))} left  {self._dev}"
             )
             self._progress.update(self._task, completed=step, status=status)
             if not self._console.is_terminal and step % self._every == 0:
@@ -109,7 +109,7 @@ def corpus_progress(console: Console, *, num_texts: int, num_done: int) -> Itera
             nonlocal count
             before, count = count, count + num_more
             rate = (count - num_done) / max(time.perf_counter() - started, 1e-9)
-            left = _minutes((num_texts - count) / rate) if rate else _minutes(None)
+            left = _clock((num_texts - count) / rate) if rate else _clock(None)
             line = f"{count:,} of {num_texts:,} texts, {rate:,.0f} a second, {left} left"
             status.update(Text(line))
             if not console.is_terminal and count // step > before // step:
@@ -118,7 +118,8 @@ def corpus_progress(console: Console, *, num_texts: int, num_done: int) -> Itera
         yield advance
 
 
-def _minutes(seconds: float | None) -> str:
+def _clock(seconds: float | None) -> str:
     if seconds is None:
         return "-:--"
-    return f"{int(seconds) // 60}:{int(seconds) % 60:02d}"
+    minutes, rest_s = divmod(int(seconds), 60)
+    return f"{minutes}:{rest_s:02d}" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02d}:{rest_s:02d}"

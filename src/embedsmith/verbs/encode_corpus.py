@@ -15,7 +15,7 @@ from typing import Any
 
 from rich.console import Console
 
-from embedsmith.data.candidates import TEXT, read_corpus
+from embedsmith.data.candidates import TEXT
 from embedsmith.data.corpora import Corpus, CorpusText, survey_corpus
 from embedsmith.model.kept_vectors import check_finite, describe_computing, digest_texts
 from embedsmith.model.vector_precision import Ranges
@@ -90,10 +90,11 @@ def encode_corpus(
     console = console or Console(quiet=True)
     check_folder(out)
     known = options.read_ranges()
-    calibration = read_corpus(options.calibration, column=column or TEXT) if options.calibration else []
     maker = VectorMaker.load(model, options=options, ranges=known)
-    with console.status("reading the texts ..."):
-        corpus = survey_corpus(sources, column=column, id_column=id_column)
+    console.print("reading the texts ...")
+    corpus = survey_corpus(sources, column=column, id_column=id_column)
+    to_calibrate = survey_corpus(options.calibration, column=column).texts() if options.calibration else ()
+    calibration = [one.text for one in to_calibrate]
     if column is None and (guessed := {file.column for file in corpus.files} - {TEXT}):
         log.info("The texts are in the column %s.", " or ".join(sorted(guessed)))
     made_from, computed_by = _describe(maker, corpus=corpus)
@@ -163,7 +164,7 @@ def _make_shards(
         with corpus_progress(console, num_texts=corpus.num_texts, num_done=shards.num_done) as advance:
             for number in range(shards.num_shards):
                 coming = islice(stream, shards.shard_rows)
-                if shards.is_whole(number):
+                if shards.has(number):
                     deque(coming, maxlen=0)
                 else:
                     _make_shard(shards, number, list(coming), maker=maker, on_progress=advance)

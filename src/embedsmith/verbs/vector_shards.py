@@ -133,17 +133,25 @@ class VectorShards:
 
     def _take_sound(self, shards: Mapping[str, Shard], ranges_sha256: str | None) -> None:
         damaged = []
-        if ranges_sha256 is None or _is_whole(self.folder / RANGES_FILE, ranges_sha256):
+        if ranges_sha256 is None or self._is_whole(RANGES_FILE, ranges_sha256):
             self._ranges_sha256 = ranges_sha256
-            for name in filter(shards.get, map(_name_of, range(self.num_shards))):
-                if _is_whole(self.folder / name, shards[name].sha256):
-                    self._shards[name] = shards[name]
-                else:
-                    damaged.append(name)
+            for number in range(self.num_shards):
+                shard = shards.get(_name_of(number))
+                if shard and shard.num_rows == self._rows_of(number) and self._is_whole(shard.name, shard.sha256):
+                    self._shards[shard.name] = shard
+                elif shard:
+                    damaged.append(shard.name)
         else:
             damaged.append(f"{RANGES_FILE}, and with it all shards")
         if damaged:
             log.warning("%s: missing or damaged, and made anew: %s", self.folder, ", ".join(damaged))
+
+    def _is_whole(self, name: str, sha256: str) -> bool:
+        path = self.folder / name
+        return path.is_file() and files.read_digest(path) == sha256
+
+    def _rows_of(self, number: int) -> int:
+        return min(self.shard_rows, self._num_texts - number * self.shard_rows)
 
     @property
     def num_done(self) -> int:
@@ -160,7 +168,7 @@ class VectorShards:
         """Of their files."""
         return sum(shard.size_bytes for shard in self._shards.values())
 
-    def is_whole(self, number: int) -> bool:
+    def has(self, number: int) -> bool:
         """Whether a shard need not be made."""
         return _name_of(number) in self._shards
 
@@ -211,10 +219,6 @@ def _name_of(number: int) -> str:
 def _read_shard(values: Mapping[str, Any]) -> Shard:
     counts = {name: int(values[name]) for name in ("num_rows", "num_cut", "size_bytes")}
     return Shard(name=str(values["name"]), sha256=str(values["sha256"]), **counts)
-
-
-def _is_whole(path: Path, sha256: str) -> bool:
-    return path.is_file() and files.read_digest(path) == sha256
 
 
 def _parquet(texts: Sequence[CorpusText], vectors: np.ndarray) -> pa.Buffer:
