@@ -1,10 +1,12 @@
 """Progress on a terminal and in a log file."""
 
 import io
+import time
 
+import pytest
 from rich.console import Console
 
-from embedsmith.support.display import TrainingDisplay, encoding_progress
+from embedsmith.support.display import TrainingDisplay, corpus_progress, encoding_progress
 
 
 def _console(*, is_terminal: bool) -> Console:
@@ -38,3 +40,17 @@ def test_encoding_names_its_tasks() -> None:
         start("STS12")
         advance(10)
     assert "STS12 ..." in console.file.getvalue()
+
+
+def test_a_corpus_shows_its_rate_and_the_time_left(monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds = [0.0]
+    monkeypatch.setattr(time, "perf_counter", lambda: seconds[0])
+    console = _console(is_terminal=False)
+    with corpus_progress(console, num_texts=1_000_000, num_done=500_000) as advance:
+        for _ in range(4):  # what was there before counts for no rate
+            seconds[0] += 1000
+            advance(50_000)
+    lines = console.file.getvalue().splitlines()
+    assert lines[0] == "550,000 of 1,000,000 texts, 50 a second, 2:30:00 left"
+    assert lines[3] == "700,000 of 1,000,000 texts, 50 a second, 1:40:00 left"
+    assert len(lines) == 4
