@@ -25,6 +25,7 @@ from embedsmith.settings.families import FAMILIES
 from embedsmith.settings.prompts import PROMPTS
 from embedsmith.settings.recipe import describe_settings
 from embedsmith.support import files
+from tests.faults.table import FAULTS, GROUPS
 
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -216,12 +217,18 @@ def paper_picture() -> str | None:
     return steps_svg(results) if steps_table(results) else None
 
 
+def _faults() -> str:
+    rows = [(group, str(len(faults))) for group, faults in GROUPS.items()]
+    return _table(("what is faulty", "rows"), [*rows, ("all", str(len(FAULTS)))])
+
+
 BLOCKS: dict[str, Callable[[], str]] = {
     **{f"{name} --help": partial(_help, name, one) for name, one in commands().items()},
     "embedsmith train --settings": _settings,
     "choices": _choices,
     "prompts": _prompts,
     "families": _families,
+    "faults": _faults,
     "the paper's scores": partial(_paper, scores_table),
     "the paper's arms": partial(_paper, arms_table),
     "the paper's steps": _paper_steps,

@@ -300,3 +300,10 @@ def test_settings_of_the_loss_that_do_nothing_or_make_no_sense(settings: dict[st
     with pytest.raises(ConfigError) as caught:
         load_config(overrides={"output_dir": "x", **settings})
     assert message in str(caught.value)
+
+
+def test_an_alias_means_what_it_names(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text("output_dir: x\ndata:\n  columns: &named {anchor: q}\nevaluation:\n  dev_columns: *named\n")
+    config = load_config(recipe)
+    assert config.data.columns == config.evaluation.dev_columns == {"anchor": "q"}

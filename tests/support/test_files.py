@@ -116,3 +116,15 @@ def test_a_fingerprint_holds_names_contents_and_order(tmp_path: Path) -> None:
     first.write_text("1")
     assert files.fingerprint([first, second]) == known
     assert files.fingerprint([first.rename(tmp_path / "c"), second]) != known
+
+
+def test_what_may_never_end_is_not_read(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    for path in (tmp_path / "pipe", Path("/dev/zero")):
+        with pytest.raises(OSError, match="not a file"):
+            files.read_text(path)
+    reading, writing = os.pipe()
+    os.write(writing, b"what a shell hands over")
+    os.close(writing)
+    assert files.read_text(Path(f"/dev/fd/{reading}")) == "what a shell hands over"
+    os.close(reading)

@@ -22,6 +22,8 @@ from embedsmith.support.errors import ConfigError
 
 NOTHING = -1
 """In the place of a candidate's number: there is none."""
+_WIDEST = 2.0
+"""Between two similarities."""
 _LEAST_LAST_RANK = 100
 
 
@@ -72,6 +74,8 @@ class MiningRules:
         for name, value in values.items():
             if value is not None and not math.isfinite(value):
                 raise ConfigError(f"--{name} is {value}; it must be a number.")
+            if value is not None and abs(value) > _WIDEST:
+                raise ConfigError(f"--{name} is {value}; similarities lie within 1, so give one from -2 to 2.")
         if self.max_score is not None and self.min_score is not None and self.max_score <= self.min_score:
             raise ConfigError(
                 f"--max-score is {self.max_score} and --min-score is {self.min_score}, so nothing lies between them."

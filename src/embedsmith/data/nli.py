@@ -87,7 +87,10 @@ def make_triplets(sources: Sequence[str], *, out: Path, columns: Mapping[str, st
     faults.raise_if_any(what="labelled pairs")
     if not triplets:
         why = "".join(f"\n  {count} left out: {doubt}" for doubt, count in doubtful.most_common())
-        raise DataError(f"No premise has an entailment and a contradiction that fit: no triplet to write.{why}")
+        raise DataError(
+            f"No premise has an entailment and a contradiction that fit: no triplet to write.{why}\n"
+            f"{', '.join(sources)} must hold a premise with two hypotheses, of the labels entailment and contradiction."
+        )
     write_rows(out, header=_HEADER, rows=triplets)
     return NliCounts(num_pairs, num_unlabelled, num_placeholders, num_unpaired, doubtful, len(triplets))
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from embedsmith.data.faults import Faults, doubled_name
 from embedsmith.data.parquet import parquet_rows
+from embedsmith.support import files
 from embedsmith.support.json_text import DoubledNameError, parse_json
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz", ".parquet")
@@ -79,6 +80,7 @@ def read_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, FileRow]]:
     num_rows = 0
     num_faults = faults.count
     try:
+        files.check_can_end(path)
         for line, row in _rows_of(path, faults):
             num_rows += 1
             yield line, row

@@ -74,7 +74,7 @@ def _not_ours(path: Path) -> DataError:
 def read_tasks_file(path: Path) -> dict[str, Any]:
     """Settings, and tasks by kind; raises DataError where the file is not ours."""
     try:
-        kept = parse_json(path.read_text(encoding="utf-8"))
+        kept = parse_json(files.read_text(path))
         tasks = [text for texts in kept["tasks"].values() for text in texts]
         is_ours = isinstance(kept["settings"], dict) and all(text_fault(text) is None for text in tasks)
     except (ValueError, KeyError, TypeError, AttributeError):

@@ -6,7 +6,6 @@ without embedding anything again.
 """
 
 import hashlib
-import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from embedsmith.records.results import (
 )
 from embedsmith.support import files
 from embedsmith.support.errors import DataError
+from embedsmith.support.json_text import parse_json
 
 _SUFFIX = ".similarities.safetensors"
 
@@ -59,11 +59,15 @@ def read_results(path: Path) -> tuple[EvaluationResult, dict[str, MtebScore]]:
     """
     advice = f"Write it with: embedsmith evaluate MODEL --out {path}"
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = parse_json(files.read_text(path))
         others = values.get("mteb", {}).get("scores", {})
+        if not isinstance(values["model"], str):
+            raise TypeError("model is no name")
         return EvaluationResult.from_json(values), {name: MtebScore.from_json(one) for name, one in others.items()}
     except FileNotFoundError:
         raise DataError(f"There is no file {path}.\n{advice}") from None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror or error}.\n{advice}") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise DataError(
             f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n{advice}"
@@ -79,14 +83,15 @@ def load_evaluation(path: Path) -> EvaluationResult:
     result, others = read_results(path)
     retrieval_sets = [name for name, one in others.items() if one.num_queries is not None]
     duplicate_sets = [name for name, one in others.items() if one.num_pairs is not None]
-    known = json.loads(path.read_text(encoding="utf-8")).get("similarities")
+    known = parse_json(files.read_text(path)).get("similarities")
     if not (result.tasks or retrieval_sets or duplicate_sets):
         raise DataError(
             f"{path} holds no similarity task and no retrieval or duplicate set from a folder, and only those can be "
-            "compared."
+            f"compared.\nEvaluate with --data FOLDER, or on similarity tasks: embedsmith evaluate MODEL --out {path}"
         )
     kept = similarities_path(path)
     try:
+        files.check_can_end(kept)
         with safetensors.safe_open(kept, framework="numpy") as file:
             fingerprints = file.metadata()
             similarities = {
@@ -104,7 +109,7 @@ def load_evaluation(path: Path) -> EvaluationResult:
                 )
                 for task in duplicate_sets
             }
-    except (FileNotFoundError, SafetensorError, KeyError) as error:
+    except (OSError, SafetensorError, KeyError, TypeError) as error:
         raise DataError(
             f"{kept}, which must lie beside {path.name}, is missing or damaged: {error}\n"
             f"Write both with: embedsmith evaluate MODEL --out {path}"

@@ -22,6 +22,7 @@ from embedsmith.model.vector_precision import Ranges, check_vector_precision, qu
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.settings.config import Precision, Side, VectorPrecision
 from embedsmith.settings.prompts import TEXT_FIELD, check_instruction
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
 from embedsmith.support.json_text import parse_json
 
@@ -171,4 +172,4 @@ class GraphEncoder:
 
 
 def _read_beginnings(folder: Path) -> dict[str, str]:
-    return dict(parse_json((folder / _PROMPTS_FILE).read_text(encoding="utf-8"))["prompts"])
+    return dict(parse_json(files.read_text(folder / _PROMPTS_FILE))["prompts"])

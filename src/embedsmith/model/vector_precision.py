@@ -87,13 +87,16 @@ class Ranges:
             DataError: the file is missing or holds no ranges.
         """
         try:
-            values = json.loads(Path(path).read_text(encoding="utf-8"))
+            values = json.loads(files.read_text(Path(path)))
             bounds = np.array([values["minimum"], values["maximum"]], dtype=np.float32)
             if bounds.ndim != 2 or not bounds.size or not np.isfinite(bounds).all() or (bounds[0] > bounds[1]).any():
                 raise ValueError("minimum and maximum are no finite numbers of one width, the lesser ones first")
             return cls(bounds, int(values["num_vectors"]), str(values["model"]), values["embedding"])
         except OSError as error:
-            raise DataError(f"The ranges {path} cannot be read: {error.strerror or error}.") from None
+            raise DataError(
+                f"The ranges {path} cannot be read: {error.strerror or error}.\n"
+                "Name a file that `embedsmith encode` wrote."
+            ) from None
         except (ValueError, KeyError, TypeError, RecursionError) as error:
             raise DataError(
                 f"{path} holds no ranges of vectors ({type(error).__name__}: {error}).\n"

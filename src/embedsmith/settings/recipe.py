@@ -19,6 +19,7 @@ from pydantic.fields import FieldInfo
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.section import Section
 from embedsmith.settings.yaml_text import parse_yaml
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, list_faults
 
 log = logging.getLogger(__name__)
@@ -191,16 +192,25 @@ def read_yaml_file(path: Path, *, what: str) -> Any:
         ConfigError: there is no such file, it cannot be read, or it is no YAML.
     """
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        return parse_yaml(files.read_text(path))
     except FileNotFoundError:
         raise ConfigError(f"There is no {what} {path}.\nCheck the path.") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"The {what} {path} cannot be read: {error}") from None
+    except OSError as error:
+        raise ConfigError(
+            f"The {what} {path} cannot be read: {error.strerror or error}.\nName a file of YAML that can be."
+        ) from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"The {what} {path} is not UTF-8 (byte 0x{error.object[error.start]:02x} at {error.start + 1}).\n"
+            "Save it as UTF-8."
+        ) from None
     except yaml.YAMLError as error:
-        raise ConfigError(f"The {what} {path} is no valid YAML: {_problem(error)}") from None
+        raise ConfigError(f"The {what} {path} is no valid YAML: {_problem(error)}.\nCorrect it there.") from None
 
 
 def _problem(error: yaml.YAMLError) -> str:
+    if isinstance(error, yaml.reader.ReaderError):
+        return f"character {error.position + 1} is {chr(error.character)!r}, which YAML does not allow"
     mark = getattr(error, "problem_mark", None)
     where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
     return f"{getattr(error, 'problem', None) or error}{where}"

@@ -9,6 +9,7 @@ from typing import Any
 
 import yaml
 
+_MOST_VALUES = 100_000
 _KEPT_TAGS = ("tag:yaml.org,2002:null", "tag:yaml.org,2002:merge")
 _RESOLVERS = {
     first: [(tag, pattern) for tag, pattern in resolvers if tag in _KEPT_TAGS]
@@ -35,9 +36,36 @@ def parse_yaml(text: str) -> Any:
     """Mappings, lists, texts and None.
 
     Raises:
-        yaml.YAMLError: no YAML, or a key twice in one mapping; the message says where.
+        yaml.YAMLError: no YAML, or a key twice in one mapping, and the message says where; or aliases that stand for
+            too much or for themselves.
     """
+    loader = _TextLoader(text)
     try:
-        return yaml.load(text, Loader=_TextLoader)  # noqa: S506 (a SafeLoader)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _count(node, sizes={})
+        return loader.construct_document(node)
     except RecursionError as error:
         raise yaml.YAMLError(f"it is nested too deeply: {error}") from None
+    finally:
+        loader.dispose()
+
+
+def _count(node: yaml.Node, *, sizes: dict[int, int]) -> int:
+    """How many values would stand there if each alias were written out; a few lines can mean billions.
+
+    Args:
+        node: a part of what stands there.
+        sizes: id -> number, of the parts that were counted; 0: it is being counted, so it holds itself.
+    """
+    if isinstance(node, yaml.ScalarNode):
+        return 1
+    if id(node) not in sizes:
+        sizes[id(node)] = 0
+        inner = [part for pair in node.value for part in pair] if isinstance(node, yaml.MappingNode) else node.value
+        sizes[id(node)] = 1 + sum(_count(one, sizes=sizes) for one in inner)
+    if not 0 < sizes[id(node)] <= _MOST_VALUES:
+        problem = f"aliases stand for themselves, or for more than {_MOST_VALUES:,} values; write them out"
+        raise yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+    return sizes[id(node)]

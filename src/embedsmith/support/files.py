@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
@@ -17,6 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.support.errors import RunError
+
+_HANDED_OVER = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
 def write_bytes(path: Path | str, data: bytes) -> None:
@@ -173,7 +176,7 @@ def check_output(path: Path | str, *, option: str, suffix: str | None = None, ho
 
 def _is_object_with(names: Collection[str], path: Path) -> bool:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(read_text(path))
     except (ValueError, RecursionError):
         return False
     return isinstance(value, dict) and value.keys() >= set(names)
@@ -225,12 +228,38 @@ def check_room(folder: Path, *, size_bytes: int, what: str, advice: str) -> None
         )
 
 
+def check_can_end(path: Path) -> None:
+    """Refuse to read what may never come to an end: a pipe by a name, which waits for who writes, or a device.
+
+    What a shell hands over (`<(...)`, /dev/stdin) is let through, as somebody writes it.
+
+    Raises:
+        OSError: it is such a thing, or not there.
+    """
+    mode = path.stat().st_mode
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode) or str(path).startswith(_HANDED_OVER)):
+        kind = "a named pipe" if stat.S_ISFIFO(mode) else "a device or socket"
+        raise OSError(errno.EINVAL, f"it is {kind}, not a file", str(path))
+
+
+def read_text(path: Path) -> str:
+    """The UTF-8 text of a file.
+
+    Raises:
+        OSError: it cannot be read, or `check_can_end` refuses it.
+        UnicodeDecodeError: it is no UTF-8, a `ValueError`.
+    """
+    check_can_end(path)
+    return path.read_text(encoding="utf-8")
+
+
 def read_digest(path: Path) -> str:
     """SHA-256 of a file's contents; half a second a gigabyte.
 
     Raises:
-        OSError: it cannot be read.
+        OSError: it cannot be read, or `check_can_end` refuses it.
     """
+    check_can_end(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

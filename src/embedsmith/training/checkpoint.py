@@ -8,7 +8,6 @@ whether it still is what was written, and the last ones are kept, so that there 
 on from here finds it as it was, whatever came later. Cost: writing and reading each twice, half a second a gigabyte.
 """
 
-import json
 import logging
 import re
 import shutil
@@ -23,6 +22,7 @@ from safetensors.torch import load_file, save
 from embedsmith.model.embedder import Embedder
 from embedsmith.support import files
 from embedsmith.support.errors import RunError, list_faults
+from embedsmith.support.json_text import parse_json
 
 log = logging.getLogger(__name__)
 
@@ -121,7 +121,7 @@ def newest_progress(run_folder: Path) -> Progress | None:
 
 
 def _read_progress(checkpoint: Path) -> Progress:
-    return Progress(**json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8")))
+    return Progress(**parse_json(files.read_text(checkpoint / _PROGRESS)))
 
 
 def has_checkpoints(run_folder: Path, *, from_step: int = 0) -> bool:
@@ -199,7 +199,7 @@ def _say(faults: list[str], *, taken: Path) -> None:
 def find_fault(checkpoint: Path) -> str | None:
     """What of a checkpoint is not as it was written; None: it is whole, or of a version that kept no checksums."""
     try:
-        lines = (checkpoint / SUMS_FILE).read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = files.read_text(checkpoint / SUMS_FILE).removesuffix("\n").split("\n")
         if not all(_LINE.fullmatch(line) for line in lines):
             return f"{SUMS_FILE} holds something else than checksums"
         sums = {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
@@ -220,7 +220,7 @@ def find_fault(checkpoint: Path) -> str | None:
 
 def _is_of_earlier_version(checkpoint: Path) -> bool:
     try:
-        progress = json.loads((checkpoint / _PROGRESS).read_text(encoding="utf-8"))
+        progress = parse_json(files.read_text(checkpoint / _PROGRESS))
     except (OSError, ValueError):
         return False
     return isinstance(progress, dict) and "awaits_evaluation" not in progress

@@ -4,7 +4,6 @@ Training data, development set, base and teacher count by their contents, not by
 that change no result may change, too. Cost: reading data and weights once, half a second a gigabyte.
 """
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +20,7 @@ from embedsmith.settings.recipe import known_keys
 from embedsmith.support import files
 from embedsmith.support.environment import describe_environment
 from embedsmith.support.errors import RunError, list_faults
+from embedsmith.support.json_text import parse_json
 from embedsmith.training.checkpoint import FOLDER
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ def write_inputs(
 def begun_prompt_tokens(folder: Path) -> PromptTokens:
     """How a run that has begun tokenises prompts; joined with texts where it does not say, as all did then."""
     try:
-        values = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+        values = parse_json(files.read_text(folder / INPUTS_FILE))
     except (OSError, ValueError):
         return "joined"  # `check_unchanged` says what is wrong with the file
     return values.get("prompt_tokens", "joined") if isinstance(values, dict) else "joined"
@@ -94,7 +94,7 @@ def begun_prompt_tokens(folder: Path) -> PromptTokens:
 def begun_machine(folder: Path) -> dict[str, str]:
     """What `describe_machine` said when a run began; empty where its folder does not say."""
     try:
-        return dict(json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))["machine"])
+        return dict(parse_json(files.read_text(folder / INPUTS_FILE))["machine"])
     except (OSError, ValueError, KeyError, TypeError):
         return {}
 
@@ -109,7 +109,7 @@ def check_unchanged(folder: Path, inputs: Mapping[str, Any], *, machine: Mapping
         log.warning("%s kept no fingerprints: whether data and models are the same as then cannot be told.", folder)
         return
     try:
-        kept = json.loads((folder / INPUTS_FILE).read_text(encoding="utf-8"))
+        kept = parse_json(files.read_text(folder / INPUTS_FILE))
         changed = [what for key, what in _FILES.items() if kept[key] != inputs[key]]
         settings = kept["settings"]
         begun_on = dict(kept["machine"])

@@ -3,7 +3,6 @@
 An average's folder has `average.json` where a run's has its recipe and its outcome; `read_origin` reads either.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ from typing import Any
 from embedsmith.data.triplets import is_hub_id
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config, parse_config
+from embedsmith.support import files
 from embedsmith.support.errors import RunError
+from embedsmith.support.json_text import parse_json
 from embedsmith.verbs.inputs import flat_settings
 from embedsmith.verbs.run_folder import CONFIG_FILE, name_steps, read_outcome
 
@@ -73,7 +74,7 @@ def _hub_datasets(configs: Sequence[RunConfig]) -> list[str]:
 def read_average(path: Path) -> dict[str, Any]:
     """The values of an `average.json`; raises RunError when it is damaged."""
     try:
-        values: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+        values: dict[str, Any] = parse_json(files.read_text(path))
         lacking = {"models", "rank", "dtype", "family", "is_plain", "attends_as_base"} - values.keys()
         lacking |= {name for part in values["models"] for name in _PART - part.keys()}
         if lacking:

@@ -23,6 +23,7 @@ from embedsmith.model.loading.backbone import SETTINGS_FILE, weights_folder
 from embedsmith.model.loading.builtin import BUILTIN
 from embedsmith.model.loading.checkpoint_files import read_object
 from embedsmith.reporting.export_card import ExportCard, export_card
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.verbs.card import CARD_FILE
 from embedsmith.verbs.origin import AVERAGE_FILE
@@ -177,7 +178,7 @@ def _card_of_run(folder: Path, repository: str) -> str:
         raise RunError(
             f"{folder} has no model card ({CARD_FILE}).\nWrite it with: embedsmith card {folder} --results FILE"
         )
-    name, text = folder.resolve().name, path.read_text(encoding="utf-8")
+    name, text = folder.resolve().name, files.read_text(path)
     for quoted in (f'"{name}/adapter"', f'"{name}/model"', f'"{name}")  # this folder'):
         text = text.replace(quoted, f'"{repository}"' + (")" if quoted.endswith("folder") else ""))
     return text.replace(f"embedsmith export {name} ", f"embedsmith export {repository} ")
@@ -186,7 +187,7 @@ def _card_of_run(folder: Path, repository: str) -> str:
 def _card_of_export(folder: Path, kind: str, base: str, repository: str) -> str:
     """What lies there, or a card made of what the folder says."""
     if (folder / CARD_FILE).exists():
-        return (folder / CARD_FILE).read_text(encoding="utf-8")
+        return files.read_text(folder / CARD_FILE)
     builtin = BUILTIN.get(base)
     is_on_hub = bool(base) and not Path(base).is_absolute() and "/" in base
     parity = folder / PARITY_FILE

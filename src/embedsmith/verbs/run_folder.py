@@ -1,6 +1,5 @@
 """A run's folder <-> what it tells of the run: recipe, metrics, what it took, where it ran."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -15,6 +14,7 @@ from embedsmith.settings.config import RunConfig
 from embedsmith.support import files
 from embedsmith.support.environment import describe_environment, peak_bytes
 from embedsmith.support.errors import RunError
+from embedsmith.support.json_text import parse_json
 from embedsmith.training.keeping import Outcome
 from embedsmith.training.metrics import METRICS_FILE, read_metrics
 
@@ -83,7 +83,7 @@ def is_run(folder: Path | str) -> bool:
 def read_outcome(folder: Path) -> dict[str, Any]:
     """The record that `write_outcome` wrote; raises RunError when the run is not finished, or the file damaged."""
     try:
-        outcome = json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8"))
+        outcome = parse_json(files.read_text(folder / OUTCOME_FILE))
         found = {name: outcome[name] for name in ("family", "trained_on", "facts", "cost", "environment")}
         # Older runs do not say these.
         newer: dict[str, Any] = {"is_plain": True, "attends_as_base": None, "averaged": []}
@@ -102,7 +102,7 @@ def read_run(folder: Path, *, title: str) -> RunRecord:
     outcome = read_outcome(folder)
     return RunRecord(
         title=title,
-        config_yaml=(folder / CONFIG_FILE).read_text(encoding="utf-8"),
+        config_yaml=files.read_text(folder / CONFIG_FILE),
         metrics=tuple(read_metrics(folder / METRICS_FILE)),
         facts={**outcome["facts"], **Cost(**outcome["cost"]).lines, **outcome["environment"]},
     )

@@ -16,7 +16,9 @@ from rich.console import Console
 
 from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.settings.config import RunConfig
+from embedsmith.support import files
 from embedsmith.support.errors import RunError, list_faults
+from embedsmith.support.json_text import parse_json
 from embedsmith.training.checkpoint import has_checkpoints, newest_progress
 from embedsmith.training.keeping import Watch
 from embedsmith.verbs.inputs import INPUTS_FILE, begun_prompt_tokens, check_unchanged, load_inputs
@@ -43,7 +45,7 @@ def find_run(folder: Path, identity: str) -> Path | None:
 def read_result(run: Path | None) -> dict[str, Any]:
     """What was recorded of a run that is over; empty while it is not."""
     path = run / RESULT_FILE if run else None
-    return json.loads(path.read_text(encoding="utf-8")) if path and path.exists() else {}
+    return parse_json(files.read_text(path)) if path and path.exists() else {}
 
 
 def start_or_resume(

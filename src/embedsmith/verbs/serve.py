@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.settings.config import Precision
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, MissingExtraError
 
 if TYPE_CHECKING:
@@ -123,7 +124,7 @@ def read_key(path: Path | None) -> str | None:
         key, where = os.environ.get(KEY_VARIABLE), KEY_VARIABLE
     else:
         try:
-            key, where = path.read_text(encoding="utf-8"), str(path)
+            key, where = files.read_text(path), str(path)
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"The key in {path} cannot be read: {error}.") from None
     if key is None:

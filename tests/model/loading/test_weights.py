@@ -124,11 +124,11 @@ def test_shards(folder: Path) -> None:
     with pytest.raises(ModelError, match=r"incomplete: .* and 17 more are missing"):
         load(folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}}))
-    with pytest.raises(ModelError, match="cannot be loaded: KeyError: 'weight_map'"):
+    with pytest.raises(ModelError, match=r"index\.json is damaged: it has no weight_map"):
         load(folder)
     (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": places}))
     (folder / "model-00002-of-00002.safetensors").unlink()
-    with pytest.raises(ModelError, match=r"cannot be loaded: .*model-00002-of-00002\.safetensors"):
+    with pytest.raises(ModelError, match=r"index\.json names 'model-00002-of-00002\.safetensors', which is no file"):
         load(folder)
 
 

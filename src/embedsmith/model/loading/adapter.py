@@ -99,9 +99,11 @@ def load_adapter(backbone: Backbone, *, folder: Path) -> PeftModel:
             backbone: every weight must find its place, and every place its weight.
     """
     if not (folder / WEIGHTS_FILE).exists():
-        advice = f"\n{conversion_advice(str(folder), is_adapter=True)}" if (folder / PICKLED_FILE).exists() else ""
-        raise ModelError(f"The adapter {folder} has no {WEIGHTS_FILE}.{advice}")
+        is_pickled = (folder / PICKLED_FILE).exists()
+        advice = conversion_advice(str(folder), is_adapter=True) if is_pickled else "Get or save the adapter again."
+        raise ModelError(f"The adapter {folder} has no {WEIGHTS_FILE}.\n{advice}")
     try:
+        files.check_can_end(folder / WEIGHTS_FILE)
         weights = load_file(folder / WEIGHTS_FILE)
     except (OSError, SafetensorError) as error:
         raise ModelError(f"{folder / WEIGHTS_FILE} is damaged: {error}\nGet or save the adapter again.") from error

@@ -28,12 +28,14 @@ from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules, 
 from embedsmith.model.loading.shipped import find_shipped
 from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
+from embedsmith.model.loading.weight_files import AGAIN, check_weight_files
 from embedsmith.model.loading.weights import check_weights
 from embedsmith.settings.config import Precision, Quantization
 from embedsmith.support.allocator import give_back_freed_memory
 from embedsmith.support.errors import EmbedsmithError, ModelError
 
 ADAPTER_FILE = "adapter_config.json"
+_TOKENIZER_AGAIN = "Get tokenizer.json and tokenizer_config.json again, as the model was published with them."
 
 
 @dataclass(frozen=True)
@@ -92,9 +94,13 @@ def find_adapter(model: str) -> Path | None:
         if (candidate / SETTINGS_FILE).exists() or (candidate / ADAPTER_FILE).exists():
             return candidate
     if (folder / "run.yaml").exists():
-        raise ModelError(f"The run {folder} holds no adapter yet: it was stopped before its first evaluation.")
+        raise ModelError(
+            f"The run {folder} holds no adapter yet: it was stopped before its first evaluation.\n"
+            f"Go on with it: embedsmith train --resume {folder}"
+        )
     raise ModelError(
-        f"The folder {folder} holds neither a model (config.json) nor an adapter ({ADAPTER_FILE}) nor a run (adapter/)."
+        f"The folder {folder} holds neither a model (config.json) nor an adapter ({ADAPTER_FILE}) nor a run "
+        "(adapter/).\nName a folder that holds one of them."
     )
 
 
@@ -162,6 +168,7 @@ def _load(
     _check_decoder(model, config)
     dtype = choose_dtype(precision, device)
     options = loading_options(quantization, dtype=dtype, device=device)
+    check_weight_files(source, config=config)
     network, report = _load_network(model, source, config, dtype=dtype, **options)
     check_weights(network, report=report, source=source, model=model, advice=OTHER_VARIANT if is_mapped else "")
     tokenizer = _load_tokenizer(model, source, config)
@@ -194,8 +201,8 @@ def _load_network(model: str, source: str, config: Any, *, dtype: torch.dtype, *
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # damaged files make the libraries raise errors of every kind
-        advice = f"\n{conversion_advice(source)}" if _has_only_pickles(source, error) else ""
-        raise ModelError(f"The model '{model}' cannot be loaded: {reason_of(error)}{advice}") from error
+        advice = conversion_advice(source) if _has_only_pickles(source, error) else AGAIN
+        raise ModelError(f"The model '{model}' cannot be loaded: {reason_of(error)}\n{advice}") from error
 
 
 def _load_tokenizer(model: str, source: str, config: Any) -> Any:
@@ -208,7 +215,9 @@ def _load_tokenizer(model: str, source: str, config: Any) -> Any:
     except EmbedsmithError:
         raise
     except Exception as error:  # of every kind: tokenizers raises the bare class
-        raise ModelError(f"The tokenizer of '{model}' cannot be loaded: {reason_of(error)}") from error
+        raise ModelError(
+            f"The tokenizer of '{model}' cannot be loaded: {reason_of(error)}\n{_TOKENIZER_AGAIN}"
+        ) from error
 
 
 def _check_decoder(model: str, config: Any) -> None:

@@ -9,6 +9,7 @@ from safetensors import safe_open
 from transformers.utils import cached_file
 
 from embedsmith.model.loading.shipped import find_shipped
+from embedsmith.support import files
 from embedsmith.support.errors import ModelError
 from embedsmith.support.json_text import parse_json
 
@@ -46,11 +47,11 @@ def find_file(source: str, name: str) -> Path | None:
 def read_object(path: Path) -> dict[str, Any]:
     """A JSON file of names and values; raises ModelError where it is damaged."""
     try:
-        values = parse_json(path.read_text("utf-8"))
+        values = parse_json(files.read_text(path))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged: {error}") from error
+        raise ModelError(f"{path} is damaged: {error}\nGet the file again.") from error
     if not isinstance(values, dict):
-        raise ModelError(f"{path} is damaged: it holds no table of names and values.")
+        raise ModelError(f"{path} is damaged: it holds no table of names and values.\nGet the file again.")
     return values
 
 
@@ -64,9 +65,7 @@ def tensor_kinds(source: str) -> dict[str, str]:
     if single is None and index is None:
         return {}
     names = (
-        {"model.safetensors"}
-        if single or not index
-        else set(json.loads(index.read_text("utf-8"))["weight_map"].values())
+        {"model.safetensors"} if single or not index else set(parse_json(files.read_text(index))["weight_map"].values())
     )
     kinds = {}
     for name in sorted(names):

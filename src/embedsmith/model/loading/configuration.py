@@ -1,5 +1,6 @@
 """config.json -> what a model is: its configuration, as transformers knows it, and whether it is a decoder."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,8 @@ from embedsmith.model.loading.minicpm import granite_config, is_minicpm
 from embedsmith.model.loading.shipped import SHIPPED
 from embedsmith.support.errors import ModelError
 
+_LAYERS = ("num_hidden_layers", "num_layers", "n_layers", "n_layer")
+_MOST_LAYERS = 10_000
 _WITH_SWITCH = ("gemma3_text",)  # use_bidirectional_attention; Gemma 1 has the word too, and its masks go by no word
 
 
@@ -31,6 +34,7 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
     """
     try:
         values, _ = PreTrainedConfig.get_config_dict(source)
+        _check_layers(values, name=f"config.json of '{model}'")
         if is_minicpm(values):
             config = granite_config(values, name=model)
             config._commit_hash = values.get("_commit_hash")
@@ -54,6 +58,15 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
     if (weights := str(getattr(config, "transformers_weights", None) or ".safetensors")).endswith(".bin"):
         raise ModelError(f"'{model}' names {weights} as its weights.\n{conversion_advice(source)}")
     return config, False
+
+
+def _check_layers(values: Mapping[str, Any], *, name: str) -> None:
+    """Refuse a number of layers that no model has: some families' configurations list every one of them."""
+    for key, value in values.items():
+        if isinstance(value, dict):
+            _check_layers(value, name=name)
+        elif key in _LAYERS and isinstance(value, int) and value > _MOST_LAYERS:
+            raise ModelError(f"{name} has {key}: {value:,}, more layers than a model can have.\nGet the file again.")
 
 
 def find_model_type(source: str) -> str | None:

@@ -71,7 +71,7 @@ def _model_files(model: str) -> list[Path]:
     if not folder.is_dir():
         found = find_file(model, "config.json") or find_file(model, MODULES_FILE)
         if found is None:
-            raise ModelError(f"There is no model '{model}'.")
+            raise ModelError(f"There is no model '{model}'.\nName a built-in one, a hub id, a folder or a .gguf file.")
         folder = found.parent
     modules = find_modules(str(folder))
     inner = {"", *modules.folders} if modules else {""}

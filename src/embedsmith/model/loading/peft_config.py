@@ -14,6 +14,7 @@ from peft import LoraConfig
 
 from embedsmith.model.loading.backbone import ADAPTER_FILE
 from embedsmith.model.loading.weights import name_some
+from embedsmith.support import files
 from embedsmith.support.errors import ModelError, list_faults
 from embedsmith.support.json_text import parse_json
 
@@ -62,11 +63,11 @@ def read_adapter_config(folder: Path) -> dict[str, Any]:
     """
     path = folder / ADAPTER_FILE
     try:
-        values = parse_json(path.read_text(encoding="utf-8"))
+        values = parse_json(files.read_text(path))
     except (OSError, ValueError) as error:
-        raise ModelError(f"{path} is damaged: {error}") from error
+        raise ModelError(f"{path} is damaged: {error}\nGet the file again.") from error
     if not isinstance(values, dict) or "peft_type" not in values:
-        raise ModelError(f"{path} is damaged: it names no peft_type.")
+        raise ModelError(f"{path} is damaged: it names no peft_type.\nGet the file again.")
     return values
 
 

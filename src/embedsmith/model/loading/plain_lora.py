@@ -36,6 +36,7 @@ from embedsmith.model.loading.weights import name_some
 from embedsmith.support.errors import ModelError, list_faults
 
 PEFT_PREFIX = "base_model.model."
+_USUAL_RANKS = 4096
 
 logger = logging.getLogger(__name__)
 
@@ -66,6 +67,7 @@ def read_plain_lora(folder: Path, *, weights: Mapping[str, torch.Tensor], backbo
             f"The adapter {folder} has weights that peft would not name so: {name_some(foreign)}.\n"
             f"Names as peft's save_pretrained gives them start with {PEFT_PREFIX}"
         )
+    _check_ranks(values, weights=weights, folder=folder)
     with_head = _uses_head(weights, backbone=backbone)
     skeleton = build_skeleton(backbone.model.config, with_head=with_head)
     prefix = f"{skeleton.base_model_prefix}." if with_head else ""
@@ -83,6 +85,17 @@ def read_plain_lora(folder: Path, *, weights: Mapping[str, torch.Tensor], backbo
         _check_heads(head_weights, is_tied=skeleton.config.tie_word_embeddings, folder=folder)
     kept = _by_own_names(weights.keys() - head_weights, weights, prefix=prefix, folder=folder)
     return PlainLora(_plain_config(config, inside, backbone=backbone), kept)
+
+
+def _check_ranks(values: Mapping[str, Any], *, weights: Mapping[str, torch.Tensor], folder: Path) -> None:
+    """Refuse a rank far above that of the weights: peft would take memory for it before anything is compared."""
+    rank = max(values.get("r", 0), *(values.get("rank_pattern") or {"": 0}).values())
+    largest = max((len(weight) for weight in weights.values() if weight.ndim), default=0)
+    if rank > max(largest, _USUAL_RANKS):
+        raise ModelError(
+            f"The adapter {folder} has rank {rank:,} in {ADAPTER_FILE}; its weights have {largest:,} rows at most.\n"
+            "Get the file again, or mend it."
+        )
 
 
 def _names(value: Any) -> list[str]:
@@ -107,7 +120,8 @@ def _resolve(values: Mapping[str, Any], skeleton: Any, *, folder: Path) -> LoraC
             get_peft_model(skeleton, copy.deepcopy(config))
     except re.error as error:
         raise ModelError(
-            f"The adapter {folder} has a pattern that cannot be read in {ADAPTER_FILE}: {error}"
+            f"The adapter {folder} has a pattern that cannot be read in {ADAPTER_FILE}: {error}\n"
+            "Get the file again, or mend it."
         ) from error
     except (ValueError, TypeError, KeyError, AttributeError, ImportError, RuntimeError) as error:
         raise ModelError(

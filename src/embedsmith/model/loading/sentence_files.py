@@ -11,6 +11,7 @@ from pathlib import Path
 from embedsmith.model.loading.checkpoint_files import find_file
 from embedsmith.model.loading.configuration import is_decoder, load_config
 from embedsmith.model.loading.sources import is_converted
+from embedsmith.support import files
 from embedsmith.support.errors import ModelError
 from embedsmith.support.json_text import parse_json
 
@@ -52,17 +53,24 @@ def find_modules(model: str) -> Modules | None:
     if path is None:
         return None
     try:
-        named = [(str(module["type"]), str(module["path"])) for module in parse_json(path.read_text("utf-8"))]
+        named = [(str(module["type"]), str(module["path"])) for module in parse_json(files.read_text(path))]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise ModelError(f"{path} is damaged: {error!r}") from error
-    for kind, _ in named:
+        raise ModelError(f"{path} is damaged: {error!r}\nGet the file again.") from error
+    for kind, folder in named:
+        if Path(folder).is_absolute() or ".." in Path(folder).parts:
+            raise ModelError(
+                f"{path} names the folder {folder!r}, which lies outside of the model's.\n"
+                "Get the file again; a module lies in the model's own folder."
+            )
         if not kind.startswith("sentence_transformers.") or _leaf(kind) not in _KNOWN:
             raise ModelError(
                 f"'{model}' has a module {kind}, which may need program code of its own; embedsmith runs none.\n"
                 f"Choose a model made of {', '.join(_KNOWN)}."
             )
     if not named or _leaf(named[0][0]) not in _READERS:
-        raise ModelError(f"{path} begins with neither {' nor '.join(_READERS)}, so nothing in it reads a text.")
+        raise ModelError(
+            f"{path} begins with neither {' nor '.join(_READERS)}, so nothing in it reads a text.\nGet the file again."
+        )
     modules = Modules(
         model, kinds=tuple(_leaf(kind) for kind, _ in named), folders=tuple(folder.rstrip("/") for _, folder in named)
     )

@@ -3,6 +3,7 @@
 Queries and documents are embedded as that package's `encode_query` and `encode_document` do, at unit length.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -88,6 +89,11 @@ def _read_length(modules: Modules) -> tuple[int, str]:
             "tokenizer_config.json": _read(modules, 0, "tokenizer_config.json").get("model_max_length"),
             "config.json": limit,
         }
+    if wrong := [name for name, length in found.items() if length and not _is_finite(length)]:
+        raise ModelError(
+            f"{wrong[0]} of '{modules.model}' has a greatest length that is no number: {found[wrong[0]]!r:.60}.\n"
+            "Get the file again."
+        )
     known = {name: int(length) for name, length in found.items() if length}
     if not known:
         raise ModelError(f"Nothing in '{modules.model}' says how many tokens a text may have.\nGive max_length.")
@@ -95,11 +101,15 @@ def _read_length(modules: Modules) -> tuple[int, str]:
     return min(known[name], limit or known[name]), name
 
 
+def _is_finite(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
 def _read_prompts(model: str, config: Mapping[str, Any]) -> dict[str, str]:
     """Name -> template; names without a prompt are left out."""
     prompts = config.get("prompts") or {}
     if not isinstance(prompts, dict) or not all(isinstance(value, str | None) for value in prompts.values()):
-        raise ModelError(f"'{model}' has prompts in {_PROMPTS_FILE} that are no texts.")
+        raise ModelError(f"'{model}' has prompts in {_PROMPTS_FILE} that are no texts.\nGet the file again.")
     for name, value in prompts.items():
         if field_ := next((field_ for field_ in (TEXT_FIELD, INSTRUCTION_FIELD) if field_ in (value or "")), None):
             raise ModelError(f"The prompt {name} of '{model}' holds {field_}, which has a meaning here: {value!r}.")

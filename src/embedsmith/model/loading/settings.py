@@ -9,6 +9,7 @@ from embedsmith.model.loading.adapter import assumed_settings
 from embedsmith.model.loading.backbone import SETTINGS_FILE
 from embedsmith.settings.config import Pooling, Quantization
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, resolve_template
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError
 from embedsmith.support.json_text import parse_json
 
@@ -63,12 +64,14 @@ class EmbeddingSettings:
         """
         path = folder / SETTINGS_FILE
         try:
-            values = parse_json(path.read_text(encoding="utf-8")) if path.exists() else assumed_settings(folder)
+            values = parse_json(files.read_text(path)) if path.exists() else assumed_settings(folder)
             known = {one.name for one in fields(cls)}
             unknown = sorted(set(values) - known)
             if unknown:
                 raise ValueError(f"{', '.join(unknown)} is not known; a newer embedsmith may have written it")
             layers = values.get("bidirectional_layers", 0)
+            if values["max_length"] is not None and int(values["max_length"]) < 1:
+                raise ValueError(f"max_length is {values['max_length']}, and no text has so few tokens")
             return cls(**{
                 **values,
                 "base_model": _name_of_base(values["base_model"]),
@@ -83,7 +86,7 @@ class EmbeddingSettings:
                 "matryoshka_dims": tuple(int(dim) for dim in values.get("matryoshka_dims", ())),
             })  # fmt: skip
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise ModelError(f"{path} is damaged: {error!r}") from error
+            raise ModelError(f"{path} is damaged: {error!r}\nGet or save the model again.") from error
 
     def override(self, given: Mapping[str, Any]) -> "EmbeddingSettings":
         """The same with what is given and not None in the place of its own; prompts may be names: the model's own, or

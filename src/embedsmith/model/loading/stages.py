@@ -13,7 +13,7 @@ from embedsmith.model.loading.backbone import Backbone, find_adapter, find_model
 from embedsmith.model.loading.devices import choose_dtype
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.settings.config import Precision, Quantization
-from embedsmith.support.errors import ConfigError
+from embedsmith.support.errors import ConfigError, ModelError
 
 
 def load_base(
@@ -22,11 +22,16 @@ def load_base(
     precision: Precision,
     device: torch.device,
     quantization: Quantization = Quantization.NONE,
+    above: tuple[Path, ...] = (),
 ) -> Backbone:
     """Load MODEL as something to put an adapter on.
 
+    Args:
+        model, precision, device, quantization: as `load_backbone`.
+        above: folders of the adapters that stand on this base.
+
     Raises:
-        ModelError: as `load_backbone` and `load_adapter`.
+        ModelError: as `load_backbone` and `load_adapter`; or an adapter is a base of its own.
         ConfigError: a run is to be quantised, which its adapter would have to survive.
     """
     model = find_model(model)
@@ -39,7 +44,10 @@ def load_base(
             "first.\n"
             "Export it as a merged model and train on that, or leave model.quantization at none."
         )
-    base = load_base(EmbeddingSettings.read(folder).base_model, precision=Precision.FP32, device=device)
+    if folder.resolve() in above:
+        raise ModelError(f"The adapter {folder} is named as a base of its own.\nName its base: --base-model MODEL.")
+    inner = EmbeddingSettings.read(folder).base_model
+    base = load_base(inner, precision=Precision.FP32, device=device, above=(*above, folder.resolve()))
     merge_adapter(base, folder=folder)
     _cast_parameters(base.model, choose_dtype(precision, device))
     return replace(base, name=model)

@@ -14,9 +14,9 @@ from transformers.core_model_loading import WeightRenaming, rename_source_key
 
 from embedsmith.model.loading.architecture import build_skeleton, head_names
 from embedsmith.model.loading.checkpoint_files import tensor_kinds
+from embedsmith.model.loading.weight_files import AGAIN
 from embedsmith.support.errors import ModelError
 
-_AGAIN = "Download or save the model again."
 _REAL_KINDS = ("F64", "F32", "F16", "BF16")
 _REAL_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
@@ -38,22 +38,22 @@ def check_weights(
             numbers, or holds NaN or infinity.
     """
     if missing := sorted(report["missing_keys"]):
-        raise ModelError(f"The weights of '{model}' are incomplete: {name_some(missing)} are missing.\n{_AGAIN}")
+        raise ModelError(f"The weights of '{model}' are incomplete: {name_some(missing)} are missing.\n{AGAIN}")
     if report["mismatched_keys"]:
         name, found, expected = min(report["mismatched_keys"])
         raise ModelError(
             f"The weights of '{model}' do not fit its config.json: {name} is {tuple(found)}, not {tuple(expected)}.\n"
-            f"{_AGAIN}"
+            f"{AGAIN}"
         )
     if left := _without_place(network, report["unexpected_keys"]):
         raise ModelError(
             f"'{model}' has weights for which its architecture (model_type {network.config.model_type}) has no place: "
             f"{name_some(left)}.\n"
-            + (advice or f"Its config.json does not belong to these weights, or says less than they need. {_AGAIN}")
+            + (advice or f"Its config.json does not belong to these weights, or says less than they need. {AGAIN}")
         )
     if not getattr(network.config, "quantization_config", None):
         _check_kinds(network, source=source, model=model)
-    check_finite(dict(network.named_parameters()), owner=f"The weights of '{model}'", advice=_AGAIN)
+    check_finite(dict(network.named_parameters()), owner=f"The weights of '{model}'", advice=AGAIN)
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], *, owner: str, advice: str) -> None:
