@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from embedsmith.settings.config import EmbeddingDistance
 from embedsmith.settings.contrast import ContrastSection, Direction
+from embedsmith.settings.teacher import EmbeddingDistance
 from embedsmith.training.loss import distillation, embedding_distillation, guided_exclusion, info_nce, spread_out
 
 

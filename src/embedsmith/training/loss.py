@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_softmax
 
-from embedsmith.settings.config import EmbeddingDistance
 from embedsmith.settings.contrast import PLAIN, ContrastSection
+from embedsmith.settings.teacher import EmbeddingDistance
 from embedsmith.training.directions import Comparisons, compare
 
 

@@ -15,8 +15,9 @@ import torch
 from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.model.teacher import Teacher, load_teachers
 from embedsmith.model.widths import shorten
-from embedsmith.settings.config import Loss, RunConfig, TeacherSection, TrainingSection
+from embedsmith.settings.config import Loss, RunConfig, TrainingSection
 from embedsmith.settings.contrast import PLAIN, ContrastSection
+from embedsmith.settings.teacher import TeacherSection
 from embedsmith.support.errors import ConfigError
 from embedsmith.training.directions import Comparisons, compare
 from embedsmith.training.gradcache import LossFunction
