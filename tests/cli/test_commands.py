@@ -486,7 +486,7 @@ def test_full_memory_says_what_to_lower(
         ["demo", "--output-dir", "demo"],
         ["plan", "--model.model", "MODEL", "--data.train", "t.tsv"],
         ["sweep", "--config", "recipe.yaml", "--grid", "lora_r=4,8", "--output_dir", "s"],
-        ["search", "--config", "search.yaml", "--output_dir", "s"],
+        ["optimize", "--config", "search.yaml", "--output_dir", "s"],
         ["train", "--model.model", "MODEL", "--data.train", "t.tsv", "--output_dir", "runs/r"],
         ["train", "--resume", "stopped"],
     ],

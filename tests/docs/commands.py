@@ -15,7 +15,7 @@ from docs.generate import commands, takes_settings
 from embedsmith.cli import _spread_lists, app
 from embedsmith.cli.app import read_overrides
 from embedsmith.settings.recipe import known_keys, load_config
-from embedsmith.verbs.search_space import read_search
+from embedsmith.verbs.optimize_space import read_search
 from embedsmith.verbs.sweep import read_sweep
 from tests.docs.pages import ROOT, Block, Span
 

@@ -18,7 +18,7 @@ from embedsmith.cli import run_command
 from embedsmith.evaluation import sts
 from embedsmith.settings import recipe
 from embedsmith.settings.yaml_text import parse_yaml
-from embedsmith.verbs.search_space import SearchConfig, make_search
+from embedsmith.verbs.optimize_space import SearchConfig, make_search
 from tests.docs.commands import SMALL, TOOLS, check, commands_of, shrink
 from tests.docs.pages import PAGES, ROOT, Block, code
 from tests.docs.stage import build_stage

@@ -140,7 +140,7 @@ FAULTS = [
         "a key file that is a pipe", "serve base --api-key-file x.key", "x.key", "key", fifo("x.key"), needs="fastapi"
     ),
     Fault("two models of one name", "serve a=base a=wider", "'a'", "another name", needs="fastapi"),
-    Fault("a search without a file", "search", "--config", HELP),
+    Fault("a search without a file", "optimize", "--config", HELP),
     Fault("a sweep without a file", "sweep", "--config", HELP),
     Fault("an average of nothing", "average --to x", "'models'", HELP),
     Fault("an export without a folder", "export base --to merged", "'folder'", HELP),

@@ -21,9 +21,9 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     init_command,
     mine_command,
     model_commands,
+    optimize_command,
     push_command,
     result_commands,
-    search_commands,
     serve_command,
     sweep_commands,
 )
@@ -34,7 +34,7 @@ from embedsmith.support.errors import ConfigError, EmbedsmithError, Interrupted
 from embedsmith.support.processor import share_processor
 
 _INTERRUPTED = 130
-_GO_ON_BY_THEMSELVES = ("sweep", "search", "encode")
+_GO_ON_BY_THEMSELVES = ("sweep", "optimize", "encode")
 """Commands that go on where they were when they are given again."""
 _LISTS = (
     *("--tasks", "--prompts", "--marks", "--dims", "--grid", "--task-types", "--languages", "--against"),

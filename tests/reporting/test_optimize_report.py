@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from embedsmith.records.searched import Finalist, SearchFindings, Trial
-from embedsmith.reporting.search_report import best_line, final_rows, search_markdown, trial_line, write_search_page
+from embedsmith.records.optimized import Finalist, SearchFindings, Trial
+from embedsmith.reporting.optimize_report import best_line, final_rows, search_markdown, trial_line, write_search_page
 
 
 def _trial(

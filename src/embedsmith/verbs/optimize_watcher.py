@@ -5,7 +5,7 @@ from typing import Any
 
 from embedsmith.settings.config import RunConfig
 from embedsmith.training.metrics import Record
-from embedsmith.verbs.search_study import RunningTrial
+from embedsmith.verbs.optimize_study import RunningTrial
 
 
 class Watcher:

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from embedsmith.records.searched import Trial
+from embedsmith.records.optimized import Trial
 from embedsmith.support.errors import MissingExtraError, RunError, list_faults
 from embedsmith.support.files import check_output
-from embedsmith.verbs.search_space import Choices, Halving, Range, Search
+from embedsmith.verbs.optimize_space import Choices, Halving, Range, Search
 
 try:
     import optuna
@@ -25,7 +25,7 @@ try:
     from optuna.storages.journal import JournalFileBackend, JournalFileOpenLock, JournalStorage
     from optuna.trial import FrozenTrial, TrialState
 except ImportError:
-    raise MissingExtraError("optuna", extra="search", needed_for="A search") from None
+    raise MissingExtraError("optuna", extra="optimize", needed_for="embedsmith optimize") from None
 
 optuna.logging.set_verbosity(optuna.logging.WARNING)
 

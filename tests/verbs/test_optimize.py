@@ -10,13 +10,13 @@ import pytest
 from rich.console import Console
 
 from embedsmith.cli import run_command
-from embedsmith.records.searched import SearchFindings, Trial
+from embedsmith.records.optimized import SearchFindings, Trial
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.support.lock import only_one
+from embedsmith.verbs.optimize import run_search
+from embedsmith.verbs.optimize_space import SearchConfig, make_search, read_search
 from embedsmith.verbs.run_set import identity_of
-from embedsmith.verbs.search import run_search
-from embedsmith.verbs.search_space import SearchConfig, make_search, read_search
 from tests.tiny import write_pairs, write_triplets
 
 QUIET = Console(quiet=True)
@@ -59,7 +59,7 @@ def _without_times(trials: tuple[Trial, ...]) -> list[tuple[Any, ...]]:
 
 
 def test_a_killed_search_goes_on_and_ends_the_same(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["search", "--config", "search.yaml", "--output-dir"]
+    command = ["optimize", "--config", "search.yaml", "--output-dir"]
     assert run_command([*command, "whole"]) == 0
     told = capsys.readouterr().out
     assert "learning_rate, lora_r: at most 4 trials" in told
@@ -69,17 +69,17 @@ def test_a_killed_search_goes_on_and_ends_the_same(work: Path, capsys: pytest.Ca
         "import os, sys\n"
         "from embedsmith.cli import run_command\n"
         "from embedsmith.training import keeping\n"
-        "from embedsmith.verbs import search\n"
+        "from embedsmith.verbs import optimize\n"
         "begun = set()\n"
         "def save_and_die(folder, *, save=keeping.save_checkpoint, **settings):\n"
         "    save(folder, **settings)\n"
         "    if settings['progress'].step: begun.add(folder)\n"
         "    if len(begun) == 3: os._exit(9)\n"
-        "def record_and_die(self, run, result, watcher, record=search._Runs._record):\n"
+        "def record_and_die(self, run, result, watcher, record=optimize._Runs._record):\n"
         "    record(self, run, result, watcher)\n"
         "    os._exit(8)\n"
         "if sys.argv[1] == 'saved': keeping.save_checkpoint = save_and_die\n"
-        "else: search._Runs._record = record_and_die\n"
+        "else: optimize._Runs._record = record_and_die\n"
         "run_command(sys.argv[2:])\n"
     )
     for when, code in (("saved", 9), ("recorded", 8)):
@@ -131,7 +131,7 @@ def test_trials_that_lag_are_stopped_and_the_best_is_run_again(work: Path) -> No
 
 
 def test_the_budget_holds_and_more_of_it_goes_on_where_it_was(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["search", "--config", "search.yaml", "--trials", "3", "--output-dir"]
+    command = ["optimize", "--config", "search.yaml", "--trials", "3", "--output-dir"]
     assert run_command([*command, "cut", "--budget-minutes", "1e-6"]) == 0
     told = capsys.readouterr().out
     assert "used up before trial 0 is finished" in told
@@ -173,14 +173,14 @@ def test_failures_are_recorded_and_tried_again_only_when_asked(work: Path, capsy
     assert [trial.repeats for trial in retried.trials[3:]] == failed
     path = Path("bad.yaml")
     path.write_text(SEARCH.replace("{low: 1.0e-4, high: 1.0e-1, log: true}", "[1e30, 1e29]"))
-    assert run_command(["search", "--config", "bad.yaml", "--output-dir", "bad", "--trials", "1"]) == 2
+    assert run_command(["optimize", "--config", "bad.yaml", "--output-dir", "bad", "--trials", "1"]) == 2
     captured = capsys.readouterr()
     assert "trial 0: The model has collapsed" in captured.err.replace("\n", " ")
     assert "No trial has won yet." in captured.out
 
 
 def test_what_concerns_all_trials_ends_the_search(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["search", "--config", "search.yaml"]
+    command = ["optimize", "--config", "search.yaml"]
     assert run_command([*command, "--adapter.target_modules", "no_such_layer"]) == 2
     assert "no_such_layer" in capsys.readouterr().err
     assert not Path("s/search.json").exists()
@@ -188,7 +188,7 @@ def test_what_concerns_all_trials_ends_the_search(work: Path, capsys: pytest.Cap
 
 
 def test_a_search_whose_files_have_changed_is_refused(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    command = ["search", "--config", "search.yaml", "--trials"]
+    command = ["optimize", "--config", "search.yaml", "--trials"]
     assert run_command([*command, "1"]) == 0
     before = Path("s/study.jsonl").read_bytes()
     kept = Path("dev.tsv").read_text()
@@ -204,12 +204,12 @@ def test_a_search_whose_files_have_changed_is_refused(work: Path, capsys: pytest
 
 def test_faulty_files_and_folders(work: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("bad.yaml").write_text(SEARCH.replace("[2, 4]", "[0, 4]").replace("1.0e-4", "-1"))
-    assert run_command(["search", "--config", "bad.yaml"]) == 2
+    assert run_command(["optimize", "--config", "bad.yaml"]) == 2
     assert "learning_rate: low must be above 0 where log is true" in capsys.readouterr().err
     Path("bad.yaml").write_text(SEARCH.replace("[2, 4]", "[0, 4]"))
-    assert run_command(["search", "--config", "bad.yaml"]) == 2
+    assert run_command(["optimize", "--config", "bad.yaml"]) == 2
     assert "lora_r = 0: adapter.lora_r: should be greater than or equal to 1" in capsys.readouterr().err
-    assert run_command(["search", "--config", "search.yaml", "--report-only"]) == 2
+    assert run_command(["optimize", "--config", "search.yaml", "--report-only"]) == 2
     assert "Nothing has been searched in s" in capsys.readouterr().err
     assert not Path("s").exists()
     with only_one(Path("s/runs"), what="search"), pytest.raises(RunError, match="Another search works in s"):

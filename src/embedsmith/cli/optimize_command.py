@@ -1,4 +1,4 @@
-"""search."""
+"""optimize."""
 
 from pathlib import Path
 from typing import Annotated
@@ -18,8 +18,8 @@ from embedsmith.cli.app import (
 from embedsmith.support.errors import RunError
 
 
-@app.command("search", context_settings=TAKES_SETTINGS, epilog=SETTINGS_EPILOG)
-def search_command(
+@app.command("optimize", context_settings=TAKES_SETTINGS, epilog=SETTINGS_EPILOG)
+def optimize_command(
     context: typer.Context,
     config: Annotated[Path, typer.Option(callback=at_home, help="Search file (YAML).")],
     trials: Annotated[int | None, typer.Option(help="How many, in the place of the file's.")] = None,
@@ -38,9 +38,9 @@ def search_command(
 ) -> None:
     """Choose settings of a recipe jointly, within a budget; goes on where it was when started again."""
     with heavy_imports():
-        from embedsmith.reporting.search_report import best_line, search_table
-        from embedsmith.verbs.search import read_findings, run_search
-        from embedsmith.verbs.search_space import make_search, read_search
+        from embedsmith.reporting.optimize_report import best_line, search_table
+        from embedsmith.verbs.optimize import read_findings, run_search
+        from embedsmith.verbs.optimize_space import make_search, read_search
 
     given = {"output_dir": str(output_dir) if output_dir else None, "trials": trials, "budget_minutes": budget_minutes}
     plan = read_search(config, overrides={key: value for key, value in given.items() if value is not None})

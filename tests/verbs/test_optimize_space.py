@@ -7,7 +7,7 @@ import pytest
 
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
-from embedsmith.verbs.search_space import Choices, Range, SearchConfig, make_search, read_search
+from embedsmith.verbs.optimize_space import Choices, Range, SearchConfig, make_search, read_search
 
 SEARCHES = Path(__file__).parents[2] / "recipes" / "searches"
 RECIPE = {"training": {"max_steps": 6}, "evaluation": {"eval_steps": 2}}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.table import Table
 
-from embedsmith.records.searched import Finalist, SearchFindings, Trial
+from embedsmith.records.optimized import Finalist, SearchFindings, Trial
 from embedsmith.support import files
 from embedsmith.support.errors import MissingExtraError
 
@@ -114,12 +114,12 @@ def write_search_page(path: Path, findings: SearchFindings, *, title: str, recip
         from jinja2 import Environment, PackageLoader, StrictUndefined
     except ImportError:
         raise MissingExtraError("jinja2", extra="report", needed_for="Writing the search's page") from None
-    from embedsmith.reporting.search_plot import best_so_far_svg, setting_svg
+    from embedsmith.reporting.optimize_plot import best_so_far_svg, setting_svg
 
     names = list(findings.trials[0].point) if findings.trials else []
     ordered = sorted(names, key=lambda name: -findings.importances.get(name, 0.0))
     environment = Environment(loader=PackageLoader("embedsmith.reporting"), autoescape=True, undefined=StrictUndefined)
-    page = environment.get_template("search.html").render(
+    page = environment.get_template("optimize.html").render(
         title=title,
         best=best_line(findings),
         findings=findings,

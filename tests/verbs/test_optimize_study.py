@@ -8,10 +8,10 @@ from typing import Any
 
 import pytest
 
-from embedsmith.records.searched import Trial
+from embedsmith.records.optimized import Trial
 from embedsmith.support.errors import MissingExtraError, RunError
-from embedsmith.verbs.search_space import Search, SearchConfig, make_search
-from embedsmith.verbs.search_study import RunningTrial, Study
+from embedsmith.verbs.optimize_space import Search, SearchConfig, make_search
+from embedsmith.verbs.optimize_study import RunningTrial, Study
 
 SPACE = {
     "learning_rate": {"low": 1e-4, "high": 1e-2, "log": True},
@@ -135,6 +135,6 @@ def test_a_point_can_be_asked_for(tmp_path: Path) -> None:
 
 def test_what_is_missing_is_told_with_the_command_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "optuna", None)
-    monkeypatch.delitem(sys.modules, "embedsmith.verbs.search_study")
-    with pytest.raises(MissingExtraError, match=r"pip install 'embedsmith\[search\]'"):
-        import embedsmith.verbs.search_study  # noqa: F401
+    monkeypatch.delitem(sys.modules, "embedsmith.verbs.optimize_study")
+    with pytest.raises(MissingExtraError, match=r"pip install 'embedsmith\[optimize\]'"):
+        import embedsmith.verbs.optimize_study  # noqa: F401

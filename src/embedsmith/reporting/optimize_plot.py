@@ -5,7 +5,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from embedsmith.records.searched import SearchFindings, Trial
+from embedsmith.records.optimized import SearchFindings, Trial
 from embedsmith.reporting.plots import COLOURS, STYLE, to_svg
 from embedsmith.reporting.sweep_plot import DECADES, short_label
 

@@ -19,8 +19,8 @@ from typing import Any
 from rich.console import Console
 
 from embedsmith.model.loading.devices import choose_device
-from embedsmith.records.searched import Finalist, SearchFindings, Trial
-from embedsmith.reporting.search_report import best_line, final_line, search_markdown, trial_line, write_search_page
+from embedsmith.records.optimized import Finalist, SearchFindings, Trial
+from embedsmith.reporting.optimize_report import best_line, final_line, search_markdown, trial_line, write_search_page
 from embedsmith.settings.config import RunConfig
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
@@ -28,6 +28,9 @@ from embedsmith.support.free_memory import let_go
 from embedsmith.support.lock import only_one
 from embedsmith.training.checkpoint import newest_progress, remove_checkpoints
 from embedsmith.training.metrics import METRICS_FILE, metrics_until
+from embedsmith.verbs.optimize_space import Search, SearchConfig
+from embedsmith.verbs.optimize_study import STUDY_FILE, RunningTrial, Study
+from embedsmith.verbs.optimize_watcher import Watcher, evaluations_of
 from embedsmith.verbs.run_set import (
     RESULT_FILE,
     check_runs_unchanged,
@@ -36,9 +39,6 @@ from embedsmith.verbs.run_set import (
     read_result,
     start_or_resume,
 )
-from embedsmith.verbs.search_space import Search, SearchConfig
-from embedsmith.verbs.search_study import STUDY_FILE, RunningTrial, Study
-from embedsmith.verbs.search_watcher import Watcher, evaluations_of
 from embedsmith.verbs.train import DEV_TASK
 
 log = logging.getLogger(__name__)
