@@ -49,9 +49,10 @@ test: setup browser
 test-machines: setup
 	$(BIN)/python -m tests.machines $(MACHINES)
 
-# SEED: of the moments, as a run before has printed it.
+# SEED: of the moments, as a run before has printed it. Last comes a Ray cluster on this machine, with a worker killed.
 test-reliability: setup
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability $(if $(SEED),--seed $(SEED))
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/reliability/ray_cluster.py
 
 browser:
 	@if ! command -v chromium >/dev/null; then \

@@ -105,7 +105,9 @@ def _group_help(name: str, group: Any) -> str:
 
 def _command_help(name: str, command: Any) -> str:
     """Usage, purpose, arguments and options."""
-    parameters = [_describe_parameter(parameter) for parameter in command.params]
+    parameters = [
+        _describe_parameter(parameter) for parameter in command.params if not getattr(parameter, "hidden", False)
+    ]
     arguments = [shown for shown, _, _ in parameters if not shown.startswith("--")]
     usage = " ".join([name, *arguments, "[OPTIONS]", *(["[SETTINGS]"] if takes_settings(command) else [])])
     rows = [(_code(shown), default, meaning) for shown, default, meaning in parameters]

@@ -50,6 +50,10 @@ FAULTS = [
     Fault(
         "vectors into a folder of other files", "encode base texts.txt --out sts", "sts", "Choose a new or empty folder"
     ),
+    Fault("a search in a folder without vectors", "search base sts 'a cat'", "sts", "Name a folder"),
+    Fault("a search in a file", "search base texts.txt 'a cat'", "texts.txt", "Name a folder"),
+    Fault("a search for nothing", "search base sts ' '", "query is empty", "--queries"),
+    Fault("workers without a cluster", "encode base texts.txt --out x --workers 2", "Workers", "Leave --workers away"),
     Fault("vectors into a file of another kind", "encode base texts.txt --out t.tsv", "t.tsv", "Name a folder"),
     Fault("vectors into a pipe", "encode base texts.txt --out x.npy", "--out", "Name a file", fifo("x.npy")),
     Fault(

@@ -19,9 +19,9 @@ from tests.reliability.killing import Event
 
 PLAN: dict[str, dict[Event, int]] = {
     "train": {
-        jobs.STEP: 7,
+        jobs.STEP: 5,
         jobs.EVALUATION: 4,
-        jobs.CHECKPOINT: 8,
+        jobs.CHECKPOINT: 6,
         jobs.BEST: 4,
         jobs.METRICS: 2,
         jobs.CONVERTING: 3,
@@ -31,6 +31,7 @@ PLAN: dict[str, dict[Event, int]] = {
     "sweep": {jobs.STEP: 2, jobs.SWEEP_FILES: 1},
     "data synthesize": {jobs.ANSWER: 2},
     "encode": {jobs.ENCODING: 2},
+    "encode, shards": {jobs.SHARDS: 4},
 }
 """How often each job is killed at each kind of moment."""
 

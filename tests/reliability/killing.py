@@ -25,6 +25,7 @@ _PRELOADED = (
     "embedsmith.verbs.train",
     "embedsmith.verbs.sweep",
     "embedsmith.verbs.encode",
+    "embedsmith.verbs.encode_corpus",
     "transformers.models.llama",
 )
 _CONTEXT = multiprocessing.get_context("forkserver")

@@ -23,6 +23,7 @@ from embedsmith.settings.stored_precision import StoredPrecision
 from embedsmith.support import files
 from embedsmith.support.lock import only_one
 from embedsmith.verbs.vector_maker import VectorMaker
+from embedsmith.verbs.vector_manifest import Manifest, Shard
 from tests.run_folders import read_folder
 
 NUM_ROWS, SHARD_ROWS = 25, 10
@@ -72,8 +73,8 @@ def test_shards_hold_the_vectors_of_encode_in_order_with_ids_and_places(
         assert str(table.schema.field("vector").type) == "fixed_size_list<element: float>[64]"
         vectors = table["vector"].combine_chunks().flatten().to_numpy().reshape(-1, 64)
         np.testing.assert_array_equal(vectors, live.encode(TEXTS[place]))
-        expected = [("c.jsonl", row + 1, f"k{row}") for row in range(place.start, place.stop)]
-        assert list(zip(*(table[name].to_pylist() for name in ("file", "row", "id")), strict=True)) == expected
+        expected = [("c.jsonl", row + 1, f"k{row}", TEXTS[row]) for row in range(place.start, place.stop)]
+        assert list(zip(*(table[name].to_pylist() for name in ("file", "row", "id", "text")), strict=True)) == expected
 
 
 def test_the_manifest_says_what_is_there_and_what_it_was_made_from(work: Path, model: str) -> None:
@@ -124,7 +125,7 @@ def test_number_formats_are_those_of_vectors_and_float16() -> None:
 
 def test_numbers_of_8_bits_take_a_byte_each(work: Path, model: str) -> None:
     Path("many.txt").write_text("\n".join(f"w{number % 200} cat w{number}" for number in range(1000)))
-    encode = ["encode", model, "many.txt", "--out", "out", "--vector-precision", "int8"]
+    encode = ["encode", model, "many.txt", "--out", "out", "--vector-precision", "int8", "--no-keep-text"]
     assert run_command(encode) == 0
     assert _manifest()["shards"][0]["size_bytes"] < 1.2 * 1000 * 64
 
@@ -160,7 +161,7 @@ def test_empty_texts_are_left_out_and_those_cut_counted(
     assert [_manifest()[name] for name in ("num_texts", "num_empty", "num_cut")] == [3, 2, 1]
 
 
-def test_only_one_shards_rows_are_held(work: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_rows_of_two_shards_are_held_at_most(work: Path, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
     held = []
     embed = VectorMaker.embed
 
@@ -172,7 +173,8 @@ def test_only_one_shards_rows_are_held(work: Path, model: str, monkeypatch: pyte
 
     monkeypatch.setattr(VectorMaker, "embed", count)
     assert run_command(["encode", model, "c.jsonl", "--out", "out", *OPTIONS]) == 0
-    assert held == [10, 10, 5]
+    assert max(held) <= 2 * SHARD_ROWS  # and those of the next, which are read meanwhile
+    assert len(held) == 3
 
 
 def test_what_is_whole_is_kept_and_what_is_damaged_made_again(
@@ -206,6 +208,7 @@ def test_what_is_whole_is_kept_and_what_is_damaged_made_again(
 @pytest.mark.parametrize(
     ("changed", "fault"),
     [
+        (["--no-keep-text"], "keep_text: it was True, now it is False"),
         (["--dim", "8"], "dim: it was None, now it is 8"),
         (["--prompt", "a {text}"], "prompt: it was None, now it is 'a {text}'"),
         (["--side", "query"], "side: it was 'document', now it is 'query'"),
@@ -247,6 +250,7 @@ def test_a_folder_goes_on_only_with_what_it_was_begun_with(
     [
         (["--out", "x.npy", "--id-column", "key"], "--id-column is for a folder, and --out is the file x.npy"),
         (["--out", "x.npy", "--shard-rows", "5"], "--shard-rows is for a folder"),
+        (["--out", "x.npy", "--no-keep-text"], "--keep-text is for a folder"),
         (["--out", "x", "--shard-rows", "0"], "greater than or equal to 1"),
         (["--out", "x", "--ranges", "r.json"], "float32 vectors need no ranges"),
         (["--out", "x", "--vector-precision", "float16", "--calibration", "c.jsonl"], "float16 vectors have no ranges"),
@@ -267,6 +271,58 @@ def test_what_does_not_fit_is_refused_and_nothing_written(
     assert {path.name for path in Path("full").iterdir()} == {"mine.txt"}
 
 
+def test_a_journal_whose_last_line_is_torn_goes_on(work: Path, model: str, caplog: pytest.LogCaptureFixture) -> None:
+    encode = ["encode", model, "c.jsonl", "--out", "out", *OPTIONS]
+    assert run_command(encode) == 0
+    before = read_folder(Path("out"))
+    manifest = Manifest.read(Path("out"))
+    assert manifest
+    for num_kept in (0, 40, 1):  # bytes of the line that is under way
+        manifest.begin_journal(Path("out"))
+        path = Path("out/unfinished.jsonl")
+        *lines, last = path.read_text().splitlines()
+        assert json.loads(last)["shard"]["name"] == "shards/000002.parquet"
+        path.write_text("\n".join(lines) + "\n" + last[:num_kept])
+        Path("out/manifest.json").unlink()
+        caplog.clear()
+        assert run_command(encode) == 0
+        assert "20 of 25 vectors are there already" in caplog.text or not caplog.text
+        assert read_folder(Path("out")) == before
+
+
+def test_a_journal_that_is_damaged_before_its_end_is_refused(
+    work: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    encode = ["encode", model, "c.jsonl", "--out", "out", *OPTIONS]
+    assert run_command(encode) == 0
+    manifest = Manifest.read(Path("out"))
+    assert manifest
+    manifest.begin_journal(Path("out"))
+    Path("out/manifest.json").unlink()
+    path = Path("out/unfinished.jsonl")
+    path.write_text(path.read_text().replace('"num_rows"', '"num', 1))
+    assert run_command(encode) == 2
+    assert "out/unfinished.jsonl is damaged" in capsys.readouterr().err
+
+
+def test_a_shard_costs_the_journal_a_line_however_many_there_are(
+    work: Path, model: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sizes = []
+    add = Manifest.add_shard
+
+    def note(self: Manifest, shard: Shard, folder: Path) -> None:
+        path = folder / "unfinished.jsonl"
+        before, node = path.stat().st_size, path.stat().st_ino
+        add(self, shard, folder)
+        assert path.stat().st_ino == node  # the same file, not another under its name
+        sizes.append(path.stat().st_size - before)
+
+    monkeypatch.setattr(Manifest, "add_shard", note)
+    assert run_command(["encode", model, "c.jsonl", "--out", "out", "--shard-rows", "2"]) == 0
+    assert len(sizes) == 13 and max(sizes) < 250
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"made_from": 3}', '{"made_from": {"inputs": []}, "shards": 3}'])
 def test_a_manifest_that_is_none_of_ours_is_refused(
     text: str, work: Path, model: str, capsys: pytest.CaptureFixture[str]
@@ -274,7 +330,7 @@ def test_a_manifest_that_is_none_of_ours_is_refused(
     Path("out").mkdir()
     Path("out/manifest.json").write_text(text)
     assert run_command(["encode", model, "c.jsonl", "--out", "out"]) == 2
-    assert "out/manifest.json is damaged, or was not written by this command" in capsys.readouterr().err
+    assert "out/manifest.json is damaged, or was not written by embedsmith encode" in capsys.readouterr().err
     assert Path("out/manifest.json").read_text() == text
 
 
@@ -335,3 +391,13 @@ def test_duckdb_opens_the_shards(work: Path, model: str) -> None:
     query = "select id, vector::float[64] from 'out/shards/*.parquet' order by file, row"
     found = duckdb.sql(query).fetchall()
     np.testing.assert_array_equal(np.array([row[1] for row in found], dtype=np.float32), _vectors())
+
+
+def test_embedding_atlas_opens_the_shards(work: Path, model: str) -> None:
+    why = "Embedding Atlas is not installed: pip install embedding-atlas"
+    cli = pytest.importorskip("embedding_atlas.cli", reason=why, exc_type=ImportError)
+    assert run_command(["encode", model, "c.jsonl", "--out", "out", *OPTIONS]) == 0
+    frame = cli.load_datasets([str(path) for path in _shards()])  # as its command reads what it is given
+    np.testing.assert_array_equal(np.stack(frame["vector"].tolist()), _vectors())
+    assert frame["text"].tolist() == TEXTS
+    assert cli.find_column_name(frame.columns, "vector") != "vector"  # what --vector names is there

@@ -24,6 +24,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
     optimize_command,
     push_command,
     result_commands,
+    search_command,
     serve_command,
     sweep_commands,
 )

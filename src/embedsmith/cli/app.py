@@ -21,7 +21,7 @@ log = logging.getLogger(__name__)
 
 IN_ORDER = (
     *("demo", "doctor", "init", "data", "plan", "train", "evaluate", "compare", "report", "card", "baseline"),
-    *("sweep", "optimize", "average", "encode", "export", "push", "serve"),
+    *("sweep", "optimize", "average", "encode", "search", "export", "push", "serve"),
 )
 """The commands in the order in which they are used."""
 

@@ -7,6 +7,7 @@ import typer
 
 from embedsmith.cli.app import PROMPT_HELP, BaseModel, Device, Model, app, at_home, heavy_imports, make_console
 from embedsmith.settings.config import Side
+from embedsmith.settings.engine_kind import EngineKind
 from embedsmith.settings.stored_precision import StoredPrecision
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError
@@ -50,6 +51,13 @@ def encode_command(
     shard_rows: Annotated[
         int | None, typer.Option(min=1, help="Vectors in each file of a folder; default: 16384.")
     ] = None,
+    keep_text: Annotated[
+        bool | None,
+        typer.Option(
+            "--keep-text/--no-keep-text",
+            help="Whether a folder holds the texts beside their vectors; default: it does.",
+        ),
+    ] = None,
     side: Annotated[Side, typer.Option(help="Whether the texts are documents or queries.")] = Side.DOCUMENT,
     prompt: Annotated[str | None, typer.Option(help=PROMPT_HELP)] = None,
     instruction: Annotated[str | None, typer.Option(help="Fills {instruction} in the prompt.")] = None,
@@ -68,6 +76,13 @@ def encode_command(
             help="Files of texts to take the ranges of, several behind one --calibration; default: these texts, of a "
             "folder those of its first shard.",
         ),
+    ] = None,
+    engine: Annotated[
+        EngineKind,
+        typer.Option(help="Of a folder: local, or ray (embedsmith[ray]): a Ray cluster; the same files."),
+    ] = EngineKind.LOCAL,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Of Ray; default: one for each GPU, or else each machine.")
     ] = None,
     precision: Annotated[str, typer.Option(help="Of the weights: auto, bf16 or fp32.")] = "auto",
     base_model: BaseModel = None,
@@ -90,6 +105,13 @@ def encode_command(
         precision=choose_precision(precision),
         device=device,
     )
+    of_folders = {
+        "--id-column": id_column,
+        "--shard-rows": shard_rows,
+        "--keep-text": keep_text is not None,
+        "--engine": engine is not EngineKind.LOCAL,
+        "--workers": workers,
+    }
     if out.suffix != _SUFFIX:
         _encode_shards(
             model,
@@ -98,10 +120,12 @@ def encode_command(
             text_column=text_column,
             id_column=id_column,
             shard_rows=shard_rows,
+            keep_text=keep_text is not False,
             options=options,
+            engine=engine,
+            num_workers=workers,
         )
-    elif id_column or shard_rows:
-        option = "--id-column" if id_column else "--shard-rows"
+    elif option := next((name for name, is_given in of_folders.items() if is_given), None):
         raise ConfigError(f"{option} is for a folder, and --out is the file {out}.\nLeave it away, or name a folder.")
     else:
         _encode_file(model, sources=sources, out=out, text_column=text_column, options=options)
@@ -133,10 +157,13 @@ def _encode_shards(
     text_column: str | None,
     id_column: str | None,
     shard_rows: int | None,
+    keep_text: bool,
     options: "VectorOptions",
+    engine: EngineKind,
+    num_workers: int | None,
 ) -> None:
     from embedsmith.verbs.encode_corpus import SHARD_ROWS, encode_corpus
-    from embedsmith.verbs.vector_shards import MANIFEST_FILE
+    from embedsmith.verbs.vector_manifest import MANIFEST_FILE
 
     console = make_console()
     written = encode_corpus(
@@ -146,7 +173,10 @@ def _encode_shards(
         column=text_column,
         id_column=id_column,
         shard_rows=shard_rows or SHARD_ROWS,
+        keep_text=keep_text,
         options=options,
+        engine=engine,
+        num_workers=num_workers,
         console=console,
     )
     notes = [

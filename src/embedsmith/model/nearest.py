@@ -7,7 +7,7 @@ time of a CPU; similarities are exact there too, only a near one may be missed, 
 Reference: Malkov and Yashunin 2016, HNSW (arXiv 1603.09320).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 import numpy as np
@@ -47,21 +47,34 @@ class ExactSearch:
 
     def find(self, queries: np.ndarray, *, k: int) -> tuple[np.ndarray, np.ndarray]:
         """See `Search`."""
-        asked = self._load(queries)
-        scores = torch.empty((len(queries), 0), device=self._device)
-        numbers = torch.empty((len(queries), 0), dtype=torch.int64, device=self._device)
-        step = max(1, _PRODUCTS_AT_ONCE // max(1, len(queries)))
-        for start in range(0, len(self._candidates), step):
-            block = self._load(self._candidates[start : start + step])
-            best, places = torch.topk(asked @ block.T, min(k, len(block)), dim=1)
-            scores, numbers = torch.cat([scores, best], dim=1), torch.cat([numbers, places + start], dim=1)
+        return find_in_blocks(queries, [self._candidates], k=k, device=self._device)
+
+
+def find_in_blocks(
+    queries: np.ndarray, blocks: Iterable[np.ndarray], *, k: int, device: torch.device
+) -> tuple[np.ndarray, np.ndarray]:
+    """As `Search.find`, all products, among candidates that come block by block; each is looked at once.
+
+    Args:
+        queries: (K, D) float32, unit length.
+        blocks: the candidates in their order, each (C, D) float32, unit length.
+        k: how many to find for each query.
+        device: where products are made.
+    """
+    asked = torch.from_numpy(np.array(queries)).to(device)
+    scores = torch.empty((len(queries), 0), device=device)
+    numbers = torch.empty((len(queries), 0), dtype=torch.int64, device=device)
+    step, first = max(1, _PRODUCTS_AT_ONCE // max(1, len(queries))), 0
+    for block in blocks:
+        for start in range(0, len(block), step):
+            part = torch.from_numpy(np.array(block[start : start + step])).to(device)
+            best, places = torch.topk(asked @ part.T, min(k, len(part)), dim=1)
+            scores, numbers = torch.cat([scores, best], dim=1), torch.cat([numbers, places + first + start], dim=1)
             if scores.shape[1] > k:
                 scores, places = torch.topk(scores, k, dim=1)
                 numbers = numbers.gather(1, places)
-        return _ordered(numbers.cpu().numpy(), scores.cpu().numpy(), k=k)
-
-    def _load(self, rows: np.ndarray) -> torch.Tensor:
-        return torch.from_numpy(np.array(rows)).to(self._device)
+        first += len(block)
+    return _ordered(numbers.cpu().numpy(), scores.cpu().numpy(), k=k)
 
 
 class IndexSearch:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from embedsmith.model.embedding_model import LoadedModel, load_embedding_model
+from embedsmith.model.kept_vectors import describe_computing
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.vector_precision import IN_STEPS, Ranges, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim
@@ -65,20 +66,58 @@ class VectorOptions:
 
 
 @dataclass(frozen=True)
-class VectorMaker:
-    """A loaded model, and how its vectors are asked for.
+class VectorKind:
+    """What vectors are, wherever the model is that makes them.
 
     Attributes:
         model: what the user calls it.
         options: what is asked.
-        embedder: the model.
         embedding: all that its vectors depend on.
+        width: dimensions D of a vector.
+        computed_by: what besides may change their last digits.
     """
 
     model: str
     options: VectorOptions
-    embedder: LoadedModel
     embedding: dict[str, Any]
+    width: int
+    computed_by: dict[str, Any]
+
+    @property
+    def vector_bytes(self) -> int:
+        """Bytes of a vector in its number format."""
+        stored = self.options.vector_precision
+        if stored in (StoredPrecision.BINARY, StoredPrecision.UBINARY):
+            return -(-self.width // 8)
+        return self.width * np.dtype(stored.value).itemsize
+
+    def check_ranges(self, ranges: Ranges | None) -> None:
+        """Raise ConfigError where ranges that are given are of other vectors."""
+        if ranges is not None:
+            check_vector_precision(str(self.options.vector_precision), ranges=ranges, dim=self.width)
+            ranges.check_embedding(self.embedding, where=str(self.options.ranges))
+
+    def ranges_of(self, vectors: np.ndarray) -> Ranges:
+        """Those of such vectors; errors as `Ranges.of`."""
+        return Ranges.of(vectors, model=self.model, embedding=self.embedding)
+
+    def in_format(self, vectors: np.ndarray, *, ranges: Ranges | None) -> np.ndarray:
+        """(K, D) float32 -> as a file holds them: float32, float16, int8 or uint8 (K, D), or bits (K, D / 8)."""
+        stored = self.options.vector_precision
+        if stored is StoredPrecision.FLOAT16:
+            return vectors.astype(np.float16)
+        return quantize_vectors(vectors, vector_precision=VectorPrecision(stored), ranges=ranges)
+
+
+@dataclass(frozen=True)
+class VectorMaker(VectorKind):
+    """A loaded model, and how its vectors are asked for.
+
+    Attributes:
+        embedder: the model.
+    """
+
+    embedder: LoadedModel
 
     @classmethod
     def load(cls, model: str, *, options: VectorOptions, ranges: Ranges | None) -> "VectorMaker":
@@ -100,24 +139,10 @@ class VectorMaker:
             check_dim(options.dim, width=embedder.dim)
         weights = fingerprint_model(model, base_model=options.base_model)
         embedding = embedder.describe(weights=weights, dim=options.dim)
-        if ranges is not None:
-            width = options.dim or embedder.dim
-            check_vector_precision(str(options.vector_precision), ranges=ranges, dim=width)
-            ranges.check_embedding(embedding, where=str(options.ranges))
-        return cls(model, options, embedder, embedding)
-
-    @property
-    def width(self) -> int:
-        """Dimensions D of a vector."""
-        return self.options.dim or self.embedder.dim
-
-    @property
-    def vector_bytes(self) -> int:
-        """Bytes of a vector in its number format."""
-        stored = self.options.vector_precision
-        if stored in (StoredPrecision.BINARY, StoredPrecision.UBINARY):
-            return -(-self.width // 8)
-        return self.width * np.dtype(stored.value).itemsize
+        width = options.dim or embedder.dim
+        maker = cls(model, options, embedding, width, describe_computing(embedder), embedder=embedder)
+        maker.check_ranges(ranges)
+        return maker
 
     def embed(self, texts: Sequence[str], *, on_progress: Callable[[int], None] | None = None) -> np.ndarray:
         """Vectors of K texts, (K, D) float32; errors as `Embedder.encode`."""
@@ -125,17 +150,6 @@ class VectorMaker:
         return self.embedder.encode(
             texts, side=options.side, instruction=options.instruction, dim=options.dim, on_progress=on_progress
         )
-
-    def ranges_of(self, vectors: np.ndarray) -> Ranges:
-        """Those of such vectors; errors as `Ranges.of`."""
-        return Ranges.of(vectors, model=self.model, embedding=self.embedding)
-
-    def in_format(self, vectors: np.ndarray, *, ranges: Ranges | None) -> np.ndarray:
-        """(K, D) float32 -> as a file holds them: float32, float16, int8 or uint8 (K, D), or bits (K, D / 8)."""
-        stored = self.options.vector_precision
-        if stored is StoredPrecision.FLOAT16:
-            return vectors.astype(np.float16)
-        return quantize_vectors(vectors, vector_precision=VectorPrecision(stored), ranges=ranges)
 
     def count_cut(self, texts: Sequence[str]) -> int:
         """How many texts are longer than the model takes."""
