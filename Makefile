@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines test-reliability browser bench paper docs format clean
+.PHONY: help setup demo test test-machines test-reliability test-versions browser bench paper docs format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
@@ -12,6 +12,7 @@ help:
 	@echo "make test    style, types and tests, offline after the installation"
 	@echo "make test-machines  the tests as lower processors, other Pythons and a machine without a compiler run them"
 	@echo "make test-reliability  forty commands killed at random moments, each of which must end as if it had not been"
+	@echo "make test-versions  exports loaded by sentence-transformers 3, its ONNX and OpenVINO backends, transformers.js"
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make docs    write into the pages what the program says of its commands and settings"
 	@echo "make format  let ruff put the code in shape"
@@ -53,6 +54,21 @@ test-machines: setup
 test-reliability: setup
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability $(if $(SEED),--seed $(SEED))
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/reliability/ray_cluster.py
+
+# Each in an environment of its own (gigabytes), which the tests find by its name; that of Node where it is.
+test-versions: setup .venv-versions-3/.installed .venv-versions-6/.installed .venv-versions-node/.installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest -rs tests/export/test_other_versions.py
+
+.venv-versions-%/.installed: tests/export/requirements-%.txt
+	$(PYTHON) -m venv $(@D)
+	$(@D)/bin/pip install --quiet torch==2.13.0
+	$(@D)/bin/pip install --quiet -r $<
+	touch $@
+
+.venv-versions-node/.installed:
+	@if command -v npm >/dev/null; then \
+		npm install --silent --ignore-scripts --no-audit --prefix $(@D) @huggingface/transformers@4.3.1 && touch $@; \
+	else echo "There is no npm, so transformers.js is left out."; fi
 
 browser:
 	@if ! command -v chromium >/dev/null; then \

@@ -21,7 +21,8 @@ put them beside the paper), quality.py (tuned models beside what is free; qualit
 sentence_transformers_nli.py makes what that tool makes of the same data and time), scaling.py (curves of quality
 against data or steps), training_step.py (seconds and memory of a step on triplets of your own), products.py (what a
 block's parts can be made of), int8.py (what integer products would cost in quality), vectors.py (what smaller vectors
-and a static model cost), serving.py (servers under load: servers.py starts them, clients.py asks them,
-serving_tables.py shows it), serving_parts.py (what a request is made of), scoring.py (intervals and the comparison of
-two models), many_texts.py (memory while a million texts are encoded), gpu.py (a step on a GPU, where there is one).
+and a static model cost), exports.py (what every form of an export costs), serving.py (servers under load: servers.py
+starts them, clients.py asks them, serving_tables.py shows it), serving_parts.py (what a request is made of), scoring.py
+(intervals and the comparison of two models), many_texts.py (memory while a million texts are encoded), gpu.py (a step
+on a GPU, where there is one).
 """

@@ -6,7 +6,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
 from tokenizers import Tokenizer
 
 from embedsmith.cli import run_command
@@ -76,14 +75,6 @@ def test_exported_equals_live(
         weights = WEIGHTS[live.settings.pooling](torch.from_numpy(alone_mask)).numpy()
         pooled = (weights @ alone_states[0])[0]
         np.testing.assert_allclose(pooled / np.linalg.norm(pooled), vector, atol=1e-5)
-
-
-def test_sentence_transformers_runs_the_graph(model_folders: dict[str, str], tmp_path: Path) -> None:
-    pytest.importorskip("optimum.onnxruntime", reason="optimum-onnx is not installed, or not for this transformers")
-    live = save_tuned(model_folders["llama"], tmp_path / "run", prompt="pretended-cot", end_token=False)
-    export(str(tmp_path / "run"), folder=tmp_path / "out", to=Format.ONNX)
-    other = SentenceTransformer(str(tmp_path / "out"), backend="onnx", device="cpu")
-    np.testing.assert_allclose(other.encode(ALL), live.encode(ALL), atol=1e-5)
 
 
 def test_half_precision_is_half_as_large(model_folders: dict[str, str], tmp_path: Path) -> None:
