@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines test-reliability test-versions browser bench paper docs format clean
+.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release browser bench paper docs format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
@@ -13,6 +13,8 @@ help:
 	@echo "make test-machines  the tests as lower processors, other Pythons and a machine without a compiler run them"
 	@echo "make test-reliability  forty commands killed at random moments, each of which must end as if it had not been"
 	@echo "make test-versions  exports loaded by sentence-transformers 3, its ONNX and OpenVINO backends, transformers.js"
+	@echo "make fuzz    hostile bytes for what reads files, guided by coverage: SECONDS for each of TARGETS"
+	@echo "make release what goes out, in dist/; make lock: what it needs, by hash; make audit: known vulnerabilities of that"
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make docs    write into the pages what the program says of its commands and settings"
 	@echo "make format  let ruff put the code in shape"
@@ -69,6 +71,26 @@ test-versions: setup .venv-versions-3/.installed .venv-versions-6/.installed .ve
 	@if command -v npm >/dev/null; then \
 		npm install --silent --ignore-scripts --no-audit --prefix $(@D) @huggingface/transformers@4.3.1 && touch $@; \
 	else echo "There is no npm, so transformers.js is left out."; fi
+
+# SECONDS: for each target. TARGETS: some, as in tests/fuzz.
+fuzz: $(VENV)/.fuzz-installed
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
+
+$(VENV)/.fuzz-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	touch $@
+
+release audit lock: $(VENV)/.release-installed
+release:
+	$(BIN)/python -m release.build
+audit:
+	$(BIN)/python -m release.audit
+lock:
+	$(BIN)/python -m release.lock
+
+$(VENV)/.release-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[release]'
+	touch $@
 
 browser:
 	@if ! command -v chromium >/dev/null; then \

@@ -119,7 +119,7 @@ class Worker:
             **member.environment,
         }
         with log.open("w") as stderr:
-            self._process = subprocess.Popen(  # noqa: S603
+            self._process = subprocess.Popen(  # noqa: S603 (ours)
                 [*member.variant.command, member.spec.to_json()],
                 cwd=ROOT,
                 env=environment,
@@ -280,7 +280,7 @@ def _round(number: int, work: Work, *, workers: dict[str, Worker], results: Resu
 @contextmanager
 def busy_processes(number: int) -> Iterator[None]:
     """So many processes that do nothing but run, while the block does."""
-    processes = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(number)]  # noqa: S603
+    processes = [subprocess.Popen([sys.executable, "-c", _BUSY]) for _ in range(number)]  # noqa: S603 (ours)
     if processes:
         time.sleep(_START_S)
     try:

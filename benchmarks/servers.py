@@ -142,7 +142,7 @@ def running(kind: ServerKind, *, log: Path) -> Iterator[Running]:
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", **kind.environment}
     started = time.perf_counter()
     with log.open("ab") as output:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)  # noqa: S603
+        process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)  # noqa: S603 (ours)
     try:
         url = f"http://127.0.0.1:{port}"
         _wait_until_it_answers(f"{url}/health", process, log=log)

@@ -28,7 +28,7 @@ from embedsmith.support import files
 from tests.faults.table import FAULTS, GROUPS
 
 ROOT = Path(__file__).parent.parent
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 PAPER_PICTURE = ROOT / "docs" / "images" / "paper-steps.svg"
 _BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(<!-- end -->\n)", re.DOTALL)
 

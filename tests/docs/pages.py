@@ -12,7 +12,10 @@ from markdown_it.rules_block.table import escapedSplit
 from markdown_it.token import Token
 
 ROOT = Path(__file__).parent.parent.parent
-PAGES = {str(path.relative_to(ROOT)): path for path in [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]}
+PAGES = {
+    str(path.relative_to(ROOT)): path
+    for path in [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
+}
 _PARSER = MarkdownIt("commonmark").enable("table")
 _NOT_RUN = re.compile(r"<!-- not run(?:, `([^`]+)`)?: (.+?) -->")
 

@@ -20,7 +20,7 @@ SOURCE = ROOT / "src" / "embedsmith"
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items()}
 FILES = [
     str(path.relative_to(ROOT))
-    for folder in ("src", "recipes", "tests", "benchmarks", "docs", "examples")
+    for folder in ("src", "recipes", "tests", "benchmarks", "docs", "examples", "release")
     for path in (ROOT / folder).rglob("*")
     if path.is_file() and "__pycache__" not in path.parts
 ]

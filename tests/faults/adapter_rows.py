@@ -72,6 +72,12 @@ FAULTS = [
         set_json("peft/adapter_config.json", lora_alpha="x"),
     ),
     _adapter(
+        "an adapter scaled by 10^400",
+        "lora_alpha",
+        "Get the file again",
+        set_json("peft/adapter_config.json", lora_alpha=10**400),
+    ),
+    _adapter(
         "an adapter of a kind that is not known",
         "WONDER",
         "merge",
@@ -102,6 +108,13 @@ FAULTS = [
         ),
     ),
     _adapter("an embedding.json that is no JSON", "embedding.json", "again", put("peft/embedding.json", "{")),
+    _adapter("an embedding.json that is a list", "embedding.json", "again", put("peft/embedding.json", "[]")),
+    _adapter(
+        "an embedding.json of endless length",
+        "embedding.json",
+        "again",
+        set_json("peft/embedding.json", max_length=float("inf")),
+    ),
     _adapter("an embedding.json that is a pipe", "embedding.json", "again", fifo("peft/embedding.json")),
     _adapter(
         "an embedding.json with a pooling that is none",

@@ -16,6 +16,7 @@ from tests.faults.fault import (
     set_json,
     without_rights,
 )
+from tests.fuzz import corpus_of
 
 ENCODE = "encode {} texts.txt --out x.npy"
 WEIGHTS = "model.safetensors"
@@ -31,6 +32,11 @@ def _header(what: str, header: object, *, size: int | None = None) -> Fault:
     data = header if isinstance(header, bytes) else json.dumps(header).encode()
     make = put_safetensors(path, data, size=size, data=b"\0" * 8)
     return _base(f"a safetensors header {what}", path, "again", make)
+
+
+def _gguf(name: str) -> Make:
+    """An input of the fuzzer's in the place of the file; its first byte is the target's."""
+    return put("model.gguf", (corpus_of("gguf") / f"{name}.gguf").read_bytes()[1:])
 
 
 FAULTS = [
@@ -100,6 +106,15 @@ FAULTS = [
                 "base/model.safetensors.index.json",
                 json.dumps({"metadata": {}, "weight_map": {"model.norm.weight": "model-1.safetensors"}}),
             ),
+        ),
+    ),
+    _base(
+        "an index of a name of 5,000 letters",
+        "base/model.safetensors.index.json",
+        "again",
+        both(
+            remove(f"base/{WEIGHTS}"),
+            put("base/model.safetensors.index.json", json.dumps({"weight_map": {"model.norm.weight": "a" * 5000}})),
         ),
     ),
     _base("a config.json that is not there", "The folder base", "Name a folder", remove("base/config.json")),
@@ -219,5 +234,8 @@ FAULTS = [
         "again",
         put("model.gguf", b"GGUF" + (3).to_bytes(4, "little") + (2**60).to_bytes(8, "little") * 2 + b"\0" * 99),
     ),
+    Fault("a GGUF array of 2^60 values", ENCODE.format("model.gguf"), "model.gguf", "again", _gguf("endless-array")),
+    Fault("GGUF arrays in arrays", ENCODE.format("model.gguf"), "model.gguf", "again", _gguf("array-of-arrays")),
+    Fault("a GGUF tensor without a width", ENCODE.format("model.gguf"), "model.gguf", "again", _gguf("no-dimension")),
     Fault("a GGUF file that is a pipe", ENCODE.format("model.gguf"), "model.gguf", "file", fifo("model.gguf")),
 ]

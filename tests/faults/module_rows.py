@@ -51,6 +51,20 @@ FAULTS = [
         ),
     ),
     _base(
+        "a pooling that is a number",
+        "1_Pooling/config.json",
+        "embedsmith computes",
+        both(put("base/modules.json", json.dumps(MODULES)), put("base/1_Pooling/config.json", '{"pooling_mode": 5}')),
+    ),
+    _base(
+        "a pooling that is a table",
+        "1_Pooling/config.json",
+        "embedsmith computes",
+        both(
+            put("base/modules.json", json.dumps(MODULES)), put("base/1_Pooling/config.json", '{"pooling_mode": [{}]}')
+        ),
+    ),
+    _base(
         "a pooling that is no JSON",
         "1_Pooling/config.json",
         "again",
@@ -63,6 +77,15 @@ FAULTS = [
         both(
             put("base/modules.json", json.dumps(MODULES)),
             put("base/config_sentence_transformers.json", '{"prompts": {"query": 7}}'),
+        ),
+    ),
+    _base(
+        "a length below nothing",
+        "sentence_bert_config.json",
+        "again",
+        both(
+            put("base/modules.json", json.dumps(MODULES)),
+            put("base/sentence_bert_config.json", '{"max_seq_length": -5}'),
         ),
     ),
     _base(

@@ -12,6 +12,13 @@ FAULTS = [
     Fault("results that are a list", COMPARE, "results.json", WRITE, put("results.json", "[]")),
     Fault("results nested 100,000 deep", COMPARE, "results.json", WRITE, put("results.json", "[" * 100_000)),
     Fault("results in UTF-16", COMPARE, "results.json", WRITE, put("results.json", "{}".encode("utf-16"))),
+    Fault(
+        "ranges of endless vectors",
+        RANGES,
+        "ranges",
+        "encode",
+        set_json("vectors.ranges.json", num_vectors=float("inf")),
+    ),
     Fault("results that are not there", "compare base no.json", "no.json", WRITE),
     Fault("results that are a folder", COMPARE, "results.json", WRITE, folder("results.json")),
     Fault("results that are a pipe", COMPARE, "results.json", WRITE, fifo("results.json")),

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedsmith.model.layers.segments import Segments
 from embedsmith.model.pooling import pool
@@ -44,6 +46,24 @@ def test_means_are_over_the_prefix_too(pooling: Pooling, pool_from: tuple[int, .
     torch.testing.assert_close(pooled, expected)
     found, wanted = (torch.autograd.grad(rows.square().sum(), hidden)[0] for rows in (pooled, expected))
     torch.testing.assert_close(found, wanted)
+
+
+@st.composite
+def segments(draw: st.DrawFn) -> Segments:
+    """Texts of any lengths, pooled from any of their tokens on."""
+    lengths = sorted(draw(st.lists(st.integers(1, 9), min_size=1, max_size=8)))
+    pool_from = tuple(draw(st.integers(0, length - 1)) for length in lengths)
+    bounds = torch.tensor([0, *lengths]).cumsum(0).int()
+    return Segments(tuple(lengths), bounds, draw(st.sampled_from([(), pool_from])))
+
+
+@given(segments(), st.sampled_from(list(Pooling)), st.integers(0, 99))
+def test_any_texts_are_pooled_as_plain_loops_do(segments: Segments, pooling: Pooling, seed: int) -> None:
+    hidden = torch.randn(sum(segments.lengths), 3, generator=torch.Generator().manual_seed(seed))
+    pooled = pool(hidden, segments=segments, pooling=pooling)
+    starts = segments.pool_from or (0,) * len(segments.lengths)
+    for row, part, start in zip(pooled, hidden.split(segments.lengths), starts, strict=True):
+        torch.testing.assert_close(row, _expected(part[start:], pooling))
 
 
 def _expected(part: torch.Tensor, pooling: Pooling) -> torch.Tensor:

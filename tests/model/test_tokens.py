@@ -1,14 +1,19 @@
 """The token contract: one end token, last; truncation cuts the text only."""
 
+from functools import cache
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.settings.prompts import read_prompt
 from embedsmith.support.errors import ConfigError, ModelError
 from tests.made_tokenizers import make_bytes
-from tests.tiny import make_tokenizer
+from tests.tiny import WORDS, make_tokenizer
 
 START, END = 1, 2
+PROMPTS = (None, "the cat {text}", "{text} runs away", "the {text} roof")
 
 
 @pytest.mark.parametrize("with_start", [True, False])
@@ -21,6 +26,38 @@ def test_the_end_token_stands_once_whatever_the_tokenizer_adds(with_start: bool,
         assert row[-1] == END
         assert len(row) == num_words + 1 + with_start
         assert not with_start or row[0] == START
+
+
+any_text = st.lists(st.sampled_from([*WORDS[:9], "</s>", "<s>", "é", "\u6f22", "\n", "x" * 9]), max_size=9).map(
+    " ".join
+)
+
+
+@cache
+def _tokenizer(prompt: str | None, max_length: int, is_closed: bool, with_start: bool, with_end: bool) -> TextTokenizer:
+    tokenizer = make_tokenizer(with_start_token=with_start, with_end_token=with_end)
+    return TextTokenizer(tokenizer, max_length=max_length, prompt=prompt, end_token=is_closed)
+
+
+@given(any_text, st.sampled_from(PROMPTS), st.integers(7, 14), st.booleans(), st.booleans(), st.booleans())
+def test_a_cut_takes_from_the_end_of_the_text_alone(
+    text: str, prompt: str | None, max_length: int, is_closed: bool, with_start: bool, with_end: bool
+) -> None:
+    how = is_closed, with_start, with_end
+    cut, whole, empty = (
+        _tokenizer(prompt, length, *how)([one])[0].tolist()
+        for one, length in ((text, max_length), (text, 999), ("", 999))
+    )
+    before = with_start + len((prompt or "{text}").partition("{text}")[0].split())
+    frame = len(empty) if prompt or is_closed or with_start else 0  # nothing at all still gets an end token
+    behind, room = frame - before, max_length - frame
+    inner = whole[before : len(whole) - behind]
+    assert cut == [*whole[:before], *inner[:room], *whole[len(whole) - behind :]]
+    if is_closed or not whole:
+        assert cut[-1] == END
+    assert cut.count(END) == (is_closed or not (prompt or with_start or text.split()))
+    assert cut.count(START) == with_start
+    assert len(cut) <= max_length
 
 
 def test_padding_side_and_pad_token_do_not_matter() -> None:

@@ -68,7 +68,7 @@ def read_results(path: Path) -> tuple[EvaluationResult, dict[str, MtebScore]]:
         raise DataError(f"There is no file {path}.\n{advice}") from None
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror or error}.\n{advice}") from None
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise DataError(
             f"{path} does not hold the results of one model ({type(error).__name__}: {error}).\n{advice}"
         ) from error

@@ -135,7 +135,7 @@ def check_merged(folder: Path, *, expected: Expected, dtype: str, device: str) -
     Raises:
         RunError: below the tolerance, or another token.
     """
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     found = [tokenizer(text)["input_ids"] for text in expected.texts]
     compare_tokens(found, expected.texts, expected.bare_ids)
     exported = Embedder.load(str(folder), precision=Precision.FP32, device=device, fused=False)
@@ -162,7 +162,9 @@ def check_sentence_transformers(
     for name, prompt in expected.prompts.items():
         found = uncut_ids(loaded, expected.texts, prompt=prompt, settings=expected.settings)
         compare_tokens(found, expected.texts, expected.prompted_ids[name])
-    exported = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": "float32"})
+    exported = SentenceTransformer(
+        str(folder), device=device, trust_remote_code=False, model_kwargs={"dtype": "float32", "use_safetensors": True}
+    )
     return compare_vectors([exported.encode(expected.texts, show_progress_bar=False)], expected, dtype=dtype)
 
 

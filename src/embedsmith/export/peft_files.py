@@ -86,9 +86,9 @@ def _check(folder: Path, *, base: str, expected: Expected, placed: PlacedPrompts
     from peft import PeftModel
     from transformers import AutoModel, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     compare_prompted(tokenizer.backend_tokenizer, expected, placed)
-    network = AutoModel.from_pretrained(base, dtype=torch.float32)
+    network = AutoModel.from_pretrained(base, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # peft asks transformers under a name that goes away
         network = PeftModel.from_pretrained(network, folder).to(device).eval()

@@ -86,7 +86,7 @@ def examine(embedder: Embedder, *, text: str | None = None) -> Diagnosis:
             *(_prompt(embedder, text, side) for side in _sides(embedder)),
             *_named_prompts(embedder),
             _truncation(embedder),
-            _chat_template(embedder, text, ids),
+            _chat_template(embedder),
             _spelled_control_tokens(embedder),
             *_vectors(embedder, text),
         ],
@@ -217,13 +217,12 @@ def _truncation(embedder: Embedder) -> Finding:
     return Finding("truncation", is_ok, detail, "" if is_ok else "Shorten model.prompt or report this tokenizer.")
 
 
-def _chat_template(embedder: Embedder, text: str, ids: np.ndarray) -> Finding:
+def _chat_template(embedder: Embedder) -> Finding:
     tokenizer = embedder.backbone.tokenizer
     if getattr(tokenizer, "chat_template", None) is None:
         return Finding("chat template", True, "the tokenizer has none")
-    wrapped = tokenizer.apply_chat_template([{"role": "user", "content": text}], tokenize=True, return_dict=True)
-    count = len(wrapped["input_ids"])
-    return Finding("chat template", True, f"there is one, not applied ({len(ids)} tokens; with it {count})")
+    # Nor is it tried: it is a program, though one in a sandbox.
+    return Finding("chat template", True, "there is one, not applied")
 
 
 def _spelled_control_tokens(embedder: Embedder) -> Finding:

@@ -10,12 +10,14 @@ import logging
 import sys
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
 from embedsmith.model.encoding import encode_by_length, read_texts
+from embedsmith.model.loading.checkpoint_files import read_object
 from embedsmith.model.loading.configuration import reason_of
 from embedsmith.model.loading.devices import choose_device, choose_dtype, choose_precision
 from embedsmith.model.loading.sentence_files import Modules, find_modules
@@ -99,6 +101,7 @@ class SentenceEncoder:
         modules = find_modules(model)
         if modules is None:
             raise ModelError(f"'{model}' is no sentence-transformers model: it has no modules.json.")
+        _check_activations(modules)
         chosen, precision = choose_device(device), choose_precision(precision)
         dtype = {} if precision is Precision.AUTO else {"dtype": choose_dtype(precision, chosen)}
         network = _load_network(model, chosen, dtype)
@@ -253,7 +256,11 @@ def _load_network(model: str, device: torch.device, dtype: dict[str, torch.dtype
         raise MissingExtraError("sentence-transformers", extra="encoders", needed_for=needed_for) from None
     try:
         network = SentenceTransformer(
-            model, device=str(device), trust_remote_code=False, model_kwargs={"use_safetensors": True, **dtype}
+            model,
+            device=str(device),
+            trust_remote_code=False,
+            local_files_only=Path(model).is_dir(),
+            model_kwargs={"use_safetensors": True, **dtype},
         )
     except (MemoryError, torch.OutOfMemoryError):
         raise
@@ -264,6 +271,18 @@ def _load_network(model: str, device: torch.device, dtype: dict[str, torch.dtype
     return network
 
 
+def _check_activations(modules: Modules) -> None:
+    """Refuse an activation that is not torch's own: the package would take another one in its place."""
+    for index, kind in enumerate(modules.kinds):
+        path = modules.find_file(index, "config.json") if kind == "Dense" else None
+        name = read_object(path).get("activation_function") if path else None
+        if name is not None and not str(name).startswith("torch."):
+            raise ModelError(
+                f"{modules.folders[index]} of '{modules.model}' has the activation {name!s:.100}, which may need "
+                "program code of its own; embedsmith runs none.\nChoose a model with an activation of torch's."
+            )
+
+
 def _check_weights(network: Any, modules: Modules) -> None:
     """Raise ModelError where weights of the body are missing, which the package starts at random, or are no numbers."""
     advice = "Download or save the model again."
@@ -272,7 +291,9 @@ def _check_weights(network: Any, modules: Modules) -> None:
     if body is not None and path is not None and modules.find_file(0, "adapter_config.json") is None:
         # Once more without memory, for what transformers says of it: the package keeps that to itself.
         kind, where = type(body), str(path.parent)
-        _, report = kind.from_pretrained(where, device_map="meta", use_safetensors=True, output_loading_info=True)
+        _, report = kind.from_pretrained(
+            where, device_map="meta", use_safetensors=True, trust_remote_code=False, output_loading_info=True
+        )
         # Some heads for the first token come without weights; mean and other poolings have no use for them.
         missing = sorted(name for name in report["missing_keys"] if not name.startswith("pooler."))
         if missing:

@@ -81,7 +81,8 @@ def _as_os_error() -> Iterator[None]:
 
 def read_weights(folder: Path) -> dict[str, torch.Tensor]:
     """All weights of a model's folder by the backbone's names, in float32."""
-    return dict(AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True).state_dict())
+    model = AutoModel.from_pretrained(folder, dtype=torch.float32, use_safetensors=True, trust_remote_code=False)
+    return dict(model.state_dict())
 
 
 def unfreeze(backbone: Backbone) -> None:

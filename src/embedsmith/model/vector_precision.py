@@ -97,7 +97,7 @@ class Ranges:
                 f"The ranges {path} cannot be read: {error.strerror or error}.\n"
                 "Name a file that `embedsmith encode` wrote."
             ) from None
-        except (ValueError, KeyError, TypeError, RecursionError) as error:
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
             raise DataError(
                 f"{path} holds no ranges of vectors ({type(error).__name__}: {error}).\n"
                 "Write them with `embedsmith encode`, in Python with Ranges.of(vectors).save(path)."

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from embedsmith.model.loading.low_rank import LowRank, mean_updates, reduce_rank
 
@@ -45,3 +47,48 @@ def test_a_lower_rank_is_the_nearest(rank: int) -> None:
 def test_an_update_of_nothing_is_kept_whole() -> None:
     nothing = LowRank(a=torch.ones(4, 9, dtype=torch.float64), b=torch.zeros(6, 4, dtype=torch.float64))
     assert reduce_rank(nothing, rank=2).kept == 1
+
+
+@st.composite
+def updates(draw: st.DrawFn) -> tuple[list[dict[str, LowRank]], list[float]]:
+    """What some adapters add to layers of any widths, each by ranks and on layers of its own, and their weights."""
+    shapes = {"wide": (3, 8), "tall": (9, 2), "square": (5, 5)}
+    stream = torch.Generator().manual_seed(draw(st.integers(0, 999)))
+    adapters = []
+    for _ in range(draw(st.integers(1, 4))):
+        ranks = {name: draw(st.integers(0, 4)) for name in shapes}
+        adapters.append({
+            name: LowRank(
+                torch.randn(rank, shapes[name][1], generator=stream, dtype=torch.float64),
+                torch.randn(shapes[name][0], rank, generator=stream, dtype=torch.float64),
+            )
+            for name, rank in ranks.items()
+            if rank
+        })  # fmt: skip
+    return adapters, draw(st.lists(st.floats(-2, 2), min_size=len(adapters), max_size=len(adapters)))
+
+
+@given(updates())
+def test_a_mean_is_that_of_the_whole_updates(given_updates: tuple[list[dict[str, LowRank]], list[float]]) -> None:
+    adapters, weights = given_updates
+    mean = mean_updates(adapters, weights=weights)
+    assert mean.keys() == {name for adapter in adapters for name in adapter}
+    for name, update in mean.items():
+        parts = zip(adapters, weights, strict=True)
+        expected = sum(weight * (one[name].b @ one[name].a) for one, weight in parts if name in one)
+        torch.testing.assert_close(update.b @ update.a, expected, atol=1e-9, rtol=1e-9)
+        assert update.rank <= min(expected.shape) or sum(name in one for one in adapters) == 1
+
+
+@given(updates(), st.integers(1, 5))
+def test_no_update_of_that_rank_is_nearer(
+    given_updates: tuple[list[dict[str, LowRank]], list[float]], rank: int
+) -> None:
+    """What is left is what Eckart and Young say: the singular values behind the rank."""
+    for update in mean_updates(given_updates[0], weights=given_updates[1]).values():
+        reduced = reduce_rank(update, rank=rank)
+        whole = update.b @ update.a
+        values = torch.linalg.svdvals(whole)
+        left = torch.linalg.norm(whole - reduced.update.b @ reduced.update.a)
+        torch.testing.assert_close(left, torch.linalg.norm(values[rank:]), atol=1e-9, rtol=1e-7)
+        assert reduced.update.rank <= max(rank, 1)

@@ -18,7 +18,7 @@ def build_skeleton(config: PreTrainedConfig, *, with_head: bool) -> PreTrainedMo
     """The class with the LM head, or the backbone's, without weights."""
     make: Any = AutoModelForCausalLM if with_head else AutoModel
     with torch.device("meta"):
-        return make.from_config(copy.deepcopy(config), attn_implementation="eager")
+        return make.from_config(copy.deepcopy(config), attn_implementation="eager", trust_remote_code=False)
 
 
 def head_names(skeleton: PreTrainedModel) -> set[str]:

@@ -192,6 +192,7 @@ def _load_network(model: str, source: str, config: Any, *, dtype: torch.dtype, *
             dtype=dtype,
             attn_implementation=PACKED_ATTENTION,
             use_safetensors=True,
+            trust_remote_code=False,
             output_loading_info=True,
             ignore_mismatched_sizes=True,  # named later, in one line
             # A named commit: from "main", pickled weights would make transformers ask the hub's robot for a conversion.

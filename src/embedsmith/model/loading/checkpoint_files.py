@@ -29,8 +29,11 @@ save_file({{key: value.clone() for key, value in tensors.items()}}, folder + "/{
 def find_file(source: str, name: str) -> Path | None:
     """A file of a folder, or of a hub repository (downloaded unless the hub's cache has it); None: not there."""
     folder = find_shipped(source) or Path(source)
-    if folder.is_dir():
-        return folder / name if (folder / name).is_file() else None
+    try:
+        if folder.is_dir():
+            return folder / name if (folder / name).is_file() else None
+    except OSError:
+        return None  # a name longer than names can be
     try:
         found = cached_file(
             source,

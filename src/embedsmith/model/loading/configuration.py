@@ -39,7 +39,7 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
             config = granite_config(values, name=model)
             config._commit_hash = values.get("_commit_hash")
             return config, True
-        config = AutoConfig.from_pretrained(source)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)  # not given, a terminal is asked
     except ModelError:
         raise
     except Exception as error:  # a config.json may hold anything

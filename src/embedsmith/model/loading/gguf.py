@@ -18,21 +18,19 @@ from typing import Any
 
 import torch
 from filelock import FileLock
-from gguf import GGUFReader
-from gguf.quants import dequantize
-from transformers import AutoModel, AutoTokenizer, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedTokenizerBase
 from transformers import __version__ as transformers_version
-from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from embedsmith.model.loading.checkpoint_files import SETTINGS_FILE, find_file
+from embedsmith.model.loading.configuration import reason_of
+from embedsmith.model.loading.gguf_header import GgufHeader
+from embedsmith.model.loading.weight_files import check_proportions
 from embedsmith.support import files
 from embedsmith.support.errors import ModelError
 
 SUFFIX = ".gguf"
 # Part of the folder's name: another way of converting is another folder.
 _CONVERTER = "2"
-SETTINGS_KEY = "embedsmith.settings"
-"""In the metadata of our own files: what `embedding.json` holds."""
 # Holds the fingerprint of the other files.
 _MADE = "converted.sha256"
 _WORD = re.compile(
@@ -108,7 +106,6 @@ class GgufFile:
                     whole = self.pieces[0]
                     if len(self.pieces) > 1:
                         whole = _join(self.pieces, Path(temporary) / f"{self.name}{SUFFIX}")
-                    _check(whole)
                     _convert(whole, self.folder)
         return self.folder
 
@@ -137,57 +134,26 @@ def _join(pieces: Sequence[Path], path: Path) -> Path:
     return path
 
 
-def _check(path: Path) -> None:
-    """Raise ModelError with the reason why a file cannot be converted, if there is one that can be told beforehand."""
-    try:
-        reader = GGUFReader(path)
-        architecture = _value(reader, "general.architecture")
-        num_parts = int(_value(reader, "split.count") or 1)
-    except (OSError, ValueError, IndexError, KeyError, UnicodeDecodeError) as error:
-        raise ModelError(
-            f"The file {path} is damaged, cut short, or no GGUF file: {error}\nDownload it again."
-        ) from error
-    if num_parts > 1:
-        raise ModelError(
-            f"The file {path} is one of {num_parts} parts of a model.\n"
-            "Join them into one file: llama-gguf-split --merge FIRST_PART WHOLE.gguf"
-        )
-    # transformers files Mistral's under llama; the names it compares with have no dashes or underscores to agree on.
-    known = {re.sub("[-_]", "", name) for name in GGUF_SUPPORTED_ARCHITECTURES}
-    if re.sub("[-_]", "", str(architecture)) not in known:
-        raise ModelError(
-            f"The architecture '{architecture}' of {path} is not read from GGUF by transformers.\n"
-            "Use the model's folder or hub id with safetensors weights instead."
-        )
-    unread = {tensor.tensor_type.name for tensor in reader.tensors if not _can_read(tensor)}
-    if unread:
-        raise ModelError(
-            f"Weights of {path} are in a number format that cannot be read: {', '.join(sorted(unread))}.\n"
-            "Use a file in another format, such as Q8_0, Q4_K_M or F16."
-        )
-
-
-def _value(reader: Any, name: str) -> Any:
-    field = reader.get_field(name)
-    return field.contents() if field else None
-
-
-def _can_read(tensor: Any) -> bool:
-    try:
-        dequantize(tensor.data[:1], tensor.tensor_type)
-    except NotImplementedError:
-        return False
-    return True
-
-
 def _convert(path: Path, folder: Path) -> None:
-    source = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
+    header = GgufHeader(path)
+    header.check_can_convert()
+    source: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     try:
+        config = AutoConfig.from_pretrained(**source, trust_remote_code=False)
+        check_proportions(
+            config, num_tensors=header.num_tensors, size_bytes=path.stat().st_size, names=(str(path), "its weights")
+        )
         with redirect_stderr(StringIO()):  # several progress bars for a few seconds of work
-            model, report = AutoModel.from_pretrained(**source, dtype=torch.float32, output_loading_info=True)
-            tokenizer = AutoTokenizer.from_pretrained(**source)
-    except (OSError, ValueError, KeyError, TypeError, NotImplementedError) as error:
-        raise ModelError(f"The file {path} cannot be converted: {error}\nUse another file of this model.") from error
+            model, report = AutoModel.from_pretrained(
+                **source, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
+            )
+            tokenizer = AutoTokenizer.from_pretrained(**source, trust_remote_code=False)
+    except ModelError:
+        raise
+    except Exception as error:  # metadata may hold anything
+        raise ModelError(
+            f"The file {path} cannot be converted: {reason_of(error)}\nUse another file of this model."
+        ) from error
     if report["missing_keys"]:
         raise ModelError(
             f"The file {path} is incomplete: {', '.join(sorted(report['missing_keys'])[:5])} are missing.\n"
@@ -201,8 +167,8 @@ def _convert(path: Path, folder: Path) -> None:
     with files.atomic_folder(folder) as temporary, redirect_stderr(StringIO()):
         model.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        if settings := _value(GGUFReader(path), SETTINGS_KEY):
-            files.write_text(temporary / SETTINGS_FILE, settings)
+        if header.settings:
+            files.write_text(temporary / SETTINGS_FILE, header.settings)
         mark_made(temporary)
 
 

@@ -45,7 +45,11 @@ def load_head(backbone: Backbone) -> Head:
     advice = "Choose a model whose folder holds it."
     try:
         model, report = AutoModelForCausalLM.from_pretrained(
-            name, dtype=backbone.model.dtype, use_safetensors=True, output_loading_info=True
+            name,
+            dtype=backbone.model.dtype,
+            use_safetensors=True,
+            trust_remote_code=False,
+            output_loading_info=True,
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise ModelError(f"The output matrix of '{backbone.name}' cannot be read: {error}\n{advice}") from error

@@ -4,7 +4,7 @@ What is refused is named, with what it means. Which layers the names and pattern
 """
 
 import logging
-import math
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
@@ -38,6 +38,7 @@ MERGE_ADVICE = (
     "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder), and the tokenizer beside it."
 )
 """What to do about an adapter that cannot be loaded as it is."""
+_LARGEST = sys.float_info.max
 _MEANINGS = {
     "alora_invocation_tokens": "an activated LoRA",
     "arrow_config": "routing between adapters",
@@ -150,4 +151,4 @@ def _is_rank(value: Any) -> bool:
 
 
 def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -_LARGEST <= value <= _LARGEST

@@ -64,8 +64,8 @@ def read_sentence_settings(modules: Modules) -> Described:
 
 def _read_pooling(model: str, config: Mapping[str, Any], *, name: str) -> tuple[Pooling, bool]:
     modes = config.get("pooling_mode") or [mode for key, mode in _OLD_POOLINGS.items() if config.get(key)] or "mean"
-    modes = [modes] if isinstance(modes, str) else list(modes)
-    if len(modes) != 1 or modes[0] not in _POOLINGS:
+    modes = modes if isinstance(modes, list) else [modes]
+    if len(modes) != 1 or not isinstance(modes[0], str) or modes[0] not in _POOLINGS:
         raise ModelError(
             f"'{model}' pools by {' and '.join(map(str, modes))} ({name}); embedsmith computes {', '.join(_POOLINGS)}."
         )
@@ -89,9 +89,10 @@ def _read_length(modules: Modules) -> tuple[int, str]:
             "tokenizer_config.json": _read(modules, 0, "tokenizer_config.json").get("model_max_length"),
             "config.json": limit,
         }
-    if wrong := [name for name, length in found.items() if length and not _is_finite(length)]:
+    if wrong := [name for name, length in found.items() if length and not _is_length(length)]:
         raise ModelError(
-            f"{wrong[0]} of '{modules.model}' has a greatest length that is no number: {found[wrong[0]]!r:.60}.\n"
+            f"{wrong[0]} of '{modules.model}' has a greatest length that is no number above 0: "
+            f"{found[wrong[0]]!r:.60}.\n"
             "Get the file again."
         )
     known = {name: int(length) for name, length in found.items() if length}
@@ -101,8 +102,8 @@ def _read_length(modules: Modules) -> tuple[int, str]:
     return min(known[name], limit or known[name]), name
 
 
-def _is_finite(value: Any) -> bool:
-    return isinstance(value, int | float) and math.isfinite(value)
+def _is_length(value: Any) -> bool:
+    return isinstance(value, int | float) and 1 <= value < math.inf
 
 
 def _read_prompts(model: str, config: Mapping[str, Any]) -> dict[str, str]:

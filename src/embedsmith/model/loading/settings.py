@@ -65,6 +65,8 @@ class EmbeddingSettings:
         path = folder / SETTINGS_FILE
         try:
             values = parse_json(files.read_text(path)) if path.exists() else assumed_settings(folder)
+            if not isinstance(values, dict):
+                raise ValueError("it holds no table of names and values")
             known = {one.name for one in fields(cls)}
             unknown = sorted(set(values) - known)
             if unknown:
@@ -85,7 +87,7 @@ class EmbeddingSettings:
                 "quantization": Quantization(values.get("quantization", Quantization.NONE)),
                 "matryoshka_dims": tuple(int(dim) for dim in values.get("matryoshka_dims", ())),
             })  # fmt: skip
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ModelError(f"{path} is damaged: {error!r}\nGet or save the model again.") from error
 
     def override(self, given: Mapping[str, Any]) -> "EmbeddingSettings":

@@ -44,13 +44,13 @@ def load_tokenizer(source: str, *, config: Any) -> Any:
     """
     pieces = None if find_file(source, "tokenizer.json") else find_file(source, PIECES_FILE)
     if pieces is None:
-        return AutoTokenizer.from_pretrained(source, config=config)
+        return AutoTokenizer.from_pretrained(source, config=config, trust_remote_code=False)
     for package, module in (("sentencepiece", "sentencepiece"), ("protobuf", "google.protobuf")):
         if not _is_installed(module):
             raise MissingExtraError(package, extra="sentencepiece", needed_for=f"The tokenizer of '{source}'")
     # Granite's own tokenizer class is none in particular, and MiniCPM's is Llama's.
     kind = LlamaTokenizer if config.model_type == "granite" else AutoTokenizer
-    tokenizer = kind.from_pretrained(source)
+    tokenizer = kind.from_pretrained(source, trust_remote_code=False)
     if isinstance(tokenizer, LlamaTokenizer):
         # transformers 5 puts no space before a text that starts with one; SentencePiece, and all older versions, do.
         tokenizer.backend_tokenizer.pre_tokenizer = None

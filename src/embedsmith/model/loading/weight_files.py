@@ -39,17 +39,33 @@ def check_weight_files(source: str, *, config: Any) -> None:
         return
     num_tensors = sum(map(_count_tensors, paths))
     size_bytes = sum(path.stat().st_size for path in paths)
+    weights = "the weights beside it"
+    check_proportions(
+        config, num_tensors=num_tensors, size_bytes=size_bytes, names=(str(folder / "config.json"), weights)
+    )
+
+
+def check_proportions(config: Any, *, num_tensors: int, size_bytes: int, names: tuple[str, str]) -> None:
+    """Check that a configuration describes no more than there can be.
+
+    Args:
+        config: of the model.
+        num_tensors: in its files.
+        size_bytes: of its files.
+        names: what the configuration and the files are called in messages.
+
+    Raises:
+        ModelError: it describes far more layers or parameters.
+    """
     num_layers = getattr(config, "num_hidden_layers", 0)
     if num_layers > num_tensors:
         raise ModelError(
-            f"{folder / 'config.json'} names {num_layers:,} layers, and the weights beside it are {num_tensors:,} "
-            f"tensors.\n{AGAIN}"
+            f"{names[0]} names {num_layers:,} layers, and {names[1]} are {num_tensors:,} tensors.\n{AGAIN}"
         )
     num_parameters = _count_parameters(config)
     if num_parameters > _MOST_PARAMETERS_A_BYTE * size_bytes + _FEW:
         raise ModelError(
-            f"{folder / 'config.json'} describes {num_parameters:,} parameters, and the weights beside it are "
-            f"{size_bytes:,} bytes.\n{AGAIN}"
+            f"{names[0]} describes {num_parameters:,} parameters, and {names[1]} are {size_bytes:,} bytes.\n{AGAIN}"
         )
 
 
@@ -63,9 +79,10 @@ def _find_files(folder: Path) -> list[Path]:
     if not isinstance(named, dict):
         raise ModelError(f"{index} is damaged: it has no weight_map, which says where each tensor lies.\n{AGAIN}")
     names = sorted(set(map(str, named.values())))
+    there = {path.name for path in folder.iterdir() if path.is_file()}
     for name in names:
-        if Path(name).name != name or not (folder / name).is_file():
-            raise ModelError(f"{index} names {name!r}, which is no file of that folder.\n{AGAIN}")
+        if name not in there:
+            raise ModelError(f"{index} names {name!r:.60}, which is no file of that folder.\n{AGAIN}")
     return [folder / name for name in names]
 
 
