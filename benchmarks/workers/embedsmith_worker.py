@@ -11,6 +11,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import Loss
 from embedsmith.settings.prompts import PROMPTS
 from embedsmith.settings.recipe import load_config
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.memory import tokens_that_fit
 from embedsmith.training.objective import Objective
@@ -57,7 +58,7 @@ class EmbedsmithSubject:
             self.embedder.add_adapter(self.config.adapter)
             settings = self.config.training
             self.objective = Objective(Loss.INFO_NCE, settings, self.config.teacher, widths=(self.embedder.dim,))
-            self.max_tokens = settings.max_tokens or tokens_that_fit(self.embedder)
+            self.budget = TokenBudget(settings.max_tokens or tokens_that_fit(self.embedder))
             self.parameters = [p for p in self.embedder.backbone.model.parameters() if p.requires_grad]
             self.optimizer = torch.optim.AdamW(
                 self.parameters, lr=spec.learning_rate, weight_decay=spec.weight_decay, fused=True
@@ -70,7 +71,7 @@ class EmbedsmithSubject:
             self.embedder,
             batch=triplets,
             objective=self.objective,
-            max_tokens=self.max_tokens,
+            budget=self.budget,
             processes=Processes(self.accelerator),
         )
         grad_norm = self.accelerator.clip_grad_norm_(self.parameters, self.max_grad_norm)

@@ -20,6 +20,7 @@ from embedsmith.model.layers.fused.torch_kernels import TorchKernels
 from embedsmith.model.layers.segments import Segments
 from embedsmith.settings.config import AdapterSection
 from embedsmith.settings.recipe import load_config
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.loss import info_nce
 from embedsmith.verbs.doctor import diagnose
@@ -87,7 +88,7 @@ def test_4_pieces_give_the_gradients_of_the_whole(precision: str, model_folders:
             packed,
             embedder=embedder,
             loss_of=lambda rows: info_nce(*rows.chunk(3), temperature=0.1),
-            max_tokens=max_tokens,
+            budget=TokenBudget(max_tokens),
             backward=torch.Tensor.backward,
         )
         weights = [weight for weight in embedder.backbone.model.parameters() if weight.requires_grad]
@@ -148,7 +149,7 @@ def test_7_recorded_runs_are_those_that_are_not(
                 embedder.pack(texts[:6]),
                 embedder=embedder,
                 loss_of=lambda rows: info_nce(*rows.chunk(3), temperature=0.1),
-                max_tokens=max_tokens,
+                budget=TokenBudget(max_tokens),
                 backward=torch.Tensor.backward,
             )
             gradient = torch.cat([weight.grad.flatten() for weight in weights])

@@ -23,6 +23,7 @@ from embedsmith.model.layers.fused import linear
 from embedsmith.model.layers.fused.decoder import FusedDecoder
 from embedsmith.settings.config import AdapterSection, Pooling
 from embedsmith.settings.contrast import PLAIN, ContrastSection, Direction
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.loss import info_nce, spread_out
 from tests.meta_models import make_config, make_embedder
@@ -197,7 +198,7 @@ def run(case: Case) -> Counter[str]:
                 packed,
                 embedder=embedder,
                 loss_of=lambda rows: _loss(rows, terms=case.terms),
-                max_tokens=case.max_tokens,
+                budget=TokenBudget(case.max_tokens),
                 backward=torch.Tensor.backward,
             )
     assert loss.is_cuda and loss.dtype is torch.float32

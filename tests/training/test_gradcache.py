@@ -6,6 +6,7 @@ import torch
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.gradcache import PIECE_TOKENS, contrastive_step
 from embedsmith.training.loss import info_nce
 from tests.tiny import TEXTS
@@ -29,7 +30,11 @@ def _gradients(
         for weight in weights:
             weight.normal_(std=0.2)
     loss, num_tokens = contrastive_step(
-        embedder.pack(BATCH), embedder=embedder, loss_of=_loss, max_tokens=max_tokens, backward=torch.Tensor.backward
+        embedder.pack(BATCH),
+        embedder=embedder,
+        loss_of=_loss,
+        budget=TokenBudget(max_tokens),
+        backward=torch.Tensor.backward,
     )
     assert num_tokens == sum(len(tokens) for tokens in embedder.tokenizer(BATCH))
     return loss.item(), [weight.grad for weight in weights]
@@ -48,7 +53,8 @@ def test_pieces_give_the_gradients_of_the_whole(
     loss, gradients = _gradients(model_folders["llama"], max_tokens=max_tokens, **settings)
     assert loss == pytest.approx(whole_loss, rel=1e-5)
     for gradient, expected in zip(gradients, whole, strict=True):
-        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+        # Sums in another order: an element that is small beside the others has their error, not its own.
+        torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_the_bound_changes_no_bit(model_folders: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:

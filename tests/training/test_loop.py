@@ -17,6 +17,7 @@ from embedsmith.settings.config import Loss
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import DataError
 from embedsmith.training import loop
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.keeping import Watch
 from embedsmith.training.metrics import read_metrics
@@ -178,7 +179,7 @@ def test_each_text_of_a_step_stands_under_its_prompt(model_folders: dict[str, st
         config = run_config(tmp_path)
         paper = Objective(Loss.INFO_NCE, config.training, config.teacher, widths=(embedder.dim,))
         alone = Processes(Accelerator(cpu=True))
-        loss, _ = take_step(embedder, batch=batch, objective=paper, max_tokens=1000, processes=alone)
+        loss, _ = take_step(embedder, batch=batch, objective=paper, budget=TokenBudget(1000), processes=alone)
         return loss.item()
 
     written_out = Triplets.plain(

@@ -25,9 +25,9 @@ def test_half_of_the_free_memory_is_used(
 ) -> None:
     embedder = _adapted(model_folders["llama"], fused=fused)
     per_token, later = memory.kept_bytes_per_token(embedder), memory.optimizer_bytes(embedder)
-    monkeypatch.setattr(memory, "_free_at_first", lambda _: 10_000 * per_token + later)
+    monkeypatch.setattr(memory, "_at_first", lambda _: memory._Memory(10_000 * per_token + later, 0))
     assert memory.tokens_that_fit(embedder) == 5_000
-    monkeypatch.setattr(memory, "_free_at_first", lambda _: 10 * per_token)
+    monkeypatch.setattr(memory, "_at_first", lambda _: memory._Memory(10 * per_token, 0))
     assert memory.tokens_that_fit(embedder) == PIECE_TOKENS["cpu"]
 
 

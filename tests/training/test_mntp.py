@@ -13,6 +13,7 @@ from embedsmith.model.loading.head import Head, load_head
 from embedsmith.settings.config import AdapterSection
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction, mask_tokens, mntp_loss, predict_masked
 from tests.tiny import FAMILIES, TEXTS, save_model
@@ -119,7 +120,7 @@ def test_pieces_give_the_gradients_of_the_whole(model_folders: dict[str, str], f
             embedder.pack(TEXTS),
             embedder=embedder,
             objective=_objective(embedder),
-            max_tokens=max_tokens,
+            budget=TokenBudget(max_tokens),
             processes=ALONE,
         )
         results.append((loss.item(), torch.cat([weight.grad.flatten() for weight in weights])))

@@ -18,6 +18,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import AdapterSection, Loss, RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.batching import contrastive_batches
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loss import info_nce
 from embedsmith.training.mntp import make_masked_prediction
@@ -225,7 +226,7 @@ def _gradients(embedder: Embedder, objective: Objective, batch: Triplets, max_to
         weight.grad = None
     torch.manual_seed(3)
     alone = Processes(Accelerator(cpu=True))
-    take_step(embedder, batch=batch, objective=objective, max_tokens=max_tokens, processes=alone)
+    take_step(embedder, batch=batch, objective=objective, budget=TokenBudget(max_tokens), processes=alone)
     return [weight.grad for weight in weights if weight.grad is not None]
 
 

@@ -15,6 +15,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import AdapterSection, RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loss import distillation, guided_exclusion, info_nce
 from embedsmith.training.objective import Objective, make_objective
@@ -71,7 +72,7 @@ def _gradients(embedder: Embedder, objective: Objective, data: TripletTable, *, 
         embedder,
         batch=data.rows(ROWS),
         objective=objective,
-        max_tokens=max_tokens,
+        budget=TokenBudget(max_tokens),
         processes=Processes(Accelerator(cpu=True)),
     )
     return [weight.grad for weight in weights]

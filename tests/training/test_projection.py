@@ -12,6 +12,7 @@ from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import AdapterSection, RunConfig
 from embedsmith.settings.recipe import load_config
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.objective import Objective, make_objective
 from embedsmith.training.projection import nearest_rotation, start_projection
@@ -64,7 +65,7 @@ def test_a_model_is_no_distance_from_itself(
     _start(objective, student, triplets, config)
     batch = triplets.rows(torch.arange(8).numpy())
     processes = Processes(Accelerator(cpu=True))
-    loss, _ = take_step(student, batch=batch, objective=objective, max_tokens=10_000, processes=processes)
+    loss, _ = take_step(student, batch=batch, objective=objective, budget=TokenBudget(10_000), processes=processes)
     # The teacher is bfloat16 where the machine multiplies it; 1e-7 in float32.
     assert loss.item() < 1e-3
     objective.projection.data.copy_(torch.eye(64))

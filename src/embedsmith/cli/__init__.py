@@ -31,7 +31,7 @@ from embedsmith.cli import (  # noqa: F401 (each adds its commands to the applic
 from embedsmith.cli.app import app, data_app
 from embedsmith.support import files
 from embedsmith.support.allocator import keep_freed_memory
-from embedsmith.support.errors import ConfigError, EmbedsmithError, Interrupted
+from embedsmith.support.errors import ConfigError, EmbedsmithError, Interrupted, is_out_of_memory
 from embedsmith.support.processor import share_processor
 
 _INTERRUPTED = 130
@@ -86,7 +86,7 @@ def run_command(arguments: list[str]) -> int:
         # click's own errors (a missing argument, an unknown option) know how to show themselves.
         if hasattr(error, "format_message"):
             return _fail(f"{error.format_message()}\nSee embedsmith --help.")
-        if _is_out_of_memory(error):
+        if is_out_of_memory(error):
             reason, *_ = (str(error) or "no more can be had").split("\n")
             return _fail(
                 f"The memory is full: {reason}\nIn training, lower training.max_tokens, with the same results; else "
@@ -108,12 +108,6 @@ def _going_on(arguments: list[str], *, run: str) -> str:
     if 1 < int(processes) == int(os.environ.get("LOCAL_WORLD_SIZE", "0")):
         launcher = f"torchrun --nproc-per-node {processes} -m embedsmith"
     return f"{launcher} {shlex.join(arguments)}"
-
-
-def _is_out_of_memory(error: Exception) -> bool:
-    """Python's, a GPU's (torch is not loaded for every command, so by its name) or torch's on a CPU."""
-    is_theirs = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: " in str(error)
-    return is_theirs or isinstance(error, MemoryError)
 
 
 def _spread_lists(arguments: list[str]) -> list[str]:

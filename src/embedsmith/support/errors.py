@@ -73,3 +73,9 @@ def list_faults(
         lines.append(f"  ... and {num_hidden} more")
     lines.append(advice)
     return "\n".join(lines)
+
+
+def is_out_of_memory(error: Exception) -> bool:
+    """Python's, a GPU's (torch is not loaded for every command, so by its name) or torch's on a CPU."""
+    is_theirs = type(error).__name__ == "OutOfMemoryError" or "DefaultCPUAllocator: " in str(error)
+    return is_theirs or isinstance(error, MemoryError)

@@ -20,18 +20,21 @@ import torch
 
 from embedsmith.settings.contrast import Direction
 
+WHOLE = slice(None)
+"""All rows."""
+
 
 @dataclass(frozen=True)
 class Comparisons:
-    """What each row of a batch is compared with; C columns of all directions.
+    """What rows of a batch are compared with; b rows, all B or a block of them, and C columns of all directions.
 
     Attributes:
-        cosines: (B, C).
+        cosines: (b, C).
         widths: columns of each direction.
         num_candidates: columns of anchor_to_candidate, which come first: B positives and the hard negatives.
-        of_one_row: (B, C) bool, True where both texts are of one row.
-        is_positive: (B, C) bool, True where they are its anchor and its positive.
-        is_never: (B, C) bool, True where they are texts of one row and one side, or one text.
+        of_one_row: (b, C) bool, True where both texts are of one row.
+        is_positive: (b, C) bool, True where they are its anchor and its positive.
+        is_never: (b, C) bool, True where they are texts of one row and one side, or one text.
     """
 
     cosines: torch.Tensor
@@ -49,6 +52,7 @@ def compare(
     *,
     directions: Sequence[Direction],
     negative_rows: torch.Tensor | None = None,
+    block: slice = WHOLE,
 ) -> Comparisons:
     """The cosines of some directions, and which of them are of what kind.
 
@@ -58,6 +62,7 @@ def compare(
         negative: of all rows, (M, D), or None.
         directions: anchor_to_candidate among them.
         negative_rows: (M,) int64, the row of each negative; None: negative i is of row i.
+        block: the rows that are compared, with the texts of all.
     """
     rows = torch.arange(len(anchor), device=anchor.device)
     candidates, rows_of_candidates = positive, rows
@@ -72,19 +77,27 @@ def compare(
     }
     chosen = [direction for direction in sides if direction in directions]
     assert chosen[:1] == [Direction.ANCHOR_TO_CANDIDATE], "the positive's column comes first"
-    of_one_row = [rows[:, None] == sides[direction][2] for direction in chosen]
-    is_positive = [torch.zeros_like(block) for block in of_one_row]
-    is_never = [torch.zeros_like(block) for block in of_one_row]
+    compared = rows[block]
+    of_one_row = [compared[:, None] == sides[direction][2] for direction in chosen]
+    is_positive = [torch.zeros_like(part) for part in of_one_row]
+    is_never = [torch.zeros_like(part) for part in of_one_row]
     for direction, same, right, never in zip(chosen, of_one_row, is_positive, is_never, strict=True):
         if direction in (Direction.ANCHOR_TO_CANDIDATE, Direction.POSITIVE_TO_ANCHOR):
-            right.fill_diagonal_(True)
+            right.scatter_(1, compared[:, None], True)
         else:
             never |= same
     return Comparisons(
-        cosines=torch.cat([left @ right.T for left, right, _ in (sides[direction] for direction in chosen)], dim=1),
-        widths=tuple(block.shape[1] for block in of_one_row),
+        cosines=torch.cat([left[block] @ right.T for left, right, _ in map(sides.__getitem__, chosen)], dim=1),
+        widths=tuple(part.shape[1] for part in of_one_row),
         num_candidates=len(candidates),
         of_one_row=torch.cat(of_one_row, dim=1),
         is_positive=torch.cat(is_positive, dim=1),
         is_never=torch.cat(is_never, dim=1),
     )
+
+
+def count_columns(directions: Sequence[Direction], *, num_rows: int, num_negatives: int) -> int:
+    """Columns C of what `compare` gives for so many rows and negatives."""
+    num_candidates = num_rows + num_negatives
+    anchors = (Direction.POSITIVE_TO_ANCHOR, Direction.ANCHOR_TO_ANCHOR)
+    return sum(num_rows if direction in anchors else num_candidates for direction in directions)

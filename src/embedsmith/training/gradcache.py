@@ -9,18 +9,22 @@ What several texts begin with in common is computed anew for every piece that ho
 
 A batch within `max_tokens` is computed once. Beyond it, embeddings are taken without graph first and computed again for
 their gradient; the random state is put back before, and dropout masks depend on the row in the whole batch, so the
-gradients are those of one forward, whatever the bound. Cost: one more forward for what lies beyond the bound.
+gradients are those of one forward, whatever the bound. Cost: one more forward for what lies beyond the bound. Where
+memory runs out all the same, the pass over the texts in which it did is begun anew with half the bound (`budget.py`);
+other processes notice nothing, as embeddings are exchanged between the passes.
 
 Reference: Gao et al. 2021, Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup (arXiv 2101.06983).
 """
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import partial
 
 import torch
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
+from embedsmith.training.budget import KeptGradients, TokenBudget
 
 # Tokens of one forward, by device: on a CPU products run nearest their peak at about this many (measured).
 PIECE_TOKENS = defaultdict(lambda: 16_384, cpu=3_072)
@@ -30,33 +34,27 @@ Backward = Callable[[torch.Tensor], None]
 
 
 def contrastive_step(
-    packed: PackedTexts, *, embedder: Embedder, loss_of: LossFunction, max_tokens: int, backward: Backward
+    packed: PackedTexts, *, embedder: Embedder, loss_of: LossFunction, budget: TokenBudget, backward: Backward
 ) -> tuple[torch.Tensor, int]:
     """Compute the loss of a batch and add its gradients to the adapter.
 
     Args:
         packed: all K texts of the batch.
         embedder: the adapter's dropout is on while its texts are embedded.
-        loss_of: embeddings (K, D) -> scalar loss.
-        max_tokens: tokens that keep what backward needs at one time.
+        loss_of: embeddings (K, D) -> scalar loss; called once.
+        budget: tokens that keep what backward needs at one time.
         backward: `torch.Tensor.backward`. Not accelerate's, which divides by the environment's accumulation steps.
 
     Returns:
         The loss, detached, and the number of tokens the batch holds, equal texts and common prefixes counted once.
     """
-    pieces = packed.pieces(max_tokens=min(PIECE_TOKENS[embedder.device.type], max_tokens))
+    passes = _Passes(packed, embedder)
     with embedder.dropout(is_on=True):
-        if len(pieces) == 1:
-            loss = loss_of(embedder.embed(packed))
-            backward(loss)
-        else:
-            state = torch.get_rng_state()
-
-            def embed(piece: PackedTexts) -> torch.Tensor:
-                torch.set_rng_state(state)
-                return embedder.embed(piece)  # (distinct texts, D)
-
-            loss = _step_in_pieces(pieces, packed.distinct_of_text, embed, loss_of, max_tokens, backward)
+        rows = budget.run(passes.forward, num_tokens=packed.num_tokens)  # (distinct texts of the batch, D)
+        loss = loss_of(rows[packed.distinct_of_text])
+        backward(loss)
+        assert rows.grad is not None
+        budget.run(partial(passes.backward, rows.grad), num_tokens=packed.num_tokens)
     return loss.detach(), packed.num_tokens
 
 
@@ -67,29 +65,46 @@ def embed_without_graph(packed: PackedTexts, *, embedder: Embedder) -> torch.Ten
     return torch.cat(pieces)[packed.distinct_of_text]
 
 
-def _step_in_pieces(
-    pieces: list[PackedTexts],
-    distinct_of_text: torch.Tensor,
-    embed: Callable[[PackedTexts], torch.Tensor],
-    loss_of: LossFunction,
-    max_tokens: int,
-    backward: Backward,
-) -> torch.Tensor:
-    num_again = _count_beyond(pieces, max_tokens)
-    embedded = []
-    for index, piece in enumerate(pieces):
-        with torch.set_grad_enabled(index >= num_again):
-            embedded.append(embed(piece))
-    rows = torch.cat([part.detach() for part in embedded]).requires_grad_()  # (distinct texts of the batch, D)
-    loss = loss_of(rows[distinct_of_text])
-    backward(loss)
+class _Passes:
+    """Forward and backward over the texts of a batch. Where memory runs out in one, it can be begun anew."""
 
-    assert rows.grad is not None
-    gradients = rows.grad.split([len(part) for part in embedded])
-    for index in reversed(range(len(pieces))):
-        part = embedded.pop()
-        (part if index >= num_again else embed(pieces[index])).backward(gradients[index])
-    return loss
+    def __init__(self, packed: PackedTexts, embedder: Embedder) -> None:
+        self._packed = packed
+        self._embedder = embedder
+        self._random_state = torch.get_rng_state()
+        self._gradients = KeptGradients(embedder)
+        self._pieces: list[PackedTexts] = []
+        self._embedded: list[torch.Tensor] = []
+
+    def forward(self, max_tokens: int) -> torch.Tensor:
+        """Embeddings (distinct texts, D) as a leaf; the last pieces keep their graph, at most `max_tokens` tokens."""
+        self._embedded = []  # of an attempt before
+        self._cut(max_tokens)
+        num_again = _count_beyond(self._pieces, max_tokens)
+        for index, piece in enumerate(self._pieces):
+            with torch.set_grad_enabled(index >= num_again):
+                self._embedded.append(self._embed(piece))
+        return torch.cat([part.detach() for part in self._embedded]).requires_grad_()
+
+    def backward(self, gradient: torch.Tensor, max_tokens: int) -> None:
+        """The adapter's gradients from the embeddings' (distinct texts, D); what kept no graph is embedded again."""
+        if not self._embedded:  # an attempt before has come to some piece
+            self._cut(max_tokens)
+            self._gradients.put_back()
+        embedded, self._embedded = self._embedded, []
+        gradients = gradient.split([len(piece.segments.texts) for piece in self._pieces])
+        for piece, of_piece in zip(reversed(self._pieces), reversed(gradients), strict=True):
+            part = embedded.pop() if embedded else None
+            if part is None or not part.requires_grad:
+                part = self._embed(piece)
+            part.backward(of_piece)
+
+    def _cut(self, max_tokens: int) -> None:
+        self._pieces = self._packed.pieces(max_tokens=min(PIECE_TOKENS[self._embedder.device.type], max_tokens))
+
+    def _embed(self, piece: PackedTexts) -> torch.Tensor:
+        torch.set_rng_state(self._random_state)
+        return self._embedder.embed(piece)  # (distinct texts, D)
 
 
 def _count_beyond(pieces: list[PackedTexts], max_tokens: int) -> int:

@@ -20,10 +20,11 @@ from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import RunConfig, TrainingSection
 from embedsmith.support.ahead import one_ahead
 from embedsmith.training.batching import training_batches
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.checkpoint import Progress, load_checkpoint
 from embedsmith.training.distributed import Processes
 from embedsmith.training.keeping import Display, Keeper, Outcome, Watch
-from embedsmith.training.memory import tokens_that_fit
+from embedsmith.training.memory import kept_bytes_per_token, leave_room, tokens_that_fit
 from embedsmith.training.mntp import MaskedPrediction
 from embedsmith.training.objective import Objective
 from embedsmith.training.projection import start_projection
@@ -69,7 +70,8 @@ def train_adapter(
     adapter = trained_parameters(embedder)
     parameters = [*adapter, *objective.parameters]
     optimizer = make_optimizer(parameters, settings=settings)
-    max_tokens = settings.max_tokens or tokens_that_fit(embedder)
+    budget = TokenBudget(settings.max_tokens or tokens_that_fit(embedder))
+    bytes_per_token = kept_bytes_per_token(embedder)
     folder = Path(config.output_dir)
     if resume:
         progress = load_checkpoint(
@@ -113,6 +115,9 @@ def train_adapter(
                 if keeper.is_stopped():
                     break
                 step_started = time.perf_counter()
+                leave_room(
+                    budget, num_tokens=packed.num_tokens, bytes_per_token=bytes_per_token, device=embedder.device
+                )
                 # ---- one step -----------------------------------------------------------------------
                 with keeper.may_give_up_step():
                     loss, num_tokens = take_step(
@@ -120,7 +125,7 @@ def train_adapter(
                         batch=batch,
                         packed=packed,
                         objective=objective,
-                        max_tokens=max_tokens,
+                        budget=budget,
                         processes=processes,
                         look_at=keeper.health.look_at,
                     )

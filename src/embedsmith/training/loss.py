@@ -8,7 +8,8 @@ from torch.nn.functional import cosine_similarity, cross_entropy, kl_div, log_so
 
 from embedsmith.settings.contrast import PLAIN, ContrastSection
 from embedsmith.settings.teacher import EmbeddingDistance
-from embedsmith.training.directions import Comparisons, compare
+from embedsmith.training.directions import WHOLE, Comparisons, compare
+from embedsmith.training.row_blocks import by_rows
 
 
 def info_nce(
@@ -21,6 +22,7 @@ def info_nce(
     hard_negative_weight: float = 1.0,
     excluded: torch.Tensor | None = None,
     terms: ContrastSection = PLAIN,
+    block: slice = WHOLE,
 ) -> torch.Tensor:
     """InfoNCE with in-batch and hard negatives: mean over anchors of -log softmax at the positive.
 
@@ -36,9 +38,10 @@ def info_nce(
         negative_rows: (M,) int64, the row that each negative belongs to; None: M is B, and negative i belongs to row i.
         temperature: divides cosine similarity; > 0, usually 0.02 to 0.1.
         hard_negative_weight: alpha >= 0; 0 takes each anchor's own negatives out.
-        excluded: (B, C) bool, True where what `compare` puts there is left out; a positive never is. See
+        excluded: (b, C) bool, True where what `compare` puts there is left out; a positive never is. See
             `guided_exclusion`.
         terms: directions, the margin of what the model itself takes for a false negative, hardness.
+        block: the b rows whose mean is returned; what they are compared with are the texts of all B.
 
     Returns:
         Scalar loss in nats.
@@ -57,27 +60,27 @@ def info_nce(
     check_temperature(temperature)
     if hard_negative_weight < 0:
         raise ValueError(f"hard_negative_weight must not be negative, it is {hard_negative_weight}")
-    found = compare(anchor, positive, negative, directions=terms.directions, negative_rows=negative_rows)
+    found = compare(anchor, positive, negative, directions=terms.directions, negative_rows=negative_rows, block=block)
+    rows = torch.arange(len(anchor), device=anchor.device)[block]  # row i's positive is in column i
     is_out = found.is_never if excluded is None else found.is_never | excluded & ~found.is_positive
     if terms.false_negative_margin is not None:
-        closer = guided_exclusion(found.cosines.detach(), margin=-terms.false_negative_margin)
+        closer = guided_exclusion(found.cosines.detach(), margin=-terms.false_negative_margin, block=block)
         is_out = is_out | closer & ~found.is_positive
     own = found.of_one_row & ~found.is_positive & ~found.is_never  # an anchor's own negatives
     if hard_negative_weight == 0:
         is_out = is_out | own
-    logits = found.cosines / temperature  # (B, C)
+    logits = found.cosines / temperature  # (b, C)
     if hard_negative_weight not in (0, 1):
         logits = logits + torch.zeros_like(logits).masked_fill(own, math.log(hard_negative_weight))
     if terms.hardness_mode is not None:
         logits = logits + _log_hardness(found, is_out=is_out, terms=terms)
     logits = logits.masked_fill(is_out, -math.inf)
     parts = [logits] if terms.partition_mode == "joint" else logits.split(found.widths, dim=1)
-    rows = torch.arange(len(anchor), device=anchor.device)
     return torch.stack([cross_entropy(part, rows) for part in parts]).mean()
 
 
 def _log_hardness(found: Comparisons, *, is_out: torch.Tensor, terms: ContrastSection) -> torch.Tensor:
-    """Logarithm of what each negative weighs, (B, C): of the anchor's candidates, strength s times the cosine.
+    """Logarithm of what each negative weighs, (b, C): of the anchor's candidates, strength s times the cosine.
 
     Reference: penalty: LLaVE, Lan et al. 2025 (arXiv 2503.04812), equation 5, and EmbeddingGemma (arXiv 2509.20354).
         importance: Robinson et al. 2020 (arXiv 2010.04592) without debiasing (tau+ = 0), as the published code has it;
@@ -114,28 +117,36 @@ def spread_out(embeddings: torch.Tensor, *, moments: Sequence[int] = (1, 2)) -> 
         without its bound at zero, summed over queries and positives.
     """
     num_rows, dim = embeddings.shape
-    same = torch.eye(num_rows, dtype=torch.bool, device=embeddings.device)
-    cosines = (embeddings @ embeddings.T).masked_fill(same, 0)
-    num_pairs = num_rows * (num_rows - 1)
-    parts = {1: (cosines.sum() / num_pairs).square(), 2: (cosines.square().sum() / num_pairs - 1 / dim).relu()}
+
+    def sums_of(block: slice) -> torch.Tensor:
+        rows = torch.arange(num_rows, device=embeddings.device)
+        cosines = (embeddings[block] @ embeddings.T).masked_fill(rows[block, None] == rows, 0)
+        return torch.stack([cosines.sum(), cosines.square().sum()])
+
+    sums = by_rows(sums_of, num_rows=num_rows, num_columns=num_rows).sum(dim=0)
+    mean, mean_square = sums / (num_rows * (num_rows - 1))
+    parts = {1: mean.square(), 2: (mean_square - 1 / dim).relu()}
     return torch.stack([parts[moment] for moment in moments]).sum()
 
 
-def guided_exclusion(similarities: torch.Tensor, *, margin: float) -> torch.Tensor:
+def guided_exclusion(similarities: torch.Tensor, *, margin: float, block: slice = WHOLE) -> torch.Tensor:
     """What a guide takes for unlabelled positives: closer to the anchor than its positive, less a margin.
 
     Args:
-        similarities: the guide's cosines as `compare` has them, (B, C); column i is positive i.
+        similarities: the guide's cosines as `compare` has them, (b, C); column i is positive i.
         margin: excluded is what lies above the positive's similarity minus this.
+        block: which rows they are.
 
     Returns:
-        (B, C) bool; never True at column i of row i.
+        (b, C) bool; never True at the column of a row's own positive.
 
     Reference: GISTEmbed, Solatorio 2024 (arXiv 2402.16829). Its loss has anchor-anchor and positive-positive candidates
         besides; here the candidates are those of the run's directions, and the guide only takes some of them out.
     """
-    excluded = similarities > similarities.diagonal()[:, None] - margin
-    return excluded.fill_diagonal_(False)
+    first = block.start or 0
+    excluded = similarities > similarities.diagonal(first)[:, None] - margin
+    excluded.diagonal(first).fill_(False)
+    return excluded
 
 
 def distillation(
@@ -144,9 +155,9 @@ def distillation(
     """Mean over anchors of KL( softmax(teacher's similarities / t) || softmax(student's similarities / t) ).
 
     Args:
-        anchor: the student's unit-length embeddings, (B, D), float32.
+        anchor: the student's unit-length embeddings, (b, D), float32; all of a batch, or some.
         candidates: (B or B + M, D).
-        teacher_similarities: the teacher's cosines, (B, B or B + M).
+        teacher_similarities: the teacher's cosines, (b, B or B + M).
         temperature: t > 0 of both.
 
     Returns:

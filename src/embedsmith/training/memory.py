@@ -6,11 +6,14 @@ bounds the pieces where a whole one does not fit, which is said: sums are then f
 
 import logging
 from functools import cache
+from typing import NamedTuple
 
+import psutil
 import torch
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.support.free_memory import free_bytes
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.gradcache import PIECE_TOKENS
 
 log = logging.getLogger(__name__)
@@ -81,11 +84,34 @@ def optimizer_bytes(embedder: Embedder) -> int:
     )
 
 
+def leave_room(budget: TokenBudget, *, num_tokens: int, bytes_per_token: int, device: torch.device) -> None:
+    """Lower the bound of a run on a CPU before a step for which other processes have left too little memory.
+
+    There, nobody raises an error: the system ends a process. Pieces stay what they are, and so does every bit.
+    """
+    if device.type == "cpu":
+        budget.leave_room(
+            num_tokens,
+            bytes_per_token=bytes_per_token,
+            available=free_bytes(device) + _resident_bytes() - _at_first(device).resident,
+            least=PIECE_TOKENS["cpu"],
+        )
+
+
 def _free_for_run(device: torch.device) -> int:
-    # On a CPU what a run before this one freed stays with the process, and looks taken.
-    return free_bytes(device) if device.type == "cuda" else _free_at_first(device)
+    return free_bytes(device) if device.type == "cuda" else _at_first(device).free
+
+
+class _Memory(NamedTuple):
+    free: int
+    resident: int
 
 
 @cache
-def _free_at_first(device: torch.device) -> int:
-    return free_bytes(device)
+def _at_first(device: torch.device) -> _Memory:
+    """When the process's first run began: what a run has freed stays with the process, and looks taken."""
+    return _Memory(free_bytes(device), _resident_bytes())
+
+
+def _resident_bytes() -> int:
+    return int(psutil.Process().memory_info().rss)

@@ -26,6 +26,7 @@ from embedsmith.model.loading.backbone import Backbone
 from embedsmith.model.loading.head import Head, load_head
 from embedsmith.settings.config import RunConfig
 from embedsmith.support.errors import ConfigError
+from embedsmith.training.budget import KeptGradients, TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import PIECE_TOKENS
 
@@ -97,7 +98,7 @@ def make_masked_prediction(config: RunConfig, *, backbone: Backbone) -> MaskedPr
 
 
 def predict_masked(
-    packed: PackedTexts, *, embedder: Embedder, objective: MaskedPrediction, max_tokens: int, processes: Processes
+    packed: PackedTexts, *, embedder: Embedder, objective: MaskedPrediction, budget: TokenBudget, processes: Processes
 ) -> tuple[torch.Tensor, int]:
     """Add the gradients of this process's texts to the adapter; returns the mean loss of a hidden token, and tokens.
 
@@ -106,16 +107,24 @@ def predict_masked(
     assert not packed.segments.prefixes, "a text's tokens lie side by side"
     masked_ids, hidden = mask_tokens(packed, objective=objective)
     num_hidden = processes.sum(int(hidden.sum()))
-    total = torch.zeros((), device=embedder.device)
-    pieces = packed.pieces(max_tokens=min(PIECE_TOKENS[embedder.device.type], max_tokens))
-    with embedder.dropout(is_on=True):
-        for piece in pieces:
+    random_state = torch.get_rng_state()
+    gradients = KeptGradients(embedder)
+
+    def add_gradients(max_tokens: int) -> torch.Tensor:
+        torch.set_rng_state(random_state)
+        gradients.put_back()
+        total = torch.zeros((), device=embedder.device)
+        for piece in packed.pieces(max_tokens=min(PIECE_TOKENS[embedder.device.type], max_tokens)):
             rows = slice(piece.first_row - packed.first_row, piece.first_row - packed.first_row + piece.num_tokens)
             states = embedder.hidden_states(piece.with_ids(masked_ids[rows]))
             loss = mntp_loss(states, piece.input_ids[0], hidden[rows], head=objective.head) / max(num_hidden, 1)
             if hidden[rows].any():
                 loss.backward()
             total += loss.detach()
+        return total
+
+    with embedder.dropout(is_on=True):
+        total = budget.run(add_gradients, num_tokens=packed.num_tokens)
     return processes.sum_tensor(total), processes.sum(packed.num_tokens)
 
 

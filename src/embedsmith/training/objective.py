@@ -19,10 +19,11 @@ from embedsmith.settings.config import Loss, RunConfig, TrainingSection
 from embedsmith.settings.contrast import PLAIN, ContrastSection
 from embedsmith.settings.teacher import TeacherSection
 from embedsmith.support.errors import ConfigError
-from embedsmith.training.directions import Comparisons, compare
+from embedsmith.training.directions import Comparisons, compare, count_columns
 from embedsmith.training.gradcache import LossFunction
 from embedsmith.training.loss import distillation, embedding_distillation, guided_exclusion, info_nce, spread_out
 from embedsmith.training.ranking import angle, cosent
+from embedsmith.training.row_blocks import mean_over_rows
 
 Term = Callable[[list[torch.Tensor]], torch.Tensor]
 """Embeddings of a batch's groups, at one width -> scalar loss."""
@@ -124,46 +125,62 @@ class Objective:
         return term
 
     def _contrast(self, batch: Triplets, vectors: torch.Tensor | None) -> Term:
-        rows = torch.tensor(batch.negative_rows)
-        taught = self._taught(vectors, rows=rows, num_rows=len(batch))
-        excluded = None
-        if taught is not None and self.guidance.guide:
-            excluded = guided_exclusion(taught.cosines, margin=self.guidance.margin)
+        roles = batch.negative_rows if self.training.use_hard_negatives else []
+        num_columns = count_columns(self.contrast.directions, num_rows=len(batch), num_negatives=len(roles))
+        sizes = (len(batch), len(batch), len(roles))
+        taught = None if vectors is None or not self.guidance.compares else list(vectors.split(sizes))
 
         def term(cut: list[torch.Tensor]) -> torch.Tensor:
-            anchor, positive, negative = cut
-            has_negatives = len(negative) > 0
-            loss = info_nce(
-                anchor,
-                positive,
-                negative if has_negatives else None,
-                negative_rows=rows.to(anchor.device) if has_negatives else None,
-                temperature=self.training.temperature,
-                hard_negative_weight=self.training.hard_negative_weight,
-                excluded=excluded,
-                terms=self.contrast,
-            )
-            if taught is not None and self.guidance.distill_weight:
-                temperature = self.guidance.distill_temperature
-                similarities = taught.cosines[:, : taught.num_candidates]
-                lesson = distillation(anchor, torch.cat([positive, negative]), similarities, temperature=temperature)
-                loss = torch.lerp(loss, lesson, self.guidance.distill_weight)
-            return loss
+            rows = torch.tensor(roles, device=cut[0].device)
+
+            def loss_of(block: slice) -> torch.Tensor:
+                found = None if taught is None else self._compare(taught, rows=rows, block=block)
+                return self._loss_of_rows(cut, found, rows=rows, block=block)
+
+            return mean_over_rows(loss_of, num_rows=len(batch), num_columns=num_columns)
 
         return term
 
-    def _taught(self, vectors: torch.Tensor | None, *, rows: torch.Tensor, num_rows: int) -> Comparisons | None:
+    def _loss_of_rows(
+        self, cut: list[torch.Tensor], taught: Comparisons | None, *, rows: torch.Tensor, block: slice
+    ) -> torch.Tensor:
+        """InfoNCE of some rows among all, drawn to what the teacher finds where `info_nce` compares."""
+        anchor, positive, negative = cut
+        guidance = self.guidance
+        excluded = None
+        if taught is not None and guidance.guide:
+            excluded = guided_exclusion(taught.cosines, margin=guidance.margin, block=block)
+        loss = info_nce(
+            anchor,
+            positive,
+            negative if len(rows) else None,
+            negative_rows=rows if len(rows) else None,
+            temperature=self.training.temperature,
+            hard_negative_weight=self.training.hard_negative_weight,
+            excluded=excluded,
+            terms=self.contrast,
+            block=block,
+        )
+        if taught is None or not guidance.distill_weight:
+            return loss
+        lesson = distillation(
+            anchor[block],
+            torch.cat([positive, negative]),
+            taught.cosines[:, : taught.num_candidates],
+            temperature=guidance.distill_temperature,
+        )
+        return torch.lerp(loss, lesson, guidance.distill_weight)
+
+    def _compare(self, vectors: list[torch.Tensor], *, rows: torch.Tensor, block: slice) -> Comparisons:
         """What the teacher finds where `info_nce` compares."""
-        if vectors is None or not self.guidance.compares:
-            return None
-        anchor, positive, negative = vectors.tensor_split((num_rows, 2 * num_rows))
-        has_negatives = len(negative) > 0
+        anchor, positive, negative = vectors
         return compare(
             anchor,
             positive,
-            negative if has_negatives else None,
+            negative if len(rows) else None,
             directions=self.contrast.directions,
-            negative_rows=rows.to(vectors.device) if has_negatives else None,
+            negative_rows=rows if len(rows) else None,
+            block=block,
         )
 
 

@@ -6,6 +6,7 @@ import torch
 from torch.nn.functional import pad
 
 from embedsmith.training.loss import check_shapes, check_temperature
+from embedsmith.training.row_blocks import by_rows
 
 ANGLE_TEMPERATURE = 1.0
 """Of AnglE's angle objective; the authors' scripts train with `angle_tau` 1.0."""
@@ -64,7 +65,14 @@ def _angle_similarity(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor
 
 def _ranking_loss(values: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
     """log( 1 + sum over i, j with score_i > score_j of exp(value_j - value_i) )."""
-    differences = values[None, :] - values[:, None]  # (B, B): at i, j value_j - value_i
-    is_higher = scores[:, None] > scores[None, :]
-    terms = differences.masked_fill(~is_higher, -math.inf).flatten()
-    return torch.cat([terms.new_zeros(1), terms]).logsumexp(dim=0)
+    num_rows = len(values)
+
+    def log_sum_of(block: slice) -> torch.Tensor:
+        differences = values[None, :] - values[block, None]  # (b, B): at i, j value_j - value_i
+        is_higher = scores[block, None] > scores[None, :]
+        terms = differences.masked_fill(~is_higher, -math.inf).flatten()
+        # Every block has its share of the 1: where no score is higher, the logarithm of nothing has no gradient.
+        share = terms.new_full((1,), math.log((block.stop - block.start) / num_rows))
+        return torch.cat([share, terms]).logsumexp(dim=0)
+
+    return by_rows(log_sum_of, num_rows=num_rows, num_columns=num_rows).logsumexp(dim=0)

@@ -15,6 +15,7 @@ from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.settings.config import Side
 from embedsmith.settings.prompts import Prompt
 from embedsmith.support.errors import ConfigError, DataError, list_faults
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.gradcache import contrastive_step
 from embedsmith.training.mntp import MaskedPrediction, predict_masked
@@ -26,7 +27,7 @@ def take_step(
     *,
     batch: Triplets,
     objective: Objective | MaskedPrediction,
-    max_tokens: int,
+    budget: TokenBudget,
     processes: Processes,
     packed: PackedTexts | None = None,
     look_at: Callable[[torch.Tensor], None] | None = None,
@@ -37,7 +38,7 @@ def take_step(
         embedder: has an adapter.
         batch: of all processes.
         objective: what is minimised.
-        max_tokens: tokens that keep what backward needs at one time.
+        budget: tokens that keep what backward needs at one time.
         processes: among whom the batch is shared.
         packed: what `pack_share` made of the batch; None: make it now.
         look_at: gets the embeddings of the whole batch, (K, D), where there are any.
@@ -46,9 +47,7 @@ def take_step(
     if packed is None:
         packed = pack_share(embedder, batch=batch, objective=objective, processes=processes)
     if isinstance(objective, MaskedPrediction):
-        return predict_masked(
-            packed, embedder=embedder, objective=objective, max_tokens=max_tokens, processes=processes
-        )
+        return predict_masked(packed, embedder=embedder, objective=objective, budget=budget, processes=processes)
     sizes = [[len(group) for group in objective.text_groups(share)] for share in shares]
     loss_of_batch = objective.loss_of(batch)
 
@@ -62,7 +61,7 @@ def take_step(
         packed,
         embedder=embedder,
         loss_of=loss_of,
-        max_tokens=max_tokens,
+        budget=budget,
         backward=torch.Tensor.backward,
     )
     return loss, processes.sum(num_tokens)

@@ -22,6 +22,7 @@ from embedsmith.records.results import Plan
 from embedsmith.settings.config import RunConfig, Side
 from embedsmith.support.environment import peak_bytes
 from embedsmith.training.batching import source_shares, training_batches
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import make_optimizer, trained_parameters
 from embedsmith.training.memory import tokens_that_fit
@@ -119,7 +120,7 @@ def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int
     """Seconds a token, optimizer included; the largest batch goes first, untimed."""
     parameters = [*trained_parameters(run.embedder), *run.objective.parameters]
     optimizer = make_optimizer(parameters, settings=run.config.training)
-    max_tokens = run.config.training.max_tokens or tokens_that_fit(run.embedder)
+    budget = TokenBudget(run.config.training.max_tokens or tokens_that_fit(run.embedder))
     largest = int(np.argmax(counts))
     # A run shorter than what is timed goes round again.
     timed = [index % len(batches) for index in range(_TIMED_STEPS)]
@@ -130,7 +131,7 @@ def _time_steps(run: PreparedRun, *, batches: list[np.ndarray], counts: list[int
             run.embedder,
             batch=run.triplets.rows(batches[index]),
             objective=run.objective,
-            max_tokens=max_tokens,
+            budget=budget,
             processes=Processes(run.accelerator),
         )
         clip_grad_norm_(parameters, run.config.training.max_grad_norm).item()

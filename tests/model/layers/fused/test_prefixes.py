@@ -13,6 +13,7 @@ from embedsmith.model.packing import pack_tokens
 from embedsmith.settings.config import Pooling
 from embedsmith.settings.prompts import read_prompt
 from embedsmith.training import gradcache
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.loss import info_nce
 from tests.model.layers.fused.cases import (
     BFLOAT16_KERNELS,
@@ -153,7 +154,7 @@ def test_pieces_hold_their_prefixes_again(
             packed,
             embedder=embedder,
             loss_of=lambda rows: info_nce(*rows[:18].chunk(3), temperature=0.1),
-            max_tokens=bound,
+            budget=TokenBudget(bound),
             backward=torch.Tensor.backward,
         )
         assert num_tokens == packed.num_tokens
@@ -172,7 +173,7 @@ def test_the_bound_changes_no_bit(folders: dict[str, Path], monkeypatch: pytest.
             pack(embedder),
             embedder=embedder,
             loss_of=lambda rows: info_nce(*rows[:18].chunk(3), temperature=0.1),
-            max_tokens=bound,
+            budget=TokenBudget(bound),
             backward=torch.Tensor.backward,
         )
         found.append(joined({name: weight.grad for name, weight in adapter_weights(embedder)}))

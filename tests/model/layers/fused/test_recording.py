@@ -17,6 +17,7 @@ from embedsmith.model.layers.fused import recording
 from embedsmith.model.layers.fused.fixed_row import FixedRow, RowShape
 from embedsmith.model.layers.segments import PackedTexts, Segments
 from embedsmith.settings.prompts import Prompt, read_prompt
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.gradcache import PIECE_TOKENS, contrastive_step
 from embedsmith.training.loss import info_nce
 from tests.model.layers.fused.cases import Run, adapter_weights, assert_same_run, every_linear, load, run_packed
@@ -114,7 +115,7 @@ def test_a_step_in_pieces(folders: dict[str, Path], max_tokens: int, monkeypatch
                 embedder.pack(TEXTS[:6], prompts=_prompts(6)),
                 embedder=embedder,
                 loss_of=lambda rows: info_nce(*rows.chunk(3), temperature=0.1),
-                max_tokens=max_tokens,
+                budget=TokenBudget(max_tokens),
                 backward=torch.Tensor.backward,
             )
         after = torch.rand(()).item()  # as many seeds were drawn
