@@ -99,7 +99,7 @@ def test_pieces_give_the_gradients_of_one_forward(
     assert all(projection.grad.abs().max() > 1e-4 for projection in objective.parameters)
     for max_tokens in (1, 30):
         for gradient, expected in zip(_gradients(llama, objective, data, max_tokens=max_tokens), whole, strict=True):
-            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-5)
+            torch.testing.assert_close(gradient, expected, rtol=1e-3, atol=1e-4 * float(expected.abs().max()))
     # each option changes what is learned
     plain = make_objective(_config(), data=data, dim=64, device=CPU)
     differs = any(

@@ -111,3 +111,25 @@ def test_a_development_set_and_an_embedding_model(tmp_path: Path, cache: Path, m
     recipe = yaml.safe_load(out.read_text(encoding="utf-8"))
     assert (recipe["model"]["prompt"], recipe["model"]["end_token"]) == ("a {text} is", False)
     assert recipe["evaluation"] == {"dev": str(dev)}
+
+
+def test_a_tenth_is_held_out(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Training rows and test are what the next two commands take."""
+    monkeypatch.chdir(tmp_path)
+    model = str(save_model("llama", tmp_path / "model"))
+    _write_questions(tmp_path / "mine.csv", num_rows=40)
+    options = ["--model", model, "--held-out", "held", "--no-plan"]
+    assert run_command(["init", "mine.csv", *options]) == 0
+    printed = capsys.readouterr().out
+    assert "anchor (column question, guessed)" in printed
+    assert "Held out: 4 of 40 rows" in printed
+    assert "--held-out FOLDER" not in printed
+    assert printed.endswith(f"Then: embedsmith compare {model} runs/mine --data held/test\n")
+    assert load_config(tmp_path / "recipe.yaml").data.train == ["held/train.jsonl"]
+    assert run_command(["evaluate", model, "--data", "held/test"]) == 0
+    assert "4 queries" in capsys.readouterr().out
+    (tmp_path / "recipe.yaml").unlink()
+    assert run_command(["init", "mine.csv", *options]) == 2
+    assert "--held-out: held is there already" in capsys.readouterr().err

@@ -7,9 +7,11 @@ import math
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from embedsmith.data.faults import Faults
 from embedsmith.data.guess import FoundColumns, find_columns
+from embedsmith.data.held_out import TEST_FOLDER, TRAIN_FILE, split_rows, write_split
 from embedsmith.data.readers import expand_sources
 from embedsmith.data.roles import ColumnNames
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
@@ -32,6 +34,7 @@ _LARGEST_BATCH, _LEAST_BATCHES, _MOST_STEPS = 64, 10, 330
 _SHORTEST, _LONGEST, _BLOCK = 32, 512, 16  # of max_length
 _NEVER_CUT = 256
 """Tokens of a text. Where some have more, the twentieth of the texts that is longest may be cut."""
+_HELD_OUT = 0.1
 _ADAPTER = [
     Commented("lora_r", 32, "rank; 8 does about as well and makes a quarter of the file (docs/quality.md)"),
     Commented("lora_alpha", 64),
@@ -73,6 +76,15 @@ class Draft:
         return "".join(f"# {line}\n" for line in head) + self.text
 
 
+@dataclass(frozen=True)
+class HeldOut:
+    """Where the rows to train on lie, the folder of the test, and both in a sentence."""
+
+    train: str
+    test: str
+    description: str
+
+
 def describe_plan(plan: Plan) -> str:
     """A run's length, time and memory in a line."""
     return f"{plan.num_steps} steps, {plan.total_s / 60:.1f} minutes, {plan.peak_bytes / 1e9:.1f} GB"
@@ -86,6 +98,7 @@ def draft_recipe(
     columns: ColumnNames | None = None,
     dev: str | None = None,
     teacher: str | None = None,
+    has_test: bool = False,
 ) -> Draft:
     """Look at training data and choose settings for it.
 
@@ -96,6 +109,7 @@ def draft_recipe(
         columns: as `data.columns`; None: by their names, and where those are not the usual ones, guessed.
         dev: file of scored pairs to choose the best step by.
         teacher: whose vectors texts without a partner are trained to have.
+        has_test: whether there is something to score the run on afterwards.
 
     Raises:
         DataError: as `load_triplets` and `find_columns`.
@@ -127,8 +141,33 @@ def draft_recipe(
         facts=facts,
         columns=tuple(_describe_columns(found, facts)),
         remarks=table.facts.remarks,
-        advice=tuple(_advice(facts, sources=sources, named=found.named, dev=dev)),
+        advice=tuple(_advice(facts, sources=sources, named=found.named, has_test=has_test or bool(dev))),
     )
+
+
+def hold_out(sources: Sequence[str], *, columns: ColumnNames | None, folder: Path) -> HeldOut:
+    """Write a tenth of the rows as a test and the others as a file to train on.
+
+    Args:
+        sources: as `draft_recipe`.
+        columns: as `draft_recipe`.
+        folder: to be made.
+
+    Raises:
+        ConfigError: the rows are texts alone.
+        DataError: as `load_triplets` and `split_rows`.
+    """
+    table = load_triplets(sources, columns=_find_columns(sources, columns=columns).named)
+    if table.has_texts:
+        raise ConfigError("The rows are texts alone, and nothing says what is right for one.\nLeave --held-out away.")
+    split = split_rows(table, share=_HELD_OUT)
+    write_split(folder, table, split)
+    kind = "scored pairs" if table.has_scores else "a retrieval set"
+    said = (
+        f"Held out: {len(split.held_out):,} of {len(table):,} rows, which share no anchor and no positive with the "
+        f"others, as {kind} in {folder / TEST_FOLDER}; to train on: {folder / TRAIN_FILE}"
+    )
+    return HeldOut(str(folder / TRAIN_FILE), str(folder / TEST_FOLDER), said)
 
 
 def _find_columns(sources: Sequence[str], *, columns: ColumnNames | None) -> FoundColumns:
@@ -230,7 +269,7 @@ def _dev_setting(dev: str | None) -> Commented:
     return Commented("dev", dev, "the step that does best here is kept")
 
 
-def _advice(facts: DataFacts, *, sources: Sequence[str], named: ColumnNames, dev: str | None) -> list[str]:
+def _advice(facts: DataFacts, *, sources: Sequence[str], named: ColumnNames, has_test: bool) -> list[str]:
     data = shlex.join([*sources, *(["--columns", yaml_text(dict(named))] if named else [])])
     advice = []
     if facts.num_repeated_rows:
@@ -241,6 +280,8 @@ def _advice(facts: DataFacts, *, sources: Sequence[str], named: ColumnNames, dev
         advice.append(f"The longest text has {_longest(facts):,.0f} tokens: embedsmith data stats {data}")
     if facts.kind == "pairs":
         advice.append(f"Hard negatives can be found: embedsmith data mine {data} --model MODEL --out mined.jsonl")
-    if dev is None:
-        advice.append("Hold out some texts, by page, product or date, and score them afterwards (docs/domain.md).")
+    if not has_test:
+        advice.append(
+            "Hold out some texts, by page, product or date, or by --held-out FOLDER, and score them afterwards."
+        )
     return advice
