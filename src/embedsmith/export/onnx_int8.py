@@ -3,7 +3,11 @@
 Weights have a scale a column; what they are multiplied with has one scale a batch, found as it runs. A decoder has a
 few inputs much larger than the others, before the last product of an MLP most of all: one scale for all of them leaves
 little of the rest. So products that bring wide rows down to the hidden width have scales by blocks, on both sides.
+Weights are unsigned: products of signed ones overflow in 16 bits on processors with AVX2 or AVX512 alone (a cosine of
+0.53 to float32 in the test of this file, on an EPYC with AVX2; 0.987 unsigned), and those with VNNI take both.
 Embeddings of tokens, norms and attention itself stay in float32.
+
+Reference: onnxruntime's documentation, "Quantize ONNX models": when and why to use U8U8 data type.
 """
 
 import logging
@@ -38,7 +42,7 @@ def quantize_onnx(source: Path, target: Path, *, hidden_size: int) -> None:
             target,
             op_types_to_quantize=["MatMul"],
             per_channel=True,
-            weight_type=QuantType.QInt8,
+            weight_type=QuantType.QUInt8,
             use_external_data_format=True,
         )
 
