@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release browser bench paper docs format clean
+.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release browser bench paper docs site format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
@@ -17,6 +17,7 @@ help:
 	@echo "make release what goes out, in dist/; make lock: what it needs, by hash; make audit: known vulnerabilities of that"
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make docs    write into the pages what the program says of its commands and settings"
+	@echo "make site    the pages as a site, to read from disk: site/index.html"
 	@echo "make format  let ruff put the code in shape"
 	@echo "make clean   remove the environment and the demo's run"
 
@@ -102,6 +103,14 @@ browser:
 		fi; \
 		command -v chromium >/dev/null || echo "Those tests are left out. Install chromium to run them."; \
 	fi
+
+# Strict: a link that leads nowhere ends it.
+site: $(VENV)/.site-installed
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/mkdocs build --quiet
+
+$(VENV)/.site-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
 
 # TRIPLETS and STS: files of your own; by default the sample in the package.
 TRIPLETS ?= sample

@@ -114,8 +114,8 @@ def _check_settings(config: Any, overrides: dict[str, str]) -> None:
         read_sweep(ROOT / config, overrides={})
     elif "searches" in str(config):
         read_search(ROOT / config, overrides={})
-    else:
-        load_config(ROOT / config, overrides=overrides)
+    else:  # one that the page has made, or one of ours
+        load_config(config if Path(config).exists() else ROOT / config, overrides=overrides)
 
 
 def _check_targets(targets: list[str]) -> None:

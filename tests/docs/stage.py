@@ -111,6 +111,8 @@ def _write_data(folder: Path) -> None:
     ]
     _write_table(folder / "snli.tsv.gz", labelled)
     _write_table(folder / "dev.tsv", pairs[-_NUM_PAIRS:])
+    faq = [f'"{row["anchor"]}","{row["positive"]}"' for row in triplets[:40]]
+    (folder / "faq.csv").write_text("\n".join(["question,answer", *faq, ""]), encoding="utf-8")
     lines = "".join(json.dumps(row) + "\n" for row in triplets[-_NUM_TRIPLETS:])
     for path in (folder / "mine.jsonl", folder / "mine" / "one.jsonl"):
         path.parent.mkdir(exist_ok=True)

@@ -26,7 +26,7 @@ from tests.docs.stage import build_stage
 GENERATED = ("docs/commands.md", "docs/settings.md", "docs/recipes.md")
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items() if name not in GENERATED}
 FROM_THE_README = "embedsmith train --output_dir runs/mine --data.train 'mine/*.jsonl' --evaluation.dev dev.tsv"
-GOES_ON = ("docs/evaluation.md", "docs/export.md", "docs/vectors.md", "docs/corpora.md")
+GOES_ON = ("docs/evaluation.md", "docs/export.md", "docs/vectors.md", "docs/corpora.md", "docs/symptoms.md")
 """Pages that go on with the run of the README."""
 NEEDS = {"docs/export.md": ["onnx", "onnxscript", "onnxruntime"]}
 """Packages that a page is about."""
