@@ -14,7 +14,8 @@ import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -89,10 +90,12 @@ class RayEngine:
             machines = Machines([int(one.get("CPU", 1)) for one in alive], int(sum(one.get("GPU", 0) for one in alive)))
             count, share = machines.choose(num_workers, on_gpus=(options.device or "cuda").startswith("cuda"))
             actor = self._ray.remote(max_restarts=MOST_LOSSES, max_task_retries=MOST_LOSSES, **share)(Worker)
-            first = actor.remote(model, options)
-            self.kind: VectorKind = self._get(first.describe.remote())
+            # actors stand in folders of their own
+            theirs = replace(options, base_model=options.base_model and _absolute(options.base_model))
+            first = actor.remote(_absolute(model), theirs)
+            self.kind: VectorKind = replace(self._get(first.describe.remote()), model=model, options=options)
             expected = (self.kind.embedding, self.kind.computed_by)
-            self._workers = [first, *(actor.remote(model, options) for _ in range(count - 1))]
+            self._workers = [first, *(actor.remote(_absolute(model), theirs) for _ in range(count - 1))]
             self._expected = self._ray.put(expected)
         except BaseException:
             self.close()
@@ -225,6 +228,11 @@ def import_ray() -> Any:
     except ImportError:
         raise MissingExtraError("ray", extra="ray", needed_for="--engine ray") from None
     return ray
+
+
+def _absolute(model: str) -> str:
+    """A folder or file by its whole path; any other MODEL as it is."""
+    return str(Path(model).absolute()) if Path(model).exists() else model
 
 
 def _in_words(share: dict[str, int]) -> str:
