@@ -205,6 +205,14 @@ def test_a_missing_file() -> None:
         load_config("nowhere.yaml")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("adapter.method", "full"), ("model.quantization", "4bit"), ("training.loss", "mntp")]
+)
+def test_what_a_base_that_processes_hold_together_cannot_do(name: str, value: str) -> None:
+    with pytest.raises(ConfigError, match=rf"model\.sharded is true, which does not go with {name}: {value}: "):
+        load_config(overrides={"output_dir": "x", "model.sharded": "true", name: value})
+
+
 def test_unknown_tracker() -> None:
     with pytest.raises(ConfigError, match="unknown tracker 'mlflow'"):
         load_config(overrides={"output_dir": "x", "report_to": "mlflow"})

@@ -1,5 +1,7 @@
 """Gradients of a batch in chunks equal those of the whole batch, dropout included."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -20,7 +22,13 @@ def _loss(embeddings: torch.Tensor) -> torch.Tensor:
 
 
 def _gradients(
-    folder: str, *, max_tokens: int, pooling: Pooling = Pooling.LAST, dropout: float = 0.0, fused: bool = True
+    folder: str,
+    *,
+    max_tokens: int,
+    pooling: Pooling = Pooling.LAST,
+    dropout: float = 0.0,
+    fused: bool = True,
+    most: Callable[[int], int] = int,
 ) -> tuple[float, list[torch.Tensor]]:
     embedder = Embedder.load(folder, precision="fp32", max_length=64, pooling=pooling, fused=fused)
     torch.manual_seed(3)
@@ -35,6 +43,7 @@ def _gradients(
         loss_of=_loss,
         budget=TokenBudget(max_tokens),
         backward=torch.Tensor.backward,
+        most=most,
     )
     assert num_tokens == sum(len(tokens) for tokens in embedder.tokenizer(BATCH))
     return loss.item(), [weight.grad for weight in weights]
@@ -83,6 +92,18 @@ def test_only_what_lies_beyond_the_bound_is_computed_twice(
     monkeypatch.setattr(Embedder, "hidden_states", counted)
     _gradients(model_folders["llama"], max_tokens=max_tokens)
     assert len(forwards) == num_forwards
+
+
+@pytest.mark.parametrize("max_tokens", [12, 10_000])
+def test_more_pieces_of_another_process_change_nothing(model_folders: dict[str, str], max_tokens: int) -> None:
+    """What is computed so as to run as often as another process does, counts for nothing."""
+    whole_loss, whole = _gradients(model_folders["llama"], max_tokens=max_tokens, dropout=0.3)
+    loss, gradients = _gradients(
+        model_folders["llama"], max_tokens=max_tokens, dropout=0.3, most=lambda number: number + 1
+    )
+    assert loss == pytest.approx(whole_loss, rel=1e-6)
+    for gradient, expected in zip(gradients, whole, strict=True):
+        torch.testing.assert_close(gradient, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_the_random_state_moves_on(model_folders: dict[str, str]) -> None:

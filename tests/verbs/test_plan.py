@@ -49,6 +49,9 @@ def test_a_plan_counts_what_the_run_does(
     assert min(plan.step_s, plan.evaluation_s, plan.start_s) > 0
     assert [source.num_batches for source in plan.sources] == ([4, 2] if "one_source_batches" in changes else [])
     assert plan.peak_bytes > 50e6  # torch alone takes more
+    assert plan.num_processes == 8  # of whom each has two texts, of 64 dimensions, for seven others
+    assert plan.embedding_bytes == 7 * 2 * 64 * 4
+    assert plan.gradient_bytes == 2 * 7 / 8 * run.outcome.num_trained * 4
 
 
 def test_a_teacher_is_asked_once_about_all_texts(

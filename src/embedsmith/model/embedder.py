@@ -23,7 +23,7 @@ from transformers import PreTrainedModel
 from embedsmith.model.encoding import embed_in_groups, encode_texts, read_texts, tokens_of_a_forward
 from embedsmith.model.layers.dropout import rows_from
 from embedsmith.model.layers.fused.decoder import FusedDecoder
-from embedsmith.model.layers.fused.layout import longest_static, why_not_fused
+from embedsmith.model.layers.fused.layout import is_sharded, longest_static, why_not_fused
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.model.loading.adapter import (
     add_adapter,
@@ -138,6 +138,7 @@ class Embedder:
         quantization: Quantization | str | None = None,
         device: str | None = None,
         fused: bool = True,
+        sharded: bool = False,
         base_model: str | None = None,
         as_base: bool = False,
     ) -> "Embedder":
@@ -160,6 +161,8 @@ class Embedder:
             quantization: of the base: `none`, `8bit` or `4bit`; None: as trained, else none.
             device: a torch device; None: CUDA where there is one, else the CPU.
             fused: run through fused blocks where the family has them; False: transformers' own layers.
+            sharded: hold the base together with all other processes of torch's default group; each must then embed
+                as often as the others, and fused blocks do not run.
             base_model: where the base of a run or adapter lies; None: where it lay when it was trained.
             as_base: take a run's adapter into the weights, for another one to be trained on top.
 
@@ -198,6 +201,7 @@ class Embedder:
                 precision=choose_precision(precision),
                 device=choose_device(device),
                 quantization=settings.quantization,
+                sharded=sharded,
             )
         except ModelError as error:
             if not adapter_folder or base_model or as_base:
@@ -280,6 +284,11 @@ class Embedder:
     def attends_as_base(self) -> bool:
         """Whether attention goes the ways that the backbone's own configuration says, as other tools run it."""
         return self.settings.bidirectional_layers == ("all" if sees_both_ways(self.backbone.model.config) else 0)
+
+    @property
+    def is_sharded(self) -> bool:
+        """Whether several processes hold the base together, so that each must run as often as the others."""
+        return is_sharded(self.backbone.model)
 
     @property
     def path(self) -> str:

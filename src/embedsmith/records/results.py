@@ -401,6 +401,9 @@ class Plan:
         teacher_s: seconds of a teacher's vectors for all texts, before the first step; 0: kept already, or no teacher.
         peak_bytes: most memory at one time: of the whole process on a CPU, of tensors on a GPU.
         device: where and how, in words.
+        num_processes: the run's, or of one process those of whom the next two speak.
+        embedding_bytes: what each of so many processes sends a step, for all to have all embeddings.
+        gradient_bytes: the same for the adapter's gradients to be added up.
         sources: what each gets, where batches are of one source.
     """
 
@@ -415,6 +418,9 @@ class Plan:
     teacher_s: float
     peak_bytes: int
     device: str
+    num_processes: int
+    embedding_bytes: int
+    gradient_bytes: int
     sources: tuple[SourceShare, ...] = ()
 
     @property

@@ -97,6 +97,11 @@ def plan_table(plan: Plan) -> Table:
         ("time in all", _duration(plan.total_s)),
         ("memory", f"{plan.peak_bytes / 1e9:.1f} GB in these few steps; a long run may take half as much again"),
         ("on", plan.device),
+        (
+            f"on {plan.num_processes} processes",
+            f"each sends {plan.embedding_bytes / 1e6:.1f} MB of embeddings and {plan.gradient_bytes / 1e6:.1f} MB of "
+            "gradients a step",
+        ),
     ):
         table.add_row(name, value)
     return table

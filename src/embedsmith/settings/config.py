@@ -114,6 +114,9 @@ class ModelSection(Section):
     """Of the frozen base: none, 8bit or 4bit (QLoRA); takes less memory and more time."""
     fused: bool = True
     """Whether families that have fused blocks run through them; false: transformers' own layers, slower and equal."""
+    sharded: bool = False
+    """Whether the processes of a run hold the base together, each its rows of every weight (FSDP2), for one that does
+    not fit each of them; fused blocks do not run then. With one process nothing is shared."""
 
     @property
     def takes_instruction(self) -> bool:
@@ -287,6 +290,22 @@ class RunConfig(Section):
             idle = [name for name in self.adapter.changed() if name != "method"]
             if idle:
                 raise ValueError(f"adapter.method is full, with which {', '.join(idle)} does nothing; leave it away")
+        return self
+
+    @model_validator(mode="after")
+    def _check_sharded(self) -> "RunConfig":
+        needs_whole = {
+            "adapter.method": ("full", self.adapter.method == "full", "all weights would move; set it to lora"),
+            "model.quantization": (
+                self.model.quantization,
+                self.model.quantization is not Quantization.NONE,
+                "weights in few bits are not cut into rows; take one of the two",
+            ),
+            "training.loss": ("mntp", self.training.loss is Loss.MNTP, "it needs the output matrix as a whole"),
+        }
+        for name, (value, is_met, why) in needs_whole.items():
+            if self.model.sharded and is_met:
+                raise ValueError(f"model.sharded is true, which does not go with {name}: {value}: {why}")
         return self
 
     @model_validator(mode="after")

@@ -102,6 +102,12 @@ class Processes:
             return number
         return int(self.accelerator.reduce(torch.tensor(number, device=self.accelerator.device), "sum"))
 
+    def most(self, number: int) -> int:
+        """The largest that a process has."""
+        if self.count == 1:
+            return number
+        return int(self.accelerator.gather(torch.tensor([number], device=self.accelerator.device)).max())
+
     def any(self, is_so: bool) -> bool:
         """Whether it is so in some process."""
         return self.sum(int(is_so)) > 0

@@ -31,10 +31,17 @@ PIECE_TOKENS = defaultdict(lambda: 16_384, cpu=3_072)
 
 LossFunction = Callable[[torch.Tensor], torch.Tensor]
 Backward = Callable[[torch.Tensor], None]
+Most = Callable[[int], int]
 
 
 def contrastive_step(
-    packed: PackedTexts, *, embedder: Embedder, loss_of: LossFunction, budget: TokenBudget, backward: Backward
+    packed: PackedTexts,
+    *,
+    embedder: Embedder,
+    loss_of: LossFunction,
+    budget: TokenBudget,
+    backward: Backward,
+    most: Most | None = None,
 ) -> tuple[torch.Tensor, int]:
     """Compute the loss of a batch and add its gradients to the adapter.
 
@@ -44,17 +51,21 @@ def contrastive_step(
         loss_of: embeddings (K, D) -> scalar loss; called once.
         budget: tokens that keep what backward needs at one time.
         backward: `torch.Tensor.backward`. Not accelerate's, which divides by the environment's accumulation steps.
+        most: a number -> the largest that any process has, where all must run the same forwards and backwards: a base
+            that they hold together. A process with fewer pieces computes its first one again, for nothing.
 
     Returns:
         The loss, detached, and the number of tokens the batch holds, equal texts and common prefixes counted once.
     """
-    passes = _Passes(packed, embedder)
+    passes = _Passes(packed, embedder, most=most)
+    # In step with other processes nobody begins anew alone: there an error stays one.
+    run = partial(budget.run, num_tokens=packed.num_tokens) if most is None else lambda one: one(budget.max_tokens)
     with embedder.dropout(is_on=True):
-        rows = budget.run(passes.forward, num_tokens=packed.num_tokens)  # (distinct texts of the batch, D)
+        rows = run(passes.forward)  # (distinct texts of the batch, D)
         loss = loss_of(rows[packed.distinct_of_text])
         backward(loss)
         assert rows.grad is not None
-        budget.run(partial(passes.backward, rows.grad), num_tokens=packed.num_tokens)
+        run(partial(passes.backward, rows.grad))
     return loss.detach(), packed.num_tokens
 
 
@@ -68,23 +79,25 @@ def embed_without_graph(packed: PackedTexts, *, embedder: Embedder) -> torch.Ten
 class _Passes:
     """Forward and backward over the texts of a batch. Where memory runs out in one, it can be begun anew."""
 
-    def __init__(self, packed: PackedTexts, embedder: Embedder) -> None:
+    def __init__(self, packed: PackedTexts, embedder: Embedder, *, most: Most | None) -> None:
         self._packed = packed
         self._embedder = embedder
+        self._most = most or (lambda number: number)
         self._random_state = torch.get_rng_state()
         self._gradients = KeptGradients(embedder)
         self._pieces: list[PackedTexts] = []
+        self._num_idle = 0
         self._embedded: list[torch.Tensor] = []
 
     def forward(self, max_tokens: int) -> torch.Tensor:
         """Embeddings (distinct texts, D) as a leaf; the last pieces keep their graph, at most `max_tokens` tokens."""
         self._embedded = []  # of an attempt before
         self._cut(max_tokens)
-        num_again = _count_beyond(self._pieces, max_tokens)
+        num_again = self._most(_count_beyond(self._pieces, max_tokens))
         for index, piece in enumerate(self._pieces):
             with torch.set_grad_enabled(index >= num_again):
                 self._embedded.append(self._embed(piece))
-        return torch.cat([part.detach() for part in self._embedded]).requires_grad_()
+        return torch.cat([part.detach() for part in self._embedded[self._num_idle :]]).requires_grad_()
 
     def backward(self, gradient: torch.Tensor, max_tokens: int) -> None:
         """The adapter's gradients from the embeddings' (distinct texts, D); what kept no graph is embedded again."""
@@ -92,15 +105,18 @@ class _Passes:
             self._cut(max_tokens)
             self._gradients.put_back()
         embedded, self._embedded = self._embedded, []
-        gradients = gradient.split([len(piece.segments.texts) for piece in self._pieces])
+        own = self._pieces[self._num_idle :]
+        gradients = [None] * self._num_idle + [*gradient.split([len(piece.segments.texts) for piece in own])]
         for piece, of_piece in zip(reversed(self._pieces), reversed(gradients), strict=True):
             part = embedded.pop() if embedded else None
             if part is None or not part.requires_grad:
                 part = self._embed(piece)
-            part.backward(of_piece)
+            part.backward(torch.zeros_like(part) if of_piece is None else of_piece)
 
     def _cut(self, max_tokens: int) -> None:
-        self._pieces = self._packed.pieces(max_tokens=min(PIECE_TOKENS[self._embedder.device.type], max_tokens))
+        pieces = self._packed.pieces(max_tokens=min(PIECE_TOKENS[self._embedder.device.type], max_tokens))
+        self._num_idle = self._most(len(pieces)) - len(pieces)
+        self._pieces = [pieces[0]] * self._num_idle + pieces
 
     def _embed(self, piece: PackedTexts) -> torch.Tensor:
         torch.set_rng_state(self._random_state)

@@ -63,6 +63,7 @@ def take_step(
         loss_of=loss_of,
         budget=budget,
         backward=torch.Tensor.backward,
+        most=processes.most if embedder.is_sharded else None,
     )
     return loss, processes.sum(num_tokens)
 

@@ -29,7 +29,7 @@ INPUTS_FILE = f"{FOLDER}/inputs.json"
 _BY_CONTENTS = ("model.model", "data.train", "data.columns", "data.max_triplets", "evaluation.dev", "teacher.teacher")
 _FREE = (
     *("output_dir", "evaluation.dev_columns", "training.max_tokens", "training.save_steps"),
-    *("training.save_total_limit", "training.report_to"),
+    *("training.save_total_limit", "training.report_to", "model.sharded"),
 )
 _FILES = {
     "data": "the training data",

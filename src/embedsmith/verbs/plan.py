@@ -23,6 +23,7 @@ from embedsmith.settings.config import RunConfig, Side
 from embedsmith.support.environment import peak_bytes
 from embedsmith.training.batching import source_shares, training_batches
 from embedsmith.training.budget import TokenBudget
+from embedsmith.training.cost import embedding_bytes, gradient_bytes
 from embedsmith.training.distributed import Processes
 from embedsmith.training.loop import make_optimizer, trained_parameters
 from embedsmith.training.memory import tokens_that_fit
@@ -35,6 +36,8 @@ _COUNTED_BATCHES = 64
 _WARM_UP_STEPS = 3
 _TIMED_STEPS = 8
 _TIMED_TEXTS = 400
+_SHOWN_PROCESSES = 8
+"""A machine of GPUs: as so many processes a run of one is also shown."""
 
 
 def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
@@ -57,6 +60,8 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
     ]
     seconds_per_token = _time_steps(run, batches=batches, counts=counts, teacher=teacher)
     tokens_per_step = float(np.mean(counts))
+    num_processes = processes.count if processes.count > 1 else _SHOWN_PROCESSES
+    num_trained = sum(parameter.numel() for parameter in trained_parameters(embedder))
     return Plan(
         num_rows=len(run.triplets),
         num_steps=run.schedule.max_steps,
@@ -68,9 +73,20 @@ def plan_run(config: RunConfig, *, device: str | None = None) -> Plan:
         start_s=start_s,
         teacher_s=teacher.estimate_s(),
         peak_bytes=peak_bytes(embedder.device),
+        num_processes=num_processes,
+        embedding_bytes=_embedding_bytes(run, batches=batches, count=num_processes),
+        gradient_bytes=round(gradient_bytes(num_trained=num_trained, count=num_processes)),
         sources=source_shares(run.triplets, config=config, num_steps=run.schedule.max_steps),
         device=f"{embedder.device}, {str(embedder.backbone.model.dtype).removeprefix('torch.')}, {embedder.path}",
     )
+
+
+def _embedding_bytes(run: PreparedRun, *, batches: Sequence[np.ndarray], count: int) -> int:
+    """What each of so many processes sends of the embeddings of a mean batch; no loss but a contrastive one does."""
+    if not isinstance(run.objective, Objective):
+        return 0
+    num_texts = [sum(map(len, run.objective.text_groups(run.triplets.rows(rows)))) for rows in batches]
+    return embedding_bytes(num_texts=round(float(np.mean(num_texts)) / count), dim=run.embedder.dim, count=count)
 
 
 class _TimedTeacher:

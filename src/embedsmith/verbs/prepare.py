@@ -6,11 +6,13 @@ Used by `train`, which then trains, and by `plan`, which only takes a few steps.
 import logging
 import os
 from dataclasses import dataclass, replace
+from datetime import timedelta
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 
 from embedsmith.data.pairs import ScoredPairs, load_pairs
 from embedsmith.data.remarks import say_remarks
@@ -28,12 +30,16 @@ from embedsmith.training.batching import training_batches
 from embedsmith.training.distributed import Processes
 from embedsmith.training.mntp import MaskedPrediction, make_masked_prediction
 from embedsmith.training.objective import Objective, make_objective
+from embedsmith.training.peers import Peers, end_process, part_at_exit, watch_peers
 from embedsmith.training.schedule import Schedule, make_schedule
 from embedsmith.training.step import check_instructions
 from embedsmith.verbs.base_settings import with_base_settings
 
 log = logging.getLogger(__name__)
 
+_EXCHANGE = timedelta(hours=1)
+"""What an exchange may wait: one process may have data to convert that others have in their caches. Whether all are
+still there, `peers.py` sees."""
 _DISTRIBUTED = (DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU)
 
 
@@ -49,6 +55,7 @@ class PreparedRun:
         objective: what is minimised.
         accelerator: devices, processes, trackers.
         schedule: its length, and when what happens.
+        peers: watches over the other processes, if there are any; to be stopped behind the last exchange.
     """
 
     config: RunConfig
@@ -58,6 +65,7 @@ class PreparedRun:
     objective: Objective | MaskedPrediction
     accelerator: Accelerator
     schedule: Schedule
+    peers: Peers | None
 
 
 def prepare_run(
@@ -75,6 +83,12 @@ def prepare_run(
     """
     config = with_base_settings(config)
     accelerator = _start(config, device=device)
+    part_at_exit()
+    peers = watch_peers(
+        index=accelerator.process_index,
+        count=accelerator.num_processes,
+        end=partial(end_process, folder=config.output_dir),
+    )
     triplets = load_triplets(config.data.train, columns=config.data.columns)
     if config.data.max_triplets:
         triplets = triplets.draw(config.data.max_triplets)
@@ -85,10 +99,13 @@ def prepare_run(
     schedule = make_schedule(config, num_triplets=len(triplets))
     next(training_batches(triplets, config=config))  # one that cannot be filled is told before a model is loaded
     dev = load_pairs(config.evaluation.dev, columns=config.evaluation.dev_columns) if config.evaluation.dev else None
-    embedder = _load_embedder(config, device=accelerator.device, prompt_tokens=prompt_tokens)
+    sharded = config.model.sharded and accelerator.num_processes > 1
+    if config.model.sharded and not sharded:
+        log.warning("model.sharded is true, but there is one process, which holds the whole base.")
+    embedder = _load_embedder(config, device=accelerator.device, prompt_tokens=prompt_tokens, sharded=sharded)
     check_instructions(embedder, data=triplets)
     objective = _make_objective(config, triplets=triplets, embedder=embedder)
-    return PreparedRun(config, triplets, dev, embedder, objective, accelerator, schedule)
+    return PreparedRun(config, triplets, dev, embedder, objective, accelerator, schedule, peers)
 
 
 def load_base(settings: ModelSection, **options: Any) -> Embedder:
@@ -121,7 +138,11 @@ def _start(config: RunConfig, *, device: str | None) -> Accelerator:
     # Without the flag accelerate takes no notice of other processes on a CPU. Its precision is ours, whatever a user's
     # default configuration of accelerate says.
     accelerator = Accelerator(
-        cpu=chosen.type == "cpu", mixed_precision="no", log_with=list(trackers) or None, project_dir=config.output_dir
+        cpu=chosen.type == "cpu",
+        mixed_precision="no",
+        log_with=list(trackers) or None,
+        project_dir=config.output_dir,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=_EXCHANGE)],
     )
     if device is not None and accelerator.device.type != chosen.type:
         raise ConfigError(
@@ -153,7 +174,9 @@ def _choose_training_device(device: str | None) -> torch.device:
     return chosen
 
 
-def _load_embedder(config: RunConfig, *, device: torch.device, prompt_tokens: PromptTokens | None) -> Embedder:
+def _load_embedder(
+    config: RunConfig, *, device: torch.device, prompt_tokens: PromptTokens | None, sharded: bool
+) -> Embedder:
     is_full = config.adapter.method == "full"
     if is_full and describe_published(config.model.model):
         raise ConfigError(
@@ -166,6 +189,7 @@ def _load_embedder(config: RunConfig, *, device: torch.device, prompt_tokens: Pr
         quantization=config.model.quantization,
         device=str(device),
         prompt_tokens=prompt_tokens,
+        sharded=sharded,
         fused=config.model.fused and not is_full,  # fused blocks form no gradients of weights
     )
     examine(embedder).raise_if_wrong()

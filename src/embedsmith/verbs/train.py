@@ -4,11 +4,12 @@ import logging
 import shlex
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -33,6 +34,7 @@ from embedsmith.training.keeping import Outcome, Watch
 from embedsmith.training.late import LATE_FOLDER
 from embedsmith.training.loop import train_adapter
 from embedsmith.training.objective import Objective
+from embedsmith.training.peers import Peers, how_to_go_on, is_broken_exchange, stay_at_exit
 from embedsmith.verbs.card import write_card
 from embedsmith.verbs.inputs import (
     begun_prompt_tokens,
@@ -106,16 +108,34 @@ def train(
     begun = begun_prompt_tokens(folder) if resume else None
     run = prepare_run(config, device=device, prompt_tokens=begun)
     config = run.config
-    embedder, triplets, dev, accelerator = run.embedder, run.triplets, run.dev, run.accelerator
+    embedder, triplets, dev = run.embedder, run.triplets, run.dev
     _announce(run, console)
     inputs, machine = describe_inputs(config, triplets=triplets, dev=dev), describe_machine(embedder)
     if resume:
         check_unchanged(folder, inputs, machine=machine)
     run = _with_kept_teacher(run, console)
     let_go()  # of the teacher
+    with _among_peers(run.peers, folder):
+        return _train_prepared(
+            run, folder=folder, inputs=inputs, machine=machine, resume=resume, watch=watch, console=console
+        )
+
+
+def _train_prepared(
+    run: PreparedRun,
+    *,
+    folder: Path,
+    inputs: Mapping[str, Any],
+    machine: Mapping[str, str],
+    resume: bool,
+    watch: Watch | None,
+    console: Console,
+) -> Run:
+    config, embedder, triplets, dev, accelerator = run.config, run.embedder, run.triplets, run.dev, run.accelerator
     accelerator.wait_for_everyone()  # nobody may find the folder made by another process before looking for it
-    with _run_folder(folder), _lock(folder, is_needed=accelerator.is_main_process):
-        if accelerator.is_main_process:
+    is_main = accelerator.is_main_process
+    with _run_folder(folder, removes=is_main), _lock(folder, is_needed=is_main):
+        if is_main:
             for place in (folder, folder / FOLDER, folder / LATE_FOLDER):
                 files.remove_leftovers(place)
             files.write_text(folder / CONFIG_FILE, config.to_yaml())
@@ -136,7 +156,10 @@ def train(
                 resume=resume,
             )
         accelerator.wait_for_everyone()  # for the main process to have written the adapter
-        accelerator.end_training()
+        if run.peers:
+            run.peers.stop()  # from here on each ends when it is done
+        for tracker in accelerator.trackers:
+            tracker.finish()  # not by `end_training`, which parts the processes: a sweep has more runs
         if outcome.signal:
             raise Interrupted(
                 f"Stopped by {outcome.signal.name} after step {outcome.num_steps} of {run.schedule.max_steps}; "
@@ -147,7 +170,7 @@ def train(
         if outcome.best_step != outcome.num_steps:
             embedder.trained.reload(folder / embedder.trained.folder_name)
         dev_result = EvaluationResult(model=str(folder), tasks={DEV_TASK: outcome.best}) if outcome.best else None
-        if accelerator.is_main_process and not outcome.is_stopped:
+        if is_main and not outcome.is_stopped:
             write_outcome(
                 folder,
                 config=config,
@@ -256,8 +279,37 @@ def _with_kept_teacher(run: PreparedRun, console: Console) -> PreparedRun:
 
 
 @contextmanager
-def _run_folder(folder: Path) -> Iterator[None]:
+def _among_peers(peers: Peers | None, folder: Path) -> Iterator[None]:
+    """Run a block that needs all processes of the run; where one is lost in it, say so.
+
+    Raises:
+        RunError: an exchange with another process broke off.
+    """
+    if peers is None:
+        yield
+        return
+    try:
+        yield
+    except Interrupted:  # all of them end, each with its last exchange behind it
+        peers.stop()
+        raise
+    except BaseException as error:
+        peers.leave()
+        stay_at_exit()
+        if not is_broken_exchange(error):
+            raise
+        raise RunError(
+            f"Another process of this run has ended, or cannot be reached any more.\n{how_to_go_on(str(folder))}"
+        ) from error
+    finally:
+        peers.stop()
+
+
+@contextmanager
+def _run_folder(folder: Path, *, removes: bool) -> Iterator[None]:
     """Make the run folder; if the block fails before anything worth keeping is in it, take it away again.
+
+    Where it fails because of another process, it can go on from its start. Of several processes one `removes`.
 
     Raises:
         DiskFullError: where the block could not write, in words.
@@ -266,9 +318,10 @@ def _run_folder(folder: Path) -> Iterator[None]:
     try:
         yield
     except BaseException as error:
-        is_begun = has_checkpoints(folder, from_step=1) or isinstance(error, Interrupted)
+        is_stopped = isinstance(error, Interrupted) or is_broken_exchange(error)
+        is_begun = is_stopped or has_checkpoints(folder, from_step=1)
         is_worth_keeping = is_begun or any(folder.glob(NON_FINITE.format("*")))
-        if not is_worth_keeping and not any((folder / name).exists() for name in _KEPT):
+        if removes and not is_worth_keeping and not any((folder / name).exists() for name in _KEPT):
             shutil.rmtree(folder, ignore_errors=True)
         if isinstance(error, OSError) and files.is_disk_full(error):
             raise DiskFullError(_describe_full(error, folder)) from error

@@ -128,15 +128,21 @@ def load_backbone(
     precision: Precision = Precision.AUTO,
     device: torch.device,
     quantization: Quantization = Quantization.NONE,
+    sharded: bool = False,
 ) -> Backbone:
     """Load a decoder for packed texts.
+
+    Args:
+        model: see above.
+        precision, device, quantization: of its weights.
+        sharded: hold it together with the other processes; see `sharded.py`.
 
     Raises:
         ModelError: there is no such model, its weights are not safetensors, or it is no decoder that takes packed
             attention.
         MissingExtraError: its tokenizer or its quantisation needs a package that is not installed.
     """
-    load = partial(_load, model, precision=precision, device=device, quantization=quantization)
+    load = partial(_load, model, precision=precision, device=device, quantization=quantization, sharded=sharded)
     return with_source(model, load)
 
 
@@ -151,7 +157,13 @@ def load_model_tokenizer(model: str) -> Any:
 
 
 def _load(
-    model: str, source: str, *, precision: Precision, device: torch.device, quantization: Quantization
+    model: str,
+    source: str,
+    *,
+    precision: Precision,
+    device: torch.device,
+    quantization: Quantization,
+    sharded: bool,
 ) -> Backbone:
     if is_encoder(source):
         raise ModelError(
@@ -169,14 +181,19 @@ def _load(
     dtype = choose_dtype(precision, device)
     options = loading_options(quantization, dtype=dtype, device=device)
     check_weight_files(source, config=config)
-    network, report = _load_network(model, source, config, dtype=dtype, **options)
+    if sharded:
+        from embedsmith.model.loading.sharded import load_shares  # brings torch's FSDP, which takes its time
+
+        network, report = load_shares(model, source, config, dtype=dtype, device=device)
+    else:
+        network, report = _load_network(model, source, config, dtype=dtype, **options)
     check_weights(network, report=report, source=source, model=model, advice=OTHER_VARIANT if is_mapped else "")
     tokenizer = _load_tokenizer(model, source, config)
     check_token_ids(tokenizer, num_rows=network.get_input_embeddings().num_embeddings, model=model)
     network.requires_grad_(False)
     network.train(mode=False)
     use_differentiable_products(network)
-    if not options:  # a quantised one is there already, and cannot be moved
+    if not (options or sharded):  # those are there already, and a quantised one cannot be moved
         network = network.to(device)
     if device.type == "cuda":
         give_back_freed_memory()

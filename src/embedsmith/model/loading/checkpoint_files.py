@@ -58,21 +58,29 @@ def read_object(path: Path) -> dict[str, Any]:
     return values
 
 
+def tensor_files(source: str) -> list[Path]:
+    """A checkpoint's safetensors files; none where it has no such files.
+
+    Raises:
+        OSError, ValueError, KeyError: their index is damaged.
+    """
+    if single := find_file(source, "model.safetensors"):
+        return [single]
+    if (index := find_file(source, "model.safetensors.index.json")) is None:
+        return []
+    found = [find_file(source, name) for name in sorted(set(parse_json(files.read_text(index))["weight_map"].values()))]
+    return [path for path in found if path]
+
+
 def tensor_kinds(source: str) -> dict[str, str]:
     """The tensors of a checkpoint's safetensors files and their number formats as the files say them (`F32`, `I8` ...).
 
     Raises:
         SafetensorError, OSError, ValueError, KeyError: the files are damaged; who loads their weights says so first.
     """
-    single, index = find_file(source, "model.safetensors"), find_file(source, "model.safetensors.index.json")
-    if single is None and index is None:
-        return {}
-    names = (
-        {"model.safetensors"} if single or not index else set(parse_json(files.read_text(index))["weight_map"].values())
-    )
     kinds = {}
-    for name in sorted(names):
-        with safe_open(find_file(source, name), framework="pt") as file:
+    for path in tensor_files(source):
+        with safe_open(path, framework="pt") as file:
             kinds.update({key: file.get_slice(key).get_dtype() for key in file.keys()})  # noqa: SIM118
     return kinds
 

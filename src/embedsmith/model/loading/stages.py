@@ -3,6 +3,7 @@
 The sum is formed in float32 and cast once. A run may itself build on a run.
 """
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,27 +23,35 @@ def load_base(
     precision: Precision,
     device: torch.device,
     quantization: Quantization = Quantization.NONE,
+    sharded: bool = False,
     above: tuple[Path, ...] = (),
 ) -> Backbone:
     """Load MODEL as something to put an adapter on.
 
     Args:
-        model, precision, device, quantization: as `load_backbone`.
+        model, precision, device, quantization, sharded: as `load_backbone`.
         above: folders of the adapters that stand on this base.
 
     Raises:
         ModelError: as `load_backbone` and `load_adapter`; or an adapter is a base of its own.
-        ConfigError: a run is to be quantised, which its adapter would have to survive.
+        ConfigError: a run is to be quantised, which its adapter would have to survive, or to be shared among processes.
     """
     model = find_model(model)
     folder = find_adapter(model)
     if folder is None:
-        return load_backbone(model, precision=precision, device=device, quantization=quantization)
+        return load_backbone(model, precision=precision, device=device, quantization=quantization, sharded=sharded)
     if quantization is not Quantization.NONE:
         raise ConfigError(
             f"model.quantization is {quantization}, but '{model}' is a run, whose adapter would have to be merged "
             "first.\n"
             "Export it as a merged model and train on that, or leave model.quantization at none."
+        )
+    if sharded:
+        raise ConfigError(
+            f"model.sharded is true, but '{model}' is a run, whose adapter would have to be merged first, and no "
+            "process holds the whole base to do it.\n"
+            f"Export it as a merged model where it fits (embedsmith export {shlex.quote(model)} --to merged) and train "
+            "on that."
         )
     if folder.resolve() in above:
         raise ModelError(f"The adapter {folder} is named as a base of its own.\nName its base: --base-model MODEL.")

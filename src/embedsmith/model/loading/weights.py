@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightRenaming, rename_source_key
@@ -53,7 +54,12 @@ def check_weights(
         )
     if not getattr(network.config, "quantization_config", None):
         _check_kinds(network, source=source, model=model)
-    check_finite(dict(network.named_parameters()), owner=f"The weights of '{model}'", advice=AGAIN)
+    check_finite(held_parameters(network), owner=f"The weights of '{model}'", advice=AGAIN)
+
+
+def held_parameters(network: torch.nn.Module) -> dict[str, torch.Tensor]:
+    """What this process holds of a network's parameters, by name: all of it, or its rows of what processes share."""
+    return {name: one.to_local() if isinstance(one, DTensor) else one.data for name, one in network.named_parameters()}
 
 
 def check_finite(tensors: Mapping[str, torch.Tensor], *, owner: str, advice: str) -> None:

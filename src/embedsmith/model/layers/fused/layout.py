@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import PreTrainedModel
 
 from embedsmith.model.layers.fused.families import FUSED_FAMILIES, Family
@@ -88,6 +89,8 @@ class Layout:
 def why_not_fused(model: PreTrainedModel) -> str | None:
     """What keeps a model on the plain path, or None."""
     config = model.config
+    if is_sharded(model):
+        return "several processes hold the base together"
     if config.model_type not in FUSED_FAMILIES:
         return f"no fused blocks for model_type {config.model_type}"
     if (name := _activation_name(config)) not in _ACTIVATIONS:
@@ -107,6 +110,11 @@ def why_not_fused(model: PreTrainedModel) -> str | None:
     if any(parameter.requires_grad for parameter in model.parameters()):
         return "weights that are trained themselves"
     return None
+
+
+def is_sharded(model: torch.nn.Module) -> bool:
+    """Whether several processes hold the weights together, each some rows of them."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
 
 
 def read_layout(model: PreTrainedModel, *, kernels: Kernels, num_bidirectional: int = 0) -> Layout:
