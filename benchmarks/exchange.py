@@ -41,8 +41,8 @@ from embedsmith.verbs.prepare import prepare_run
 
 _ACKED = 120
 """Where `tcpi_bytes_acked` lies in Linux's struct tcp_info."""
-# Steps of 256 triplets on one H100, as docs/performance.md#on-a-gpu has them; rank 8 on query and value projections. The
-# smallest step measured there is one of 64 triplets with SmolLM2-135M, 0.034 s.
+# Steps of 256 triplets on one H100, as docs/performance.md#on-a-gpu has them; rank 8 on query and value projections.
+# The smallest step measured there is one of 64 triplets with SmolLM2-135M, 0.034 s.
 _MEASURED = {
     "SmolLM2-135M": Step(256, 768, 512, 576, 460_800, compute_s=0.211, least_s=0.034),
     "Gemma-2B's shape": Step(256, 768, 512, 2048, 921_600, compute_s=0.337, least_s=0.034),

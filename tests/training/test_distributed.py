@@ -2,6 +2,7 @@
 hold together, too, and where a run goes on with other processes than it was begun with."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
+from filelock import FileLock
 from safetensors.torch import load_file
 
 from embedsmith.data.table import Triplets
@@ -64,8 +66,19 @@ class Two:
 
 @pytest.fixture(scope="module")
 def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of all runs, each by what it is and the number of its processes."""
-    folder = tmp_path_factory.mktemp("launched")
+    """The folder of all runs, each by what it is and the number of its processes; made once, by whichever of several
+    test processes comes first."""
+    own = tmp_path_factory.mktemp("launched")
+    folder = tmp_path_factory.getbasetemp().parent / "launched" if "PYTEST_XDIST_WORKER" in os.environ else own
+    with FileLock(f"{folder}.lock"):
+        if not (folder / "done").exists():
+            _launch_all(folder)
+            (folder / "done").touch()
+    return folder
+
+
+def _launch_all(folder: Path) -> None:
+    folder.mkdir(exist_ok=True)
     save_model("llama", folder / "llama")
     save_teacher(folder)
     write_triplets(folder / "t.tsv", num_rows=60)
@@ -101,7 +114,6 @@ def launched(tmp_path_factory: pytest.TempPathFactory) -> Path:
         check=False,
     )
     assert done.returncode == 0, done.stderr
-    return folder
 
 
 def _assert_equal(one: Path, other: Path) -> None:

@@ -1,4 +1,4 @@
-"""torchrun and accelerate launch: one process of a run is killed, the other ends with a message, and the run goes on."""
+"""torchrun and accelerate launch: a process of a run is killed, the other ends with a message, and the run goes on."""
 
 import json
 import signal
