@@ -28,7 +28,7 @@ def _gradients(
     pooling: Pooling = Pooling.LAST,
     dropout: float = 0.0,
     fused: bool = True,
-    most: Callable[[int], int] = int,
+    most: Callable[[int], int] | None = None,
 ) -> tuple[float, list[torch.Tensor]]:
     embedder = Embedder.load(folder, precision="fp32", max_length=64, pooling=pooling, fused=fused)
     torch.manual_seed(3)
