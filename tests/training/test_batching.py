@@ -1,5 +1,6 @@
 """Batches: full, without false negatives, nothing lost, another order each epoch, a function of the seed."""
 
+import json
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -10,14 +11,19 @@ import pytest
 from embedsmith.data.triplets import load_triplets
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
+from embedsmith.training import order
 from embedsmith.training.batching import (
+    Batches,
+    Place,
+    SourceDeal,
     contrastive_batches,
     count_steps,
-    deal_sources,
     one_source_batches,
+    replayed_batches,
     source_shares,
     training_batches,
 )
+from embedsmith.training.order import KEYED, SHUFFLED
 from tests.tiny import write_triplets
 
 
@@ -79,7 +85,7 @@ def _of_sources(
     ids[:, 0] //= per_anchor
     found = one_source_batches(
         ids,
-        sources,
+        [np.flatnonzero(sources == number) for number in range(len(sizes))],
         names=[f"s{number}" for number in range(len(sizes))],
         batch_size=batch_size,
         **{"seed": 0, "temperature": 1.0, **settings},
@@ -110,7 +116,7 @@ def test_every_row_of_a_source_is_shown_equally_often_and_leftovers_go_on_into_i
 def test_sources_get_their_shares_at_any_time(sizes: tuple[int, ...], temperature: float) -> None:
     weights = np.array([size ** (1 / temperature) for size in sizes])
     for seed in range(3):
-        dealt = list(islice(deal_sources(np.array(sizes), temperature=temperature, seed=seed), 500))
+        dealt = list(islice(SourceDeal(np.array(sizes), temperature=temperature, seed=seed), 500))
         counts = np.cumsum(np.eye(len(sizes))[dealt], axis=0)
         expected = np.arange(1, 501)[:, None] * weights / weights.sum()
         assert np.abs(counts - expected).max() < 2
@@ -153,3 +159,72 @@ def test_a_run_s_shares_are_those_of_its_batches(tmp_path: Path, cache: Path) ->
     for batch, other in zip(islice(training_batches(table, config=plain), 50), expected, strict=True):
         assert batch.tolist() == other.tolist()
     assert source_shares(table, config=plain, num_steps=50) == ()
+
+
+@pytest.mark.parametrize("kind", [SHUFFLED, KEYED])
+def test_batches_go_on_from_any_position_at_once(kind: str) -> None:
+    """Over the ends of passes, with rows that wait, through JSON; what came before is not drawn again."""
+    ids = _ids(12, 4)
+
+    def start() -> Batches:
+        return Batches([contrastive_batches(ids, batch_size=8, seed=7, place=Place(kind))])
+
+    batches = start()
+    positions = [json.loads(json.dumps(batches.position))]
+    expected = []
+    for _ in range(40):
+        expected.append(next(batches).tolist())
+        positions.append(json.loads(json.dumps(batches.position)))
+    assert any(stream["waiting"] for position in positions for stream in position["streams"])
+    for step, position in enumerate(positions):
+        (place,) = position["streams"]
+        asked: list[int] = []
+
+        class Counting:
+            def __len__(self) -> int:
+                return len(ids)
+
+            def __getitem__(self, row: int) -> np.ndarray:
+                asked.append(row)  # noqa: B023
+                return ids[row]
+
+        later = contrastive_batches(Counting(), batch_size=8, seed=7, place=Place(**place))
+        assert [batch.tolist() for batch in islice(later, 40 - step)] == expected[step:]
+        if step == 39:
+            assert len(asked) < 48
+
+
+@pytest.mark.parametrize("shuffled_rows", [0, 10**6])
+def test_batches_of_one_source_go_on_from_any_position(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, shuffled_rows: int
+) -> None:
+    monkeypatch.setattr(order, "SHUFFLED_ROWS", shuffled_rows)
+    names = [str(write_triplets(tmp_path / f"{rows}.tsv", num_rows=rows, first=rows)) for rows in (60, 20)]
+    settings = {"output_dir": "x", "batch_size": "4", "data.train": f"[{', '.join(names)}]"}
+    config = load_config(overrides={**settings, "one_source_batches": "true", "source_temperature": "2"})
+    table = load_triplets(config.data.train)
+    batches = training_batches(table, config=config)
+    positions, expected = [], []
+    for _ in range(60):
+        positions.append(json.loads(json.dumps(batches.position)))
+        expected.append(next(batches).tolist())
+    for step in (0, 1, 17, 40, 59):
+        later = training_batches(table, config=config, position=positions[step])
+        assert [batch.tolist() for batch in islice(later, 60 - step)] == expected[step:]
+    if shuffled_rows:
+        for step in (0, 7):  # a checkpoint of an earlier version, without a position
+            later = replayed_batches(table, config=config, num_steps=step)
+            assert [batch.tolist() for batch in islice(later, 60 - step)] == expected[step:]
+
+
+def test_a_run_of_an_earlier_version_keeps_its_order(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(write_triplets(tmp_path / "t.tsv", num_rows=60))
+    config = load_config(overrides={"output_dir": "x", "batch_size": "4", "data.train": path})
+    table = load_triplets([path])
+    expected = [batch.tolist() for batch in islice(training_batches(table, config=config), 30)]
+    monkeypatch.setattr(order, "SHUFFLED_ROWS", 0)
+    assert [batch.tolist() for batch in islice(training_batches(table, config=config), 30)] != expected
+    later = replayed_batches(table, config=config, num_steps=9)
+    assert [batch.tolist() for batch in islice(later, 21)] == expected[9:]

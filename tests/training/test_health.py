@@ -45,10 +45,9 @@ def test_a_loss_that_is_no_number_ends_the_run_before_anything_moves(
 
 
 def test_a_gradient_that_is_no_number_is_told_as_such(tmp_path: Path, triplets: TripletTable) -> None:
-    rows = triplets.rows([0, 1])  # type: ignore[arg-type]
     health = Health(tmp_path, max_steps=9, learning_rate=1.0)
     finite, infinite = torch.tensor(2.0), torch.tensor(float("inf"))
-    told = {"step": 4, "rows": torch.tensor([0, 1]).numpy(), "batch": rows, "triplets": triplets}
+    told = {"step": 4, "rows": torch.tensor([0, 1]).numpy(), "triplets": triplets}
     health.check_finite(finite, finite, **told)
     with pytest.raises(RunError, match="The gradient's norm is inf, with a loss of 2 at step 4"):
         health.check_finite(finite, infinite, **told)

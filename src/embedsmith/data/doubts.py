@@ -9,7 +9,8 @@ import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
 
-_PLACEHOLDERS = frozenset({"n/a", "n.a", "na", "nan", "nil", "none", "null", "undefined", "#n/a"})
+PLACEHOLDERS = frozenset({"n/a", "n.a", "na", "nan", "nil", "none", "null", "undefined", "#n/a"})
+"""Words that stand for a missing text, in lower case and without a full stop behind them."""
 _LIST_WRITTEN_OUT = re.compile(r"""\[\s*(["']).*\1\s*,?\s*\]""", re.DOTALL)
 
 
@@ -24,8 +25,8 @@ def is_placeholder(text: str) -> bool:
     """Whether a text only stands for a missing one, such as `n/a`, `null` or `-`: a known word, or punctuation."""
     word = text_key(text).rstrip(".")
     if word[:1].isalnum():  # as nearly every text: the quick way
-        return len(word) < 10 and word.casefold() in _PLACEHOLDERS
-    return word.casefold() in _PLACEHOLDERS or all(unicodedata.category(mark)[0] in "PZ" for mark in word)
+        return len(word) < 10 and word.casefold() in PLACEHOLDERS
+    return word.casefold() in PLACEHOLDERS or all(unicodedata.category(mark)[0] in "PZ" for mark in word)
 
 
 def row_doubts(anchor: str, positive: str, negatives: Sequence[str] = ()) -> list[str]:

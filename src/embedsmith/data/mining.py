@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from embedsmith.data.table import TextIds
+from embedsmith.data.text_ids import TextIds
 from embedsmith.records.mined import Choice, Dropped
 from embedsmith.support.errors import ConfigError
 

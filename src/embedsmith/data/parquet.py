@@ -5,9 +5,10 @@ text, so whoever needs a text refuses it by row and column, and nobody stumbles 
 Memory: some thousands of values of each column asked for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -18,24 +19,98 @@ from embedsmith.support.errors import DataError
 _BATCH_ROWS = 8192
 
 
+class ColumnRows(Protocol):
+    """Rows that lie in columns: some of these, many rows at once, or row by row."""
+
+    names: Sequence[str]
+    """Of all columns."""
+    first: int
+    """Number of the first row, from 0."""
+
+    def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The rows of some columns, some thousands at a time; ends early where they cannot be read."""
+
+    def rows(self, start: int = 0, count: int | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """(row number from 1, row) of some rows, from `start`, counted from 0, on; without a count, of all others.
+
+        Raises:
+            DataError: a column that somebody asks for is damaged.
+        """
+
+
+class ParquetRows:
+    """The rows of a file, as `ColumnRows`."""
+
+    first = 0
+
+    def __init__(self, path: Path, file: pq.ParquetFile) -> None:
+        self.names: Sequence[str] = file.schema_arrow.names
+        self._file = file  # stays open for the rows: they read their values later
+        self._columns = {name: _Column(path, file, name) for name in self.names}
+
+    def __len__(self) -> int:
+        return int(self._file.metadata.num_rows)
+
+    def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """As `ColumnRows.batches`."""
+        with suppress(pa.ArrowException, OSError):
+            yield from self._file.iter_batches(batch_size=_BATCH_ROWS, columns=[*names], use_threads=False)
+
+    def rows(self, start: int = 0, count: int | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """As `ColumnRows.rows`."""
+        for number in range(start, len(self) if count is None else start + count):
+            yield number + 1, _Row(self._columns, number)
+
+
+class BatchRows:
+    """Rows that are in memory, as `ColumnRows`.
+
+    Args:
+        table: they.
+        first: number of the first one, from 0.
+    """
+
+    def __init__(self, table: pa.Table, *, first: int) -> None:
+        self.names: Sequence[str] = table.column_names
+        self._table = table
+        self.first = first
+
+    def __len__(self) -> int:
+        return len(self._table)
+
+    def batches(self, names: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """As `ColumnRows.batches`."""
+        yield from self._table.select([*names]).to_batches()
+
+    def rows(self, start: int = 0, count: int | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
+        """As `ColumnRows.rows`; numbers are those of all rows."""
+        for number in range(start, len(self) if count is None else start + count):
+            row = {name: _python_value(self._table[name][number]) for name in self.names}
+            yield self.first + number + 1, row
+
+
+def open_parquet(path: Path, *, faults: Faults) -> ParquetRows | None:
+    """The rows of a file; None where it has a fault, which is noted."""
+    try:
+        file = pq.ParquetFile(path)
+        names = file.schema_arrow.names
+    except (pa.ArrowException, UnicodeDecodeError) as error:
+        faults.add(path, None, f"is not a readable parquet file: {error}")
+        return None
+    if doubled := doubled_name(names):
+        faults.add(path, None, doubled)
+        return None
+    return ParquetRows(path, file)
+
+
 def parquet_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, Mapping[str, Any]]]:
     """Yield (row number from 1, row).
 
     Raises:
         DataError: a column that somebody asks for is damaged.
     """
-    try:
-        file = pq.ParquetFile(path)  # stays open for the rows: they read their values later
-        names = file.schema_arrow.names
-    except (pa.ArrowException, UnicodeDecodeError) as error:
-        faults.add(path, None, f"is not a readable parquet file: {error}")
-        return
-    if doubled := doubled_name(names):
-        faults.add(path, None, doubled)
-        return
-    columns = {name: _Column(path, file, name) for name in names}
-    for number in range(file.metadata.num_rows):
-        yield number + 1, _Row(columns, number)
+    if rows := open_parquet(path, faults=faults):
+        yield from rows.rows()
 
 
 class _Row(Mapping[str, Any]):

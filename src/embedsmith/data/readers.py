@@ -12,12 +12,12 @@ import gzip
 import io
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from embedsmith.data.faults import Faults, doubled_name
-from embedsmith.data.parquet import parquet_rows
+from embedsmith.data.parquet import ParquetRows, open_parquet, parquet_rows
 from embedsmith.support import files
 from embedsmith.support.json_text import DoubledNameError, parse_json
 
@@ -27,6 +27,7 @@ Row = dict[str, Any]
 FileRow = Mapping[str, Any]
 """A row as its file has it; of parquet, its values are read when they are asked for."""
 _GZIP = b"\x1f\x8b"
+Item = TypeVar("Item")
 
 
 def is_data_file(name: str) -> bool:
@@ -77,16 +78,29 @@ def read_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, FileRow]]:
     Raises:
         DataError: see `parquet_rows`.
     """
-    num_rows = 0
+    yield from _watch(path, lambda: _rows_of(path, faults), faults=faults)
+
+
+def read_columns(path: Path, *, faults: Faults) -> ParquetRows | None:
+    """The rows of a file that holds columns, many of them at once; None of any other, or where it has a fault."""
+    if not path.name.endswith(".parquet"):
+        return None
+    found = list(_watch(path, lambda: filter(None, [open_parquet(path, faults=faults)]), faults=faults))
+    return found[0] if found else None
+
+
+def _watch(path: Path, read: Callable[[], Iterable[Item]], *, faults: Faults) -> Iterator[Item]:
+    """What is read of a file; a fault is noted where it cannot be, or where that is nothing."""
+    num_items = 0
     num_faults = faults.count
     try:
         files.check_can_end(path)
-        for line, row in _rows_of(path, faults):
-            num_rows += 1
-            yield line, row
+        for item in read():
+            num_items += 1
+            yield item
     except OSError as error:
         faults.add(path, None, f"cannot be read: {error.strerror or error}")
-    if num_rows == 0 and faults.count == num_faults:
+    if num_items == 0 and faults.count == num_faults:
         faults.add(path, None, "is empty")
 
 

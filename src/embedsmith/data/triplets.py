@@ -5,7 +5,8 @@ Rows are triplets, pairs, scored pairs, or texts; one run has one kind, and the 
 A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
 exists only if every row of every source is sound, and its name holds all that it depends on: the files' contents, what
 they are called (its remarks name them), and the settings. Memory: one record batch while converting, mapped pages
-after. Cost of a second load: half a second a gigabyte of files.
+after. A second load reads neither files nor table: files are known by size and time of change (`digests.py`), and what
+is to know of a large table is noted (`table_notes.py`).
 """
 
 import hashlib
@@ -13,13 +14,26 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from embedsmith.data.doubts import row_doubts, text_doubts
 from embedsmith.data.faults import Faults
-from embedsmith.data.readers import FileRow, expand_sources, is_data_file, is_text_file, read_rows, unpacked
+from embedsmith.data.hub import find_commit, hub_rows
+from embedsmith.data.parquet import ColumnRows
+from embedsmith.data.plain_batches import PlainRows, find_plain_rows, used_columns
+from embedsmith.data.readers import (
+    FileRow,
+    expand_sources,
+    is_data_file,
+    is_text_file,
+    read_columns,
+    read_rows,
+    unpacked,
+)
 from embedsmith.data.remarks import Remarks
 from embedsmith.data.roles import (
     ColumnNames,
@@ -32,11 +46,12 @@ from embedsmith.data.roles import (
 )
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
 from embedsmith.data.table import TableFacts, TripletTable
-from embedsmith.data.table_file import TableRow, write_table
+from embedsmith.data.table_file import TableRow, one_writer, write_table
 from embedsmith.settings.config import TrainSource
 from embedsmith.settings.prompts import instruction_fault
 from embedsmith.support import files
-from embedsmith.support.errors import DataError, MissingExtraError
+from embedsmith.support.digests import kept_digest
+from embedsmith.support.errors import DataError
 
 log = logging.getLogger(__name__)
 
@@ -73,15 +88,20 @@ def load_triplets(
     for fault in _doubled(origins):
         faults.add("data.train", None, fault)
     faults.raise_if_any(what="training data")
+    origins = [replace(one, contents=find_commit(one.place)) if isinstance(one.place, str) else one for one in origins]
 
     folder = cache_folder or files.cache_root() / "triplets"
     target = folder / f"{_fingerprint(origins, columns)}.arrow"
-    # A hub dataset may change under its name: it is read anew each time (its own cache makes that cheap).
-    is_fixed = not any(isinstance(origin.place, str) for origin in origins)
+    is_fixed = all(origin.contents for origin in origins)
     table = _open_cached(target) if is_fixed else None
     if table is None:
-        _convert(origins, target, columns=columns, faults=faults)
-        table = TripletTable.open(target)
+        with one_writer(target):
+            # Another process of this run, or another run, may have made it while this one waited.
+            table = _open_cached(target, talks=False) if is_fixed else None
+            if table is None:
+                _convert(origins, target, columns=columns, faults=faults)
+                table = TripletTable.open(target)
+                table.look_through()
     if table.has_scores and not table.scores_differ():
         names = ", ".join(str(origin.place) for origin in origins)
         raise DataError(f"All scores in {names} are equal: they order nothing, so nothing can be learned.")
@@ -93,7 +113,7 @@ class _Origin:
     """A file, or a hub dataset by its id, and what its source says of all its rows.
 
     Attributes:
-        contents: fingerprint of a file.
+        contents: fingerprint of a file, commit of a dataset; "": not known.
     """
 
     place: Path | str
@@ -112,7 +132,9 @@ def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
     found = []
     for path in expand_sources([name], faults=faults):
         try:
-            found.append(_Origin(path, files.fingerprint([path]), source.instruction, source.symmetric))
+            found.append(
+                _Origin(path, files.fingerprint([path], digest_of=kept_digest), source.instruction, source.symmetric)
+            )
         except OSError as error:
             faults.add(path, None, f"cannot be read: {error.strerror or error}")
     return found
@@ -143,27 +165,34 @@ def _fingerprint(origins: Sequence[_Origin], columns: ColumnNames) -> str:
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
-def _open_cached(path: Path) -> TripletTable | None:
+def _open_cached(path: Path, *, talks: bool = True) -> TripletTable | None:
     """The table that was kept under this name, or None; a damaged one is taken for none, and said."""
     if not path.exists():
         return None
     try:
         return TripletTable.open(path)
     except (ValueError, KeyError, TypeError, OSError) as error:  # pyarrow's errors are ValueErrors and OSErrors
-        log.warning("The table kept in %s is damaged (%s); it is made anew.", path, error)
+        if talks:
+            log.warning("The table kept in %s is damaged (%s); it is made anew.", path, error)
         return None
 
 
 def _all_rows(
     origins: Sequence[_Origin], *, columns: ColumnNames, remarks: Remarks, faults: Faults
-) -> Iterator[TableRow]:
+) -> Iterator[TableRow | pa.RecordBatch]:
     first: tuple[str, str] | None = None
     for number, origin in enumerate(origins):
-        for line, row, kind in _rows_of(origin.place, columns=columns, remarks=remarks, faults=faults):
+        reader = _Reader(origin, columns=columns, remarks=remarks, faults=faults)
+        for line, row, kind in reader.read():
             first = first or (str(origin.place), kind)
             if kind != first[1]:
                 faults.add(origin.place, None, f"holds {kind}, but {first[0]} holds {first[1]}; a run takes one kind")
                 break
+            if isinstance(row, PlainRows):
+                for place, doubts in row.doubts.items():
+                    remarks.add_doubts(origin.place, line + place, doubts)
+                yield row.as_batch(origin=number, instruction=origin.instruction, is_symmetric=origin.is_symmetric)
+                continue
             for texts in [(row.anchor, positive, *row.negatives) for positive in row.positives] or [(row.anchor,)]:
                 if row.score is None:
                     remarks.add_doubts(origin.place, line, _doubts_of(texts))
@@ -181,34 +210,69 @@ def _doubts_of(texts: tuple[str, ...]) -> list[str]:
     return text_doubts(texts) if len(texts) == 1 else row_doubts(texts[0], texts[1], texts[2:])
 
 
-def _rows_of(
-    place: Path | str, *, columns: ColumnNames, remarks: Remarks, faults: Faults
-) -> Iterator[tuple[int, TrainingRow, str]]:
-    """Line, row and kind of what is sound in a file; the first row says what the others must have."""
-    first: Roles | None = None
-    known: dict[tuple[str, ...], Roles | str] = {}
-    rows = read_rows(place, faults=faults) if isinstance(place, Path) else _hub_rows(place)
-    for line, values in rows:
-        names = tuple(values)
-        if names not in known:
-            roles = _check_roles(find_roles(names, columns=columns), names=names, first=first)
-            known[names] = roles
-            if isinstance(roles, Roles) and place != sample_triplets_path():  # what ours has besides is known
-                remarks.add_unused(place, roles.unused)
-        roles = known[names]
-        if isinstance(roles, str):
-            faults.add(place, line, roles)
-            if first is None:
-                return
-            continue
-        first = first or roles
-        row, bad = read_row(values, roles)
-        for fault in bad:
-            faults.add(place, line, fault)
-        if row is not None:
-            if unused := [*unused_in_passages(values, roles)]:
-                remarks.add_unused(place, unused)
-            yield line, row, roles.kind
+Read = tuple[int, TrainingRow | PlainRows, str]
+"""Line, row or rows from there on, and their kind."""
+
+
+class _Reader:
+    """Reads what is sound of a file or a hub dataset; the first row says what the others must have."""
+
+    def __init__(self, origin: _Origin, *, columns: ColumnNames, remarks: Remarks, faults: Faults) -> None:
+        self._place, self._commit = origin.place, origin.contents
+        self._columns, self._remarks, self._faults = columns, remarks, faults
+        self._first: Roles | None = None
+        self._known: dict[tuple[str, ...], Roles | str] = {}
+
+    def read(self) -> Iterator[Read]:
+        if not isinstance(self._place, Path):
+            for rows in hub_rows(self._place, commit=self._commit):
+                yield from self._read_columns(rows)
+        elif self._place.name.endswith(".parquet"):
+            if columns := read_columns(self._place, faults=self._faults):
+                yield from self._read_columns(columns)
+        else:
+            yield from self._read_each(read_rows(self._place, faults=self._faults))
+
+    def _read_columns(self, rows: ColumnRows) -> Iterator[Read]:
+        """Many at once where nothing is wrong with them, else each by itself."""
+        num_done = 0
+        roles = self._find_roles(tuple(rows.names))
+        names = None if isinstance(roles, str) else used_columns(roles)
+        if isinstance(roles, Roles) and names:
+            for batch in rows.batches(names):
+                plain = find_plain_rows(batch, roles, line=rows.first + num_done + 1)
+                if plain is None:
+                    yield from self._read_each(rows.rows(num_done, len(batch)))
+                else:
+                    self._first = self._first or roles
+                    yield plain.line, plain, roles.kind
+                num_done += len(batch)
+        yield from self._read_each(rows.rows(num_done))
+
+    def _read_each(self, rows: Iterator[tuple[int, FileRow]]) -> Iterator[Read]:
+        for line, values in rows:
+            roles = self._find_roles(tuple(values))
+            if isinstance(roles, str):
+                self._faults.add(self._place, line, roles)
+                if self._first is None:
+                    return
+                continue
+            self._first = self._first or roles
+            row, bad = read_row(values, roles)
+            for fault in bad:
+                self._faults.add(self._place, line, fault)
+            if row is not None:
+                if unused := [*unused_in_passages(values, roles)]:
+                    self._remarks.add_unused(self._place, unused)
+                yield line, row, roles.kind
+
+    def _find_roles(self, names: tuple[str, ...]) -> Roles | str:
+        if names not in self._known:
+            roles = _check_roles(find_roles(names, columns=self._columns), names=names, first=self._first)
+            self._known[names] = roles
+            if isinstance(roles, Roles) and self._place != sample_triplets_path():  # what ours has besides is known
+                self._remarks.add_unused(self._place, roles.unused)
+        return self._known[names]
 
 
 def _check_roles(roles: Roles | str, *, names: Sequence[str], first: Roles | None) -> Roles | str:
@@ -226,19 +290,3 @@ def _convert(origins: Sequence[_Origin], target: Path, *, columns: ColumnNames, 
     rows = _all_rows(origins, columns=columns, remarks=remarks, faults=faults)
     names = tuple(str(origin.place) for origin in origins)
     write_table(rows, target, facts=lambda: TableFacts(names, remarks.sentences()), faults=faults)
-
-
-def _hub_rows(name: str) -> Iterator[tuple[int, FileRow]]:
-    try:
-        import datasets
-    except ImportError:
-        raise MissingExtraError("datasets", extra="hub", needed_for=f"Reading the hub dataset '{name}'") from None
-    dataset_id, _, config = name.partition(":")
-    try:
-        rows = datasets.load_dataset(dataset_id, config or None, split="train")
-    except Exception as error:  # the library raises many kinds: not found, offline, no such config, no such split
-        raise DataError(
-            f"'{name}' is no file, and as a hub dataset it cannot be loaded: {error}\n"
-            "Check the spelling, the network, and name a config as owner/name:config where it has several."
-        ) from error
-    yield from enumerate(rows, start=1)

@@ -11,6 +11,7 @@ on from here finds it as it was, whatever came later. Cost: writing and reading 
 import logging
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ class Progress:
         num_tokens: tokens computed so far.
         elapsed_s: seconds of training so far.
         awaits_evaluation: whether the evaluation that belongs behind this step has not been made.
+        batches: where the batches stand behind this step, as `Batches.position` gives it; None in checkpoints of
+            versions that kept no such thing.
     """
 
     step: int = 0
@@ -54,6 +57,7 @@ class Progress:
     num_tokens: int = 0
     elapsed_s: float = 0.0
     awaits_evaluation: bool = False
+    batches: Mapping[str, Any] | None = None
 
 
 def save_checkpoint(

@@ -60,6 +60,11 @@ class Processes:
         size = len(batch) // self.count
         return [batch.slice(slice(first, first + size)) for first in range(0, size * self.count, size)]
 
+    def own_rows(self, batch_size: int) -> slice:
+        """Which rows of a batch are this process's."""
+        size = batch_size // self.count
+        return slice(self.index * size, (self.index + 1) * size)
+
     def apart(self, packed: PackedTexts) -> PackedTexts:
         """The same row, with dropout masks that no other process has."""
         return replace(packed, first_row=packed.first_row + self.index * _ROWS_APART)

@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.table import TripletTable
 from embedsmith.records.results import TaskResult
 from embedsmith.support import files
 from embedsmith.support.errors import RunError
@@ -84,7 +84,6 @@ class Health:
         *,
         step: int,
         rows: np.ndarray,
-        batch: Triplets,
         triplets: TripletTable,
     ) -> None:
         """End the run where loss or gradient is none that an optimizer may follow; its batch goes into a file.
@@ -96,7 +95,7 @@ class Health:
             return
         path = self._folder / NON_FINITE.format(f"{step:06d}")
         if self._talks:
-            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in _describe(rows, batch, triplets)]
+            lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in _describe(rows, triplets)]
             files.write_text(path, "".join(lines))
         what = f"loss is {loss.item()}"
         if torch.isfinite(loss):
@@ -170,8 +169,9 @@ def _name_score(result: TaskResult) -> str:
     return f"{100 * result.cosine_spearman:.1f} [{lower:.1f}, {upper:.1f}]"
 
 
-def _describe(rows: np.ndarray, batch: Triplets, triplets: TripletTable) -> Iterable[dict[str, object]]:
+def _describe(rows: np.ndarray, triplets: TripletTable) -> Iterable[dict[str, object]]:
     """Each row of a batch with its number, where it is from, and its texts."""
+    batch = triplets.rows(rows)
     for place, row in enumerate(rows.tolist()):
         yield {
             "row": row,

@@ -10,16 +10,17 @@ from collections.abc import Callable
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.nn.utils import clip_grad_norm_
 
-from embedsmith.data.table import TripletTable
+from embedsmith.data.table import Triplets, TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import RunConfig, TrainingSection
 from embedsmith.support.ahead import one_ahead
-from embedsmith.training.batching import training_batches
+from embedsmith.training.batching import Batches, replayed_batches, training_batches
 from embedsmith.training.budget import TokenBudget
 from embedsmith.training.checkpoint import Progress, load_checkpoint
 from embedsmith.training.distributed import Processes
@@ -86,11 +87,13 @@ def train_adapter(
         progress = Progress(awaits_evaluation=evaluate is not None and 0 in schedule.evaluated_at)
         start_projection(objective, embedder=embedder, triplets=triplets, config=config, processes=processes)
 
-    batches = training_batches(triplets, config=config)
+    batches = _batches_from(progress, triplets=triplets, config=config, is_resumed=resume)
+    progress.batches = batches.position
     prepared = (
-        (rows, batch, pack_share(embedder, batch=batch, objective=objective, processes=processes))
-        for rows in islice(batches, progress.step, schedule.max_steps)
-        for batch in [triplets.rows(rows)]
+        (rows, position, batch, pack_share(embedder, batch=batch, objective=objective, processes=processes))
+        for rows in islice(batches, schedule.max_steps - progress.step)
+        for position in [batches.position]  # at once: the next batch is drawn while this one is computed
+        for batch in [_read_batch(rows, triplets=triplets, objective=objective, processes=processes)]
     )
     with Stopping(is_alone=processes.count == 1, talks=processes.is_main) as stopping:
         keeper = Keeper(
@@ -111,7 +114,7 @@ def train_adapter(
             if not resume:
                 keeper.save_checkpoint()  # from its start on there is something to go on from
             keeper.finish_step()  # the evaluation that comes before the first one, or that a signal came before
-            for rows, batch, packed in one_ahead(prepared):
+            for rows, position, batch, packed in one_ahead(prepared):
                 if keeper.is_stopped():
                     break
                 step_started = time.perf_counter()
@@ -131,9 +134,7 @@ def train_adapter(
                     )
                 processes.add_up(adapter)  # a projection has the gradient of the whole batch in every process
                 grad_norm = clip_grad_norm_(parameters, settings.max_grad_norm)  # one norm of all that moves
-                keeper.health.check_finite(
-                    loss, grad_norm, step=progress.step + 1, rows=rows, batch=batch, triplets=triplets
-                )
+                keeper.health.check_finite(loss, grad_norm, step=progress.step + 1, rows=rows, triplets=triplets)
                 learning_rate = schedule.learning_rate_at(progress.step)
                 for group in optimizer.param_groups:
                     group["lr"] = learning_rate
@@ -141,6 +142,7 @@ def train_adapter(
                 optimizer.zero_grad(set_to_none=True)
                 # -------------------------------------------------------------------------------------
                 progress.step += 1
+                progress.batches = position
                 progress.num_tokens += num_tokens
                 progress.awaits_evaluation = progress.step in keeper.evaluated_at
                 keeper.tell(
@@ -156,6 +158,22 @@ def train_adapter(
         except GivenUpError:
             pass  # the checkpoint is of what came before it
         return keeper.end(num_trained=sum(one.numel() for one in adapter))
+
+
+def _batches_from(progress: Progress, *, triplets: TripletTable, config: RunConfig, is_resumed: bool) -> Batches:
+    """The batches behind the steps that are done."""
+    if is_resumed and progress.batches is None:  # its checkpoint is an earlier version's
+        return replayed_batches(triplets, config=config, num_steps=progress.step)
+    return training_batches(triplets, config=config, position=progress.batches)
+
+
+def _read_batch(
+    rows: np.ndarray, *, triplets: TripletTable, objective: Objective | MaskedPrediction, processes: Processes
+) -> Triplets:
+    """The texts of a batch that this process looks at: its own, and where a teacher does, all of them."""
+    if processes.count == 1 or (isinstance(objective, Objective) and objective.teacher is not None):
+        return triplets.rows(rows)
+    return triplets.share(rows, own=processes.own_rows(len(rows)))
 
 
 def trained_parameters(embedder: Embedder) -> list[torch.nn.Parameter]:
