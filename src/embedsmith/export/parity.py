@@ -42,6 +42,7 @@ _ODD = (
 # float16 by up to 2^-12. What 8 bits lose is said, and judged by a score; a graph that gives no vectors shows here.
 _TOLERANCE = {"fp32": 0.99999, "bf16": 0.99, "fp16": 0.9999, "int8": 0.5, "q8_0": 0.5, "q4_k_m": 0.2}
 _BATCH = 8
+_EVERY = 16  # text that goes through sentence-transformers by itself, too
 
 _REPORT = "Please report this model; its runs still load with embedsmith."
 _MERGE = (
@@ -145,7 +146,8 @@ def check_merged(folder: Path, *, expected: Expected, dtype: str, device: str) -
 def check_sentence_transformers(
     folder: Path, *, expected: Expected, placed: PlacedPrompts, dtype: str, device: str
 ) -> Parity:
-    """The same through the package sentence-transformers, and the tokens by tokenizer.json alone and as loaded here.
+    """The same through the package sentence-transformers, in batches padded on either side and some texts by
+    themselves; and the tokens by tokenizer.json alone and as loaded here.
 
     Raises:
         MissingExtraError: that package is not installed.
@@ -165,7 +167,14 @@ def check_sentence_transformers(
     exported = SentenceTransformer(
         str(folder), device=device, trust_remote_code=False, model_kwargs={"dtype": "float32", "use_safetensors": True}
     )
-    return compare_vectors([exported.encode(expected.texts, show_progress_bar=False)], expected, dtype=dtype)
+    ways = []
+    for side in ("left", "right"):
+        exported.tokenizer.padding_side = side
+        ways.append(exported.encode(expected.texts, show_progress_bar=False))
+    some_alone = ways[-1].copy()
+    some_alone[::_EVERY] = exported.encode(expected.texts[::_EVERY], batch_size=1, show_progress_bar=False)
+    ways.append(some_alone)
+    return compare_vectors(ways, expected, dtype=dtype)
 
 
 def check_graph(
