@@ -64,7 +64,6 @@ test-versions: setup .venv-versions-3/.installed .venv-versions-6/.installed .ve
 
 .venv-versions-%/.installed: tests/export/requirements-%.txt
 	$(PYTHON) -m venv $(@D)
-	$(@D)/bin/pip install --quiet torch==2.13.0
 	$(@D)/bin/pip install --quiet -r $<
 	touch $@
 
