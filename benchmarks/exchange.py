@@ -25,12 +25,12 @@ from typing import Any
 from embedsmith.model.loading.weights import held_parameters
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.batching import training_batches
+from embedsmith.training.budget import TokenBudget
 from embedsmith.training.cost import (
     Links,
     Step,
     embedding_bytes,
     gradient_bytes,
-    loss_bytes,
     step_seconds,
     weight_bytes,
 )
@@ -49,7 +49,6 @@ _MEASURED = {
     "MiniCPM-2B's shape": Step(256, 768, 512, 2304, 2_949_120, compute_s=0.680, least_s=0.034),
 }
 _GPUS = (1, 8, 16, 32, 64, 128, 256, 512)
-_CARD_BYTES = 80e9
 # Published: NVLink 4 of an H100, 900 GB/s both ways; NDR InfiniBand and EFA of a P5 machine, 400 Gb/s a GPU; and a
 # cloud's 100 Gb/s for a machine of eight. Assumed: 10 microseconds a hop, and 3e13 operations a second in float32.
 _LINKS = {
@@ -119,7 +118,7 @@ def _work(options: argparse.Namespace, rank: int, *, count: int, port: int, shar
     for batch in batches:
         most = max(sum(map(len, run.objective.text_groups(share))) for share in processes.shares(batch))
         embeddings += embedding_bytes(num_texts=most, dim=run.embedder.dim, count=count)
-        take_step(run.embedder, batch=batch, objective=run.objective, max_tokens=1 << 30, processes=processes)
+        take_step(run.embedder, batch=batch, objective=run.objective, budget=TokenBudget(1 << 30), processes=processes)
         processes.add_up(adapter)
     step_s = (time.perf_counter() - started) / options.steps
     run.accelerator.wait_for_everyone()  # until what was sent has arrived
@@ -155,14 +154,14 @@ def gpu_lines() -> list[str]:
     for link, links in _LINKS.items():
         for grows in (True, False):
             lines += ["", f"{'256 triplets a GPU' if grows else '2,048 triplets in all'}, {link}", ""]
-            lines += [_row(["GPUs", "triplets", *_MEASURED, "loss, GB"]), _row(["---:"] * (len(_MEASURED) + 3))]
+            lines += [_row(["GPUs", "triplets", *_MEASURED]), _row(["---:"] * (len(_MEASURED) + 2))]
             lines += [_gpu_row(count, grows=grows, links=links) for count in _GPUS]
     return lines[1:]
 
 
 def _gpu_row(count: int, *, grows: bool, links: Links) -> str:
     times = count if grows else 8
-    cells, memory = [], 0
+    cells = []
     for one in _MEASURED.values():
         step = replace(
             one,
@@ -171,11 +170,10 @@ def _gpu_row(count: int, *, grows: bool, links: Links) -> str:
             num_compared=one.num_compared * times,
             compute_s=one.compute_s * times,
         )
-        memory = loss_bytes(step)
         parts = step_seconds(step, count=count, links=links)
         share = step.compute_s / count / sum(parts.values())
-        cells.append(f"{sum(parts.values()):.3f} s, {share:.0%}" if memory < _CARD_BYTES else "-")
-    return _row([count, f"{256 * times:,}", *cells, f"{memory / 1e9:,.1f}"])
+        cells.append(f"{sum(parts.values()):.3f} s, {share:.0%}")
+    return _row([count, f"{256 * times:,}", *cells])
 
 
 def _row(cells: list[Any]) -> str:

@@ -9,7 +9,7 @@ from embedsmith.training.cost import (
     Step,
     embedding_bytes,
     gradient_bytes,
-    loss_bytes,
+    loss_operations,
     step_seconds,
     weight_bytes,
 )
@@ -51,4 +51,6 @@ def test_a_small_share_of_a_step_takes_its_least_time() -> None:
 
 
 def test_the_loss_grows_with_the_square_of_the_batch() -> None:
-    assert loss_bytes(replace(STEP, num_rows=16, num_compared=32)) == 4 * loss_bytes(STEP)
+    assert loss_operations(STEP) == 6 * 8 * 16 * 10
+    assert loss_operations(replace(STEP, num_rows=16, num_compared=32)) == 4 * loss_operations(STEP)
+    assert loss_operations(replace(STEP, num_rows=4096, num_compared=8192)) == 8 * 4096 * 8192 * 10  # in blocks

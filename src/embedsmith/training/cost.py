@@ -6,15 +6,16 @@
     weights       (R - 1) / R P w                for each forward and backward of a base that they hold together
 
 Rings are assumed, as gloo's: nothing sends less in all, and NCCL's trees only wait less. Every process computes the
-whole loss, a matrix of B x C cosines: that grows with the square of the batch, and no number of processes divides it.
-Seconds are those of a step whose parts do not overlap, as they do not here: computing, then exchanging.
+whole loss, a matrix of B x C cosines, block by block where it is large: its operations grow with the square of the
+batch, and no number of processes divides them. Seconds are those of a step whose parts do not overlap, as they
+do not here: computing, then exchanging.
 """
 
 from dataclasses import dataclass
 
+from embedsmith.training.row_blocks import MAX_CELLS
+
 FLOAT_BYTES = 4
-LOSS_BYTES = 16
-"""Held at one time for each cosine of InfoNCE without further terms: 16.3 of 4,096 x 8,192, by the process's peak."""
 
 
 @dataclass(frozen=True)
@@ -91,14 +92,14 @@ def step_seconds(step: Step, *, count: int, links: Links) -> dict[str, float]:
             weight_bytes(shared_bytes=step.shared_bytes, num_gathers=step.num_gathers, count=count),
         ),
     }
-    operations = 6 * step.num_rows * step.num_compared * step.dim  # the product, and two for its gradient
     return {
         "compute": max(step.compute_s / count, min(step.least_s, step.compute_s)),
-        "loss": operations / links.loss_flops,
+        "loss": loss_operations(step) / links.loss_flops,
         **{part: hops * links.hop_s + size / speed for part, (hops, size) in sent.items()},
     }
 
 
-def loss_bytes(step: Step) -> int:
-    """Memory of the loss in every process, whatever their number."""
-    return LOSS_BYTES * step.num_rows * step.num_compared
+def loss_operations(step: Step) -> int:
+    """Of the loss in every process: a product, two for its gradient, and one more where it is cut into blocks."""
+    cells = step.num_rows * step.num_compared
+    return (8 if cells > MAX_CELLS else 6) * cells * step.dim
