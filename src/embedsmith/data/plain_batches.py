@@ -2,7 +2,7 @@
 
     columns --find_plain_rows--> PlainRows, or None: then rows are read one by one, and whatever is wrong is named
 
-A hundred times as fast as row by row, with the same table to the last byte. It is for the plain case: an anchor, one
+Several times as fast as row by row, with the same table to the last byte. It is for the plain case: an anchor, one
 positive, any number of negatives and perhaps an instruction, each a column of texts. Whether a text is an ordinary one
 (words of printable ASCII, a space between them) a pattern tells; the few others are looked at by the rules of
 `doubts.py`, as all are elsewhere.
