@@ -6,6 +6,7 @@ coarsely, so of what was changed just now nothing is kept.
 
 import hashlib
 import json
+import os
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -18,8 +19,11 @@ _SETTLED_NS = 2_000_000_000
 
 def kept_digest(path: Path) -> str:
     """As `files.read_digest`, from the cache where the file is the one that was read."""
-    path = path.resolve()
-    state = _state(path)
+    path = Path(os.path.realpath(path))  # not `resolve`, which raises where links go in a circle
+    try:
+        state = _state(path)
+    except OSError:
+        return files.read_digest(path)  # which says why it cannot
     if state[0] < _LEAST_BYTES:
         return files.read_digest(path)
     note = files.cache_root() / "digests" / f"{hashlib.sha256(str(path).encode()).hexdigest()[:32]}.json"

@@ -215,6 +215,7 @@ def _make_shards(
         with corpus_progress(console, num_texts=corpus.num_texts, num_done=shards.num_done) as advance:
             for made in engine.embed_shards(_missing(shards, corpus=corpus), on_progress=advance):
                 _write(shards, made, kind=kind)
+                del made  # or its texts stay while the next are computed
     except KeyboardInterrupt:
         done = f"{shards.num_done:,} of {corpus.num_texts:,} vectors are in {shards.folder}."
         raise Interrupted(f"Stopped; {done}", folder=str(shards.folder), signal=signal.SIGINT) from None

@@ -54,7 +54,9 @@ def load_shares(
             "Leave model.sharded at false, or give a model that has them."
         )
     with init_empty_weights(include_buffers=False):  # buffers are computed, not read
-        network = AutoModel.from_config(config, attn_implementation=PACKED_ATTENTION, dtype=dtype)
+        network = AutoModel.from_config(
+            config, attn_implementation=PACKED_ATTENTION, dtype=dtype, trust_remote_code=False
+        )
     network.requires_grad_(False)
     share_out(network, device=device)
     places = dict(network.named_parameters())
