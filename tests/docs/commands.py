@@ -29,7 +29,7 @@ _SMALL_OPTIONS = {
     "compare": ["--draws", "200"],
     "report": ["--data", "sts", "--tasks", "STSBenchmark-dev"],
 }
-TOOLS = ("embedsmith", "make", "pip", "python", "torchrun")
+TOOLS = ("accelerate", "embedsmith", "make", "pip", "python", "torchrun")
 
 
 @dataclass(frozen=True)
@@ -80,9 +80,10 @@ def check(words: list[str]) -> None:
     match words:
         case ["embedsmith", *arguments]:
             _check_arguments(arguments)
-        case ["torchrun", *rest]:
-            assert rest[rest.index("-m") + 1] == "embedsmith"
-            _check_arguments(rest[rest.index("-m") + 2 :])
+        case ["torchrun" | "accelerate", *rest]:
+            if "-m" in rest:  # else it names an option of theirs
+                assert rest[rest.index("-m") + 1] == "embedsmith"
+                _check_arguments(rest[rest.index("-m") + 2 :])
         case ["make", *targets]:
             _check_targets(targets)
         case ["pip", "install", *rest]:
