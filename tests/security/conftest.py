@@ -102,7 +102,7 @@ def _write_gguf(path: Path, marker: Path) -> None:
 
     class Hostile(GGUFWriter):
         def add_name(self, name: str) -> None:
-            super().add_name("../../../../tmp/evil")
+            super().add_name("../../../../elsewhere")
             for key in ("tokenizer.chat_template", "general.basename", "general.author"):
                 self.add_string(key, template(marker))
             self.add_string("general.source.url", "file:///etc/passwd")
