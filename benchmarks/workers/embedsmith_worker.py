@@ -6,7 +6,7 @@ from accelerate import Accelerator
 
 from benchmarks.protocol import Batch, WorkerSpec
 from benchmarks.variants import Variant
-from embedsmith.data.table import Triplets
+from embedsmith.data.rows import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import Loss
 from embedsmith.settings.prompts import PROMPTS

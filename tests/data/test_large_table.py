@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from embedsmith.data import mapped, table_notes, triplets
-from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.rows import Triplets
+from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.training import order
 from embedsmith.training.batching import contrastive_batches

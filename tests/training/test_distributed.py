@@ -13,7 +13,7 @@ from accelerate import Accelerator
 from filelock import FileLock
 from safetensors.torch import load_file
 
-from embedsmith.data.table import Triplets
+from embedsmith.data.rows import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.support.errors import ConfigError
 from embedsmith.training.distributed import Processes

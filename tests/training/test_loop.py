@@ -10,7 +10,8 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file
 
-from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.rows import Triplets
+from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import Loss

@@ -18,7 +18,7 @@ from accelerate import Accelerator
 from accelerate.utils import broadcast
 from torch.nn.functional import pad
 
-from embedsmith.data.table import Triplets
+from embedsmith.data.rows import Triplets
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.support.errors import ConfigError
 

@@ -15,7 +15,8 @@ import torch
 from accelerate import Accelerator
 from torch.nn.utils import clip_grad_norm_
 
-from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.rows import Triplets
+from embedsmith.data.table import TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.records.results import TaskResult
 from embedsmith.settings.config import RunConfig, TrainingSection

@@ -19,7 +19,7 @@ import torch
 from torch.nn.functional import cross_entropy
 from torch.utils.checkpoint import checkpoint
 
-from embedsmith.data.table import Triplets
+from embedsmith.data.rows import Triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.model.loading.backbone import Backbone

@@ -12,7 +12,8 @@ from itertools import chain
 
 import torch
 
-from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.rows import Triplets
+from embedsmith.data.table import TripletTable
 from embedsmith.model.teacher import Teacher, load_teachers
 from embedsmith.model.widths import shorten
 from embedsmith.settings.config import Loss, RunConfig, TrainingSection

@@ -14,7 +14,8 @@ from itertools import islice
 
 import torch
 
-from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.rows import Triplets
+from embedsmith.data.table import TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.settings.config import RunConfig
 from embedsmith.training.batching import training_batches

@@ -9,7 +9,8 @@ from itertools import chain
 
 import torch
 
-from embedsmith.data.table import Triplets, TripletTable
+from embedsmith.data.rows import Triplets
+from embedsmith.data.table import TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.settings.config import Side
