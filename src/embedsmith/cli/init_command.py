@@ -68,7 +68,8 @@ def init_command(
     if plan:
         console.print("Taking a few steps to measure with ...")
     foretold = plan_run(draft.config, device=device) if plan else None
-    files.write_text(out, draft.with_head(command=shlex.join(["embedsmith", "init", *sources]), plan=foretold))
+    given = ["embedsmith", "init", *sources, *(["--held-out", str(held_out)] if held_out else [])]
+    files.write_text(out, draft.with_head(command=shlex.join(given), plan=foretold))
     said_by_plan = bool(foretold)  # which reads the data once more, and says what a run says of it
     if known := (*(() if said_by_plan else draft.remarks), *draft.advice):
         console.print("Before you train:")

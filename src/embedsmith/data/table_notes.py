@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.support import files
+from embedsmith.support.digests import file_state
 
 _LEAST_BYTES = 2**26
 """Below it reading takes a tenth of a second."""
@@ -33,7 +34,7 @@ def kept_note(table: Path, name: str, compute: Callable[[], Any]) -> Any:
         compute: the value, of JSON's kinds.
     """
     try:
-        state = _state(table)
+        state = file_state(table)
     except OSError:  # somebody has emptied the cache; whoever has the file open still sees it
         return compute()
     if state[0] < _LEAST_BYTES:
@@ -54,8 +55,3 @@ def _read(table: Path, *, state: list[int]) -> dict[str, Any]:
         if kept["state"] == state:
             return dict(kept["notes"])
     return {}
-
-
-def _state(table: Path) -> list[int]:
-    found = table.stat()
-    return [found.st_size, found.st_mtime_ns, found.st_ino]

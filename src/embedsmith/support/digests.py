@@ -21,7 +21,7 @@ def kept_digest(path: Path) -> str:
     """As `files.read_digest`, from the cache where the file is the one that was read."""
     path = Path(os.path.realpath(path))  # not `resolve`, which raises where links go in a circle
     try:
-        state = _state(path)
+        state = file_state(path)
     except OSError:
         return files.read_digest(path)  # which says why it cannot
     if state[0] < _LEAST_BYTES:
@@ -32,12 +32,13 @@ def kept_digest(path: Path) -> str:
         if kept["state"] == state:
             return str(kept["sha256"])
     digest = files.read_digest(path)
-    if _state(path) == state and time.time_ns() - state[1] > _SETTLED_NS:
+    if file_state(path) == state and time.time_ns() - state[1] > _SETTLED_NS:
         with suppress(OSError):  # a cache that cannot be written is none
             files.write_json(note, {"file": str(path), "state": state, "sha256": digest})
     return digest
 
 
-def _state(path: Path) -> list[int]:
+def file_state(path: Path) -> list[int]:
+    """What a file is taken to be unchanged by: its size, time of change and inode; OSError where it is not there."""
     found = path.stat()
     return [found.st_size, found.st_mtime_ns, found.st_ino]
