@@ -33,7 +33,11 @@ def encode_command(
     model: Model,
     sources: Annotated[
         list[str],
-        typer.Argument(callback=at_home, help="Texts: files (.txt: one a line), globs, or folders in BEIR's layout."),
+        typer.Argument(
+            callback=at_home,
+            help="Texts: files (.txt: one a line), globs, or folders in BEIR's layout; for a folder hub datasets, too "
+            "(owner/name, embedsmith[hub]).",
+        ),
     ],
     out: Annotated[
         Path, typer.Option(callback=_output, help="A file of all vectors (.npy), or a folder for shards of them.")
@@ -134,8 +138,14 @@ def encode_command(
 def _encode_file(
     model: str, *, sources: list[str], out: Path, text_column: str | None, options: "VectorOptions"
 ) -> None:
+    from embedsmith.data.hub import is_hub_id
     from embedsmith.verbs.encode import encode, ranges_path
 
+    if dataset := next((source for source in sources if is_hub_id(source)), None):
+        raise ConfigError(
+            f"{dataset} is no file here, and hub datasets are embedded into a folder.\nCheck the spelling, or give a "
+            f"folder as --out, not the file {out}."
+        )
     if options.in_steps and options.ranges is None:
         files.check_output(ranges_path(out), option="--out", holds=("minimum", "maximum"))
     console = make_console()

@@ -73,6 +73,7 @@ class BatchRows:
     def __init__(self, table: pa.Table, *, first: int) -> None:
         self.names: Sequence[str] = table.column_names
         self._table = table
+        self._columns = {name: _TableColumn(table[name]) for name in self.names}
         self.first = first
 
     def __len__(self) -> int:
@@ -85,8 +86,7 @@ class BatchRows:
     def rows(self, start: int = 0, count: int | None = None) -> Iterator[tuple[int, Mapping[str, Any]]]:
         """As `ColumnRows.rows`; numbers are those of all rows."""
         for number in range(start, len(self) if count is None else start + count):
-            row = {name: _python_value(self._table[name][number]) for name in self.names}
-            yield self.first + number + 1, row
+            yield self.first + number + 1, _Row(self._columns, number)
 
 
 def open_parquet(path: Path, *, faults: Faults) -> ParquetRows | None:
@@ -116,7 +116,7 @@ def parquet_rows(path: Path, *, faults: Faults) -> Iterator[tuple[int, Mapping[s
 class _Row(Mapping[str, Any]):
     """One row: names -> values, each read when it is asked for."""
 
-    def __init__(self, columns: Mapping[str, "_Column"], number: int) -> None:
+    def __init__(self, columns: Mapping[str, "_Column | _TableColumn"], number: int) -> None:
         self._columns, self._number = columns, number
 
     def __getitem__(self, name: str) -> Any:
@@ -129,8 +129,18 @@ class _Row(Mapping[str, Any]):
         return len(self._columns)
 
 
+class _TableColumn:
+    """One column that is in memory."""
+
+    def __init__(self, values: pa.ChunkedArray) -> None:
+        self._values = values
+
+    def value(self, row: int) -> Any:
+        return _python_value(self._values[row])
+
+
 class _Column:
-    """One column, a batch in memory; made for being read forwards."""
+    """One column of a file, a batch in memory; made for being read forwards."""
 
     def __init__(self, path: Path, file: pq.ParquetFile, name: str) -> None:
         self._path, self._file, self._name = path, file, name

@@ -40,13 +40,14 @@ def is_text_file(name: str) -> bool:
     return name.endswith(TEXT_SUFFIXES)
 
 
-def expand_sources(sources: Sequence[str], *, faults: Faults) -> list[Path]:
+def expand_sources(sources: Sequence[str], *, faults: Faults, found: dict[Path, str] | None = None) -> list[Path]:
     """Files that names and globs stand for, in the order given (a glob's matches sorted).
 
-    A file that is named twice is a fault, X.tsv beside X.tsv.gz too: its rows would count twice.
+    A file that is named twice is a fault, X.tsv beside X.tsv.gz too: its rows would count twice. Where one list comes
+    of several calls, `found` is theirs, and empty at the first.
     """
     paths: list[Path] = []
-    found: dict[Path, str] = {}
+    found = {} if found is None else found
     for source in sources:
         matches = [source] if Path(source).exists() else sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (patterns may be absolute)
         if not matches:

@@ -2,7 +2,7 @@
 
 Rows are triplets, pairs, scored pairs, or texts; one run has one kind, and the columns of its files say which.
 
-A source is a file, a glob, `sample`, or a hub dataset id (`owner/name` or `owner/name:config`). Invariant: a table
+A source is a file, a glob, `sample`, or a hub dataset by its name (`hub.py`). Invariant: a table
 exists only if every row of every source is sound, and its name holds all that it depends on: the files' contents, what
 they are called (its remarks name them), and the settings. Memory: one record batch while converting, mapped pages
 after. A second load reads neither files nor table: files are known by size and time of change (`digests.py`), and what
@@ -12,7 +12,6 @@ is to know of a large table is noted (`table_notes.py`).
 import hashlib
 import json
 import logging
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,14 +21,12 @@ import pyarrow as pa
 
 from embedsmith.data.doubts import row_doubts, text_doubts
 from embedsmith.data.faults import Faults
-from embedsmith.data.hub import find_commit, hub_rows
+from embedsmith.data.hub import find_commit, hub_rows, is_hub_id
 from embedsmith.data.parquet import ColumnRows
 from embedsmith.data.plain_batches import PlainRows, find_plain_rows, used_columns
 from embedsmith.data.readers import (
     FileRow,
     expand_sources,
-    is_data_file,
-    is_text_file,
     read_columns,
     read_rows,
     unpacked,
@@ -57,7 +54,6 @@ log = logging.getLogger(__name__)
 
 _FORMAT_VERSION = 4
 """Raised with every change of what is kept of a file, remarks included."""
-_HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(:[\w.-]+)?")
 
 
 def load_triplets(
@@ -149,14 +145,6 @@ def _doubled(origins: Sequence[_Origin]) -> Iterator[str]:
         if what in found:
             yield f"the same data is named twice: as {found[what]} and as {one.place}"
         found.setdefault(what, one.place)
-
-
-def is_hub_id(source: str) -> bool:
-    """Whether a source is a hub dataset, and no file, glob or `sample`."""
-    is_local = (
-        Path(source).exists() or is_data_file(source) or is_text_file(source) or any(mark in source for mark in "*?[")
-    )
-    return not is_local and _HUB_ID.fullmatch(source) is not None
 
 
 def _fingerprint(origins: Sequence[_Origin], columns: ColumnNames) -> str:

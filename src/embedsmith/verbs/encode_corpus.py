@@ -1,4 +1,4 @@
-"""encode into a folder: texts of files of any size and MODEL -> Parquet shards of vectors, and a manifest.
+"""encode into a folder: texts of any size, of files and hub datasets, and MODEL -> Parquet shards and a manifest.
 
 What was killed goes on when it is given again: shards that are whole are kept. Memory: model, the texts and vectors
 of one shard, and the texts of the next.
@@ -76,7 +76,7 @@ def encode_corpus(
 
     Args:
         model: any MODEL, or a sentence-transformers encoder.
-        sources: files, globs, or folders in BEIR's layout.
+        sources: files, globs, folders in BEIR's layout, or hub datasets.
         out: folder, new, empty or begun by the same call.
         column: of the text; None: in each file the one that has a usual name.
         id_column: of ids that are kept; None: file and row alone tell where a vector is from.

@@ -12,11 +12,12 @@ from pathlib import Path
 from embedsmith.data.faults import Faults
 from embedsmith.data.guess import FoundColumns, find_columns
 from embedsmith.data.held_out import TEST_FOLDER, TRAIN_FILE, split_rows, write_split
+from embedsmith.data.hub import is_hub_id
 from embedsmith.data.readers import expand_sources
 from embedsmith.data.roles import ColumnNames
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
 from embedsmith.data.statistics import CountLengths, describe_data, token_lengths
-from embedsmith.data.triplets import is_hub_id, load_triplets
+from embedsmith.data.triplets import load_triplets
 from embedsmith.model.loading.backbone import find_model, load_model_tokenizer
 from embedsmith.model.loading.embedding_files import describe_model
 from embedsmith.model.loading.settings import Described

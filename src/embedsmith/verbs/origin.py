@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from embedsmith.data.triplets import is_hub_id
+from embedsmith.data.hub import is_hub_id, split_hub_id
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config, parse_config
 from embedsmith.support import files
@@ -68,7 +68,7 @@ def read_origin(folder: Path) -> Origin:
 
 def _hub_datasets(configs: Sequence[RunConfig]) -> list[str]:
     names = (name for config in configs for name in config.data.source_names)
-    return list(dict.fromkeys(name.partition(":")[0] for name in names if is_hub_id(name)))
+    return list(dict.fromkeys(split_hub_id(name)[0] for name in names if is_hub_id(name)))
 
 
 def read_average(path: Path) -> dict[str, Any]:

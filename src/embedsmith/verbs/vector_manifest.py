@@ -182,8 +182,13 @@ def setting_difference(name: str, then: Any, now: Any) -> str:
 
 
 def _file_difference(then: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    if then["sha256"] != now["sha256"]:
+    if then.get("sha256") != now.get("sha256"):
         return f"{now['file']}: its contents"
+    if then.get("commit") != now.get("commit"):
+        return (
+            f"{now['file']}: its commit at the hub was {then.get('commit')}, now it is {now.get('commit')}; the one "
+            f"that it was is named as {now['file']}@{then.get('commit')}"
+        )
     if then["column"] != now["column"]:
         return f"{now['file']}: the column of its texts was {then['column']!r}, now it is {now['column']!r}"
     return ""
