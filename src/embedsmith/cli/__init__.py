@@ -35,6 +35,8 @@ from embedsmith.support.errors import ConfigError, EmbedsmithError, Interrupted,
 from embedsmith.support.processor import share_processor
 
 _INTERRUPTED = 130
+_COMPLETION = "_EMBEDSMITH_COMPLETE"
+"""Environment variable by which a shell asks for what may stand next; typer answers."""
 _GO_ON_BY_THEMSELVES = ("sweep", "optimize", "encode")
 """Commands that go on where they were when they are given again."""
 _LISTS = (
@@ -50,6 +52,8 @@ def main() -> None:
     for stream in (sys.stdout, sys.stderr):  # a name that the terminal cannot show is no reason to stop
         if isinstance(stream, TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
+    if _COMPLETION in os.environ:  # a description of several lines would be taken for several words
+        os.environ["COLUMNS"] = "10000"
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "true")
     share_processor()
     keep_freed_memory()
@@ -61,7 +65,7 @@ def run_command(arguments: list[str]) -> int:
     try:
         # typer answers Ctrl-C with this exit code, and with None when all went well
         _check_paths(arguments)
-        if app(_spread_lists(arguments), standalone_mode=False) == _INTERRUPTED:
+        if app(_spread_lists(arguments), prog_name="embedsmith", standalone_mode=False) == _INTERRUPTED:
             raise KeyboardInterrupt
     except EmbedsmithError as error:
         return _fail(str(error))

@@ -38,7 +38,6 @@ app = typer.Typer(
     cls=_Commands,
     help="Turn a small language model into a text-embedding model, and measure what it gained.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 data_app = typer.Typer(help="Prepare training data, and look into it.", no_args_is_help=True)
