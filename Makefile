@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release browser bench paper docs site format clean
+.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release release-check browser bench paper docs site format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
@@ -15,6 +15,7 @@ help:
 	@echo "make test-versions  exports loaded by sentence-transformers 3, its ONNX and OpenVINO backends, transformers.js"
 	@echo "make fuzz    hostile bytes for what reads files, guided by coverage: SECONDS for each of TARGETS"
 	@echo "make release what goes out, in dist/; make lock: what it needs, by hash; make audit: known vulnerabilities of that"
+	@echo "make release-check  the wheel as users install it, alone and with each of EXTRAS, outside of the checkout"
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make docs    write into the pages what the program says of its commands and settings"
 	@echo "make site    the pages as a site, to read from disk: site/index.html"
@@ -80,9 +81,12 @@ $(VENV)/.fuzz-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
 	touch $@
 
-release audit lock: $(VENV)/.release-installed
+release release-check audit lock: $(VENV)/.release-installed
 release:
 	$(BIN)/python -m release.build
+# EXTRAS: some; else all. ROOM: a folder for the environments, where what they share is kept.
+release-check:
+	$(BIN)/python -m release.check $(EXTRAS) $(if $(ROOM),--room '$(ROOM)')
 audit:
 	$(BIN)/python -m release.audit
 lock:

@@ -1,5 +1,7 @@
 """What goes out: a wheel and a source archive of the same bytes wherever they are built, what they need, and an audit.
 
+check.py           the wheel as users install it, alone and with each extra (probes.py, in environments.py);
+                   `make release-check`
 build.py           dist/: both archives, the bill of materials, SHA256SUMS; `make release`
 lock.py            requirements.lock: what users install, each file by its hash; `make lock`
 audit.py           known vulnerabilities of what is locked; `make audit`

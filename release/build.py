@@ -24,12 +24,13 @@ from pathlib import Path
 from release import APART, LOCK, ROOT, pinned
 
 # It forgets the command line in between.
-_BUILD = """\
+_BUILD_WHEEL = """\
 import sys
 from setuptools import build_meta
 out = sys.argv[1]
-print(build_meta.build_wheel(out), build_meta.build_sdist(out))
+print(build_meta.build_wheel(out))
 """
+_BUILD = f"{_BUILD_WHEEL}print(build_meta.build_sdist(out))\n"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -65,6 +66,24 @@ def build(out: Path, *, revision: str = "HEAD") -> None:
         subprocess.run(command, cwd=folder, env=environment, umask=0o022, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (ours)
     for path in out.glob("*.tar.gz"):
         _pack_again(path, epoch=int(epoch))
+
+
+def wheel_of(archive: Path, out: Path) -> Path:
+    """Build the wheel of a source archive into a folder, as who has that alone does; times are those in the archive.
+
+    Raises:
+        subprocess.CalledProcessError: setuptools fails.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        with tarfile.open(archive) as members:
+            epoch = max(int(member.mtime) for member in members)
+            members.extractall(folder, filter=_plain)  # noqa: S202 (our own)
+        (source,) = Path(folder).iterdir()
+        environment = {**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}
+        command = [sys.executable, "-c", _BUILD_WHEEL, str(out.resolve())]
+        subprocess.run(command, cwd=source, env=environment, umask=0o022, check=True, stdout=subprocess.DEVNULL)  # noqa: S603 (ours)
+    (wheel,) = out.glob("*.whl")
+    return wheel
 
 
 def _git(*arguments: str) -> bytes:

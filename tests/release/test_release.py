@@ -13,7 +13,7 @@ import pytest
 
 from release import APART, EXTRAS, LOCK, ROOT, pinned
 from release.audit import FOUND, NOT_ASKED, judge
-from release.build import build, write_bill
+from release.build import build, wheel_of, write_bill
 
 PROBE = {"dependencies": [{"name": "pyyaml", "version": "5.3", "vulns": [{"id": "X", "fix_versions": ["5.3.1"]}]}]}
 LOCKED = re.compile(
@@ -47,6 +47,11 @@ def test_two_builds_give_the_same_bytes(built: Path) -> None:
     )
     assert [name.rpartition(".")[2] for name in sorted(first)] == ["whl", "gz"]
     assert first == second
+
+
+def test_a_source_archive_gives_the_same_wheel(built: Path, tmp_path: Path) -> None:
+    (wheel,), (archive,) = (built / "first").glob("*.whl"), (built / "first").glob("*.tar.gz")
+    assert wheel_of(archive, tmp_path).read_bytes() == wheel.read_bytes()
 
 
 def test_a_wheel_holds_the_package_alone(built: Path) -> None:
