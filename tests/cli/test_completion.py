@@ -14,7 +14,7 @@ from embedsmith.cli import main
 try:
     main()
 finally:
-    assert not {{"torch", "transformers", "pyarrow"}} & {{*sys.modules}}
+    assert not {{"torch", "transformers", "numpy", "pyarrow"}} & {{*sys.modules}}
 """
 
 

@@ -24,5 +24,5 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_help_needs_no_torch() -> None:
-    script = "import sys, embedsmith.cli; print({'torch', 'transformers'} & {*sys.modules})"
+    script = "import sys, embedsmith.cli; print({'torch', 'transformers', 'numpy', 'pyarrow'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True).stdout == "set()\n"

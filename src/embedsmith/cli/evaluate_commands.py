@@ -1,7 +1,7 @@
 """evaluate."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
@@ -20,9 +20,11 @@ from embedsmith.cli.app import (
     raise_failures,
     read_columns,
 )
-from embedsmith.records.results import BenchmarkResult, EvaluationResult
 from embedsmith.settings.config import VectorPrecision
 from embedsmith.support.errors import ConfigError
+
+if TYPE_CHECKING:
+    from embedsmith.records.results import BenchmarkResult, EvaluationResult
 
 
 @app.command("evaluate")
@@ -152,7 +154,7 @@ def evaluate_command(
         )
 
 
-def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, console: Console) -> None:
+def _give_benchmark(scored: "BenchmarkResult", *, folder: Path, out: Path | None, console: Console) -> None:
     from embedsmith.evaluation.saved import save_evaluation
     from embedsmith.reporting.tables import benchmark_table
 
@@ -162,7 +164,7 @@ def _give_benchmark(scored: BenchmarkResult, *, folder: Path, out: Path | None, 
         save_evaluation(out, scored.comparable, benchmark=scored)
 
 
-def _give_results(results: dict[str, EvaluationResult], *, out: Path | None, console: Console) -> None:
+def _give_results(results: "dict[str, EvaluationResult]", *, out: Path | None, console: Console) -> None:
     from embedsmith.evaluation.saved import save_evaluation
     from embedsmith.reporting.tables import results_table
     from embedsmith.support import files
@@ -175,7 +177,7 @@ def _give_results(results: dict[str, EvaluationResult], *, out: Path | None, con
         files.write_json(out, {label: result.to_json() for label, result in results.items()})
 
 
-def _give_published(result: EvaluationResult, *, model: str, base_model: str | None, console: Console) -> None:
+def _give_published(result: "EvaluationResult", *, model: str, base_model: str | None, console: Console) -> None:
     from embedsmith.reporting.tables import published_table
     from embedsmith.verbs.evaluate import find_published
 
