@@ -13,8 +13,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 LOCK = Path(__file__).parent / "requirements.lock"
 EXTRAS = (
-    *("encoders", "hub", "index", "leakage", "onnx", "openvino", "report", "optimize", "sentencepiece", "serve"),
-    "synthesize",
+    *("encoders", "hub", "index", "leakage", "onnx", "openvino", "optimize", "ray", "report", "search"),
+    *("sentencepiece", "serve", "synthesize"),
 )
 """Of the package, whose requirements are locked, too; the others are built from source, for tests, or too large."""
 APART = ("torch",)

@@ -50,7 +50,7 @@ class Environment:
     @property
     def packages(self) -> Path:
         """The folder of its packages."""
-        (found,) = self.folder.glob("lib*/python3*/site-packages")
+        (found,) = self.folder.glob("lib/python3*/site-packages")
         return found
 
     def run(self, command: Sequence[str], *, runs_on_until: str | None = None) -> tuple[int, str]:
