@@ -29,6 +29,7 @@ from release.environments import LOGS, Environment, NotHereError, layer, make_ba
 from release.probes import ALONE, DEVELOPERS, PROBES, Probe, write_inputs
 
 FAULTY, NOT_SEEN = 1, 3
+ALONE_NAME, ARCHIVE_NAME = "wheel-alone", "source-archive"
 
 
 class FaultError(Exception):
@@ -155,7 +156,7 @@ def _look_at(extras: Sequence[str], *, room: Path) -> Iterator[Outcome]:
         shutil.rmtree(room / name, ignore_errors=True)
     dist, work = _new(room / "dist"), _new(room / "work")
     build(dist)
-    yield look("source archive", lambda: check_archive(dist, room))
+    yield look(ARCHIVE_NAME, lambda: check_archive(dist, room))
     write_inputs(work)
     (wheel,) = dist.glob("*.whl")
     base = look("base", lambda: str(make_base(room, wheel)))
@@ -164,10 +165,10 @@ def _look_at(extras: Sequence[str], *, room: Path) -> Iterator[Outcome]:
         return
 
     def alone() -> str:
-        with layer("wheel alone", room=room, base=Path(base.note), wheel=wheel, work=work) as own:
+        with layer(ALONE_NAME, room=room, base=Path(base.note), wheel=wheel, work=work) as own:
             return check_alone(own)
 
-    yield look("wheel alone", alone)
+    yield look(ALONE_NAME, alone)
     for extra in extras:
 
         def with_extra(extra: str = extra) -> str:

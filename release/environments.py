@@ -76,6 +76,7 @@ class Environment:
                 output += line
                 if runs_on_until and re.search(runs_on_until, output):
                     process.terminate()
+                    runs_on_until = None  # a second time would be another wish
             code = process.wait()
             alarm.cancel()
             log.write(f"exit code {code}\n\n")
