@@ -19,7 +19,7 @@ DEVELOPERS = ("bench", "dev", "docs", "fuzz", "release")
 
 _TRAIN = (
     *("train", "--training.max_steps", "2", "--training.batch_size", "4", "--training.warmup_steps", "1"),
-    *("--evaluation.eval_at_start", "false"),
+    *("--evaluation.dev", "none"),
 )
 
 
