@@ -21,9 +21,9 @@ put them beside the paper), quality.py (tuned models beside what is free; qualit
 sentence_transformers_nli.py makes what that tool makes of the same data and time), scaling.py (curves of quality
 against data or steps), training_step.py (seconds and memory of a step on triplets of your own), products.py (what a
 block's parts can be made of), int8.py (what integer products would cost in quality), vectors.py (what smaller vectors
-and a static model cost), exports.py (what every form of an export costs), serving.py (servers under load: servers.py
-starts them, clients.py asks them, serving_tables.py shows it), serving_parts.py (what a request is made of), scoring.py
-(intervals and the comparison of two models), many_texts.py (memory while a million texts are encoded), large_data.py
-(starting to train on more than memory holds), gpu.py (a step on a GPU, where there is one), exchange.py (what processes
-exchange in a step, and what one costs on many GPUs by that).
+and a static model cost), exports.py (what every form of an export costs), drift.py (what bf16 changes), serving.py
+(servers under load: servers.py starts them, clients.py asks them, serving_tables.py shows it), serving_parts.py (what a
+request is made of), scoring.py (intervals and the comparison of two models), many_texts.py (memory while a million
+texts are encoded), large_data.py (starting to train on more than memory holds), gpu.py (a step on a GPU, where there is
+one), exchange.py (what processes exchange in a step, and what one costs on many GPUs by that).
 """

@@ -8,6 +8,7 @@ import pkgutil
 import time
 from dataclasses import replace
 from importlib import import_module
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import pytest
 
 import benchmarks
 from benchmarks import paper
+from benchmarks.drift import compute, draw_pairs, drift_cells
 from benchmarks.paper_plot import steps_svg
 from benchmarks.paper_tables import arms_table, runs_table, scores_table, steps_table
 from benchmarks.pool import Series, Work, busy_processes
@@ -24,7 +26,12 @@ from benchmarks.render import render
 from benchmarks.rows import Row, cosines_to, read_results, summarize, with_fractions, write_results
 from benchmarks.tables import busy_table, long_table, slope
 from benchmarks.variants import VARIANTS
+from embedsmith.data.pairs import load_pairs
+from embedsmith.data.triplets import load_triplets
+from embedsmith.settings.config import Precision
+from embedsmith.settings.recipe import load_config
 from embedsmith.training import keeping
+from embedsmith.training.batching import contrastive_batches
 from tests.tiny import save_model, write_pairs, write_triplets
 
 WORK = Work(name="4 triplets", requests=({"step": 0},) * 4, tokens=(90, 100, 110, 120), items=4)
@@ -287,3 +294,24 @@ def test_without_runs_the_paper_stands_alone() -> None:
     assert "here" not in scores_table([])
     assert "| hard negatives | without | 81.97 ± 5.37 | 6 |" in arms_table([])
     assert (steps_table([]), runs_table([])) == ("", "")
+
+
+# ---- what bf16 changes ----------------------------------------------------------------------------------------------
+
+
+def test_drift_is_none_of_the_same_precision_and_little_of_bf16(model_folders: dict[str, str], tmp_path: Path) -> None:
+    write_triplets(tmp_path / "nli.tsv", num_rows=40)
+    write_pairs(tmp_path / "pairs.tsv")
+    pairs = draw_pairs(load_pairs(str(tmp_path / "pairs.tsv")), 12)
+    rows = load_triplets([str(tmp_path / "nli.tsv")])
+    batches = [rows.rows(one) for one in islice(contrastive_batches(rows.text_ids, batch_size=4, seed=0), 2)]
+    config = load_config(overrides={"output_dir": "unused", "batch_size": "4", "lora_dropout": "0"})
+    exact, again, rounded = (
+        compute(model_folders["llama"], precision=one, pairs=pairs, batches=batches, config=config)
+        for one in (Precision.FP32, Precision.FP32, Precision.BF16)
+    )
+    assert drift_cells(exact, again, gold=pairs.scores)[:3] == ["1.00000", "1.00000", "0.0000"]
+    np.testing.assert_array_equal(exact.gradients, again.gradients)
+    assert exact.gradients.shape == (2, exact.gradients.size // 2)
+    cosines = [float(cell) for cell in (drift_cells(exact, rounded, gold=pairs.scores)[index] for index in (0, 1, -1))]
+    assert 0.99 < cosines[0] <= cosines[1] < 1 and 0.9 < cosines[2] < 1
