@@ -8,6 +8,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 from scipy.stats import spearmanr
 
+from embedsmith.evaluation import correlation
 from embedsmith.evaluation.correlation import bootstrap_interval, bootstrap_spearman, spearman
 
 values = st.lists(st.integers(-3, 3), min_size=3, max_size=30)
@@ -68,3 +69,11 @@ def test_draws_equal_scipy_on_the_drawn_pairs(first: list[int], random) -> None:
             assert draws[1, draw] == pytest.approx(1)
         else:
             assert np.isnan(draws[0, draw])
+
+
+def test_draws_do_not_depend_on_how_many_are_computed_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, y = np.random.default_rng(2).integers(0, 9, size=(2, 30)).astype(float)
+    together = bootstrap_spearman([x], y, num_draws=50, seed=3)
+    for numbers in (1, 100, 10**6):
+        monkeypatch.setattr(correlation, "_MOST_NUMBERS", numbers)
+        np.testing.assert_array_equal(bootstrap_spearman([x], y, num_draws=50, seed=3), together)
