@@ -1,5 +1,6 @@
 """What a page shows, made of a few pairs and random embeddings."""
 
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from embedsmith.data.pairs import ScoredPairs
 from embedsmith.data.statistics import describe_data
 from embedsmith.data.triplets import load_triplets
 from embedsmith.evaluation.analysis import analyse, distinct_texts
+from embedsmith.records.data_facts import DataFacts, LeakageReport
 from embedsmith.records.findings import Analysis, RunRecord
 from embedsmith.reporting.published import published_beside
 from embedsmith.reporting.report import ReportContent
@@ -28,6 +30,7 @@ def make_tasks() -> dict[str, ScoredPairs]:
     }
 
 
+@cache
 def make_analysis(titles: tuple[str, ...] = ("untrained", "tuned"), *, seed: int = 0) -> Analysis:
     """Models that are each nearer to the gold score than the one before; every pair has a text of its own."""
     tasks = make_tasks()
@@ -46,9 +49,16 @@ def make_analysis(titles: tuple[str, ...] = ("untrained", "tuned"), *, seed: int
     return analyse(tasks, vectors)
 
 
+@cache
+def _look_at_sample() -> tuple[DataFacts, LeakageReport]:
+    table = load_triplets(["sample"])
+    statistics = describe_data(table, count_lengths=lambda texts: [len(text.split()) for text in texts])
+    return statistics, LeakageCheck(make_tasks(), threshold=None).run(table)[0]
+
+
 def make_content(**changes: Any) -> ReportContent:
     """A page with every section."""
-    table = load_triplets(["sample"])
+    data, leakage = _look_at_sample()
     metrics: list[dict[str, Any]] = [{"step": 0, "dev_cosine_spearman": 0.3, "dev_ci95": [0.2, 0.4], "elapsed_s": 1.0}]
     metrics += [
         {"step": n, "loss": 3 / n, "learning_rate": 1e-3, "grad_norm": 1.0, "elapsed_s": n} for n in range(1, 30)
@@ -59,8 +69,8 @@ def make_content(**changes: Any) -> ReportContent:
         "analysis": make_analysis(),
         "runs": [RunRecord("tuned", "model: '<x>'\n", tuple(metrics), {"data": "a & b"})],
         "published": published_beside(make_analysis().rows, base_model="openbmb/MiniCPM-2B-dpo-bf16", family="MiniCPM"),
-        "data": describe_data(table, count_lengths=lambda texts: [len(text.split()) for text in texts]),
-        "leakage": LeakageCheck(make_tasks(), threshold=None).run(table)[0],
+        "data": data,
+        "leakage": leakage,
         "remarks": ["Near duplicates were not looked for."],
     }
     return ReportContent(**{**values, **changes})

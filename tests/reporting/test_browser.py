@@ -30,13 +30,16 @@ CONTRAST = """(selector) => {
 """Contrast ratios as WCAG 2 defines them."""
 
 
-@pytest.fixture
-def page_file(tmp_path: Path, cache: Path) -> Path:
-    write_report(tmp_path / "report.html", make_content())
-    return tmp_path / "report.html"
+@pytest.fixture(scope="module")
+def page_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("report") / "report.html"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EMBEDSMITH_CACHE", str(path.parent / "cache"))
+        write_report(path, make_content())
+    return path
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
     with sync_playwright() as playwright:
         opened = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
@@ -54,6 +57,7 @@ def page(browser: Browser, page_file: Path) -> Iterator[Page]:
     opened.on("request", lambda request: complaints.append(request.url))
     opened.goto(page_file.as_uri())
     yield opened
+    opened.close()
     assert complaints == [page_file.as_uri()]
 
 
@@ -135,7 +139,8 @@ def test_on_paper_the_menu_is_gone_and_every_pair_is_there(page: Page) -> None:
 
 
 def test_without_scripts_everything_is_said(browser: Browser, page_file: Path) -> None:
-    page = browser.new_context(java_script_enabled=False).new_page()
-    page.goto(page_file.as_uri())
-    assert page.locator("#worst tbody tr").count() > 5
-    assert not page.locator(".filter").is_visible()
+    with browser.new_context(java_script_enabled=False) as context:
+        page = context.new_page()
+        page.goto(page_file.as_uri())
+        assert page.locator("#worst tbody tr").count() > 5
+        assert not page.locator(".filter").is_visible()
