@@ -20,7 +20,14 @@ from typing import Any
 
 from rich.console import Console
 
-from benchmarks.machine import describe_machine, machine_slug, measure_limits_apart
+from benchmarks.machine import (
+    describe_machine,
+    fast_precision,
+    machine_slug,
+    measure_limits_apart,
+    peak_precision,
+    peaks,
+)
 from benchmarks.plans import Plan, Planner
 from benchmarks.render import RESULTS_FOLDER, render
 from benchmarks.rows import Row, read_results, with_fractions, write_results
@@ -81,14 +88,15 @@ def _measure(options: argparse.Namespace, *, folder: Path) -> Path:
     scale = QUICK if options.quick else FULL
     if options.repetitions:
         scale = replace(scale, repetitions=options.repetitions)
-    peers = load_peers() if "step" in options.parts else []  # they take no other part
+    precision = fast_precision()
+    peers = load_peers(precision=precision) if "step" in options.parts else []  # they take no other part
     for peer in peers:
         if peer.missing:
             console.print(f"skipped: {peer.label}, {peer.missing}")
     with tempfile.TemporaryDirectory() as name:
         model = Path(source_of(MODEL))
         source = TextSource(triplets=options.triplets, sts=options.sts, model=model)
-        planner = Planner(folder=Path(name), source=source, model=model, scale=scale, peers=peers)
+        planner = Planner(folder=Path(name), source=source, model=model, scale=scale, precision=precision, peers=peers)
         console.print("preparing texts and models ...")
         plans = {part: planner.plans(part) for part in options.parts}
         settings = {
@@ -116,7 +124,7 @@ def _run_all(plans: dict[str, list[Plan]], *, folder: Path, keep: Callable[[dict
     """
     before = measure_limits_apart()
     console.print(_limits_line("the machine before", before))
-    clock = Clock([plan for group in plans.values() for plan in group], bf16_gflops=before["bf16_gflops"])
+    clock = Clock([plan for group in plans.values() for plan in group], peak_gflops=peaks(before)[0])
     console.print(f"this will take about {clock.total_s / 60:.0f} minutes")
     for part, group in plans.items():
         rows: list[Row] = []
@@ -133,15 +141,16 @@ def _run_all(plans: dict[str, list[Plan]], *, folder: Path, keep: Callable[[dict
 
 def _with_limits(rows: Sequence[Row], *, before: dict[str, float], after: dict[str, float]) -> dict[str, Any]:
     used = {key: (before[key] + after[key]) / 2 for key in before}
-    own = with_fractions(rows, peak_flops=used["bf16_gflops"] * 1e9, mm_flops=used["bf16_mm_gflops"] * 1e9)
+    peak, of_mm = peaks(used)
+    own = with_fractions(rows, peak_flops=peak * 1e9, mm_flops=of_mm * 1e9)
     return {"limits": {"before": before, "after": after, "used": used}, "rows": [asdict(row) for row in own]}
 
 
 def _limits_line(title: str, limits: dict[str, float]) -> str:
+    peak, of_mm = peaks(limits)
     return (
-        f"{title}: {limits['bf16_gflops']:.0f} GFLOPS in bf16 (torch.mm {limits['bf16_mm_gflops']:.0f}), "
-        f"{limits['fp32_gflops']:.0f} in fp32, "
-        f"{limits['copy_gb_s']:.0f} GB/s copying"
+        f"{title}: {peak:.0f} GFLOPS in {peak_precision(limits)} (torch.mm {of_mm:.0f}), "
+        f"{limits['fp32_gflops']:.0f} in fp32, {limits['copy_gb_s']:.0f} GB/s copying"
     )
 
 

@@ -11,12 +11,15 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
+
+from embedsmith.model.loading.devices import choose_dtype
+from embedsmith.settings.config import Precision
 
 ROWS = (1240, 1536)
 SHAPES = ((576, 960), (576, 3072), (1536, 576), (1536, 1536))
@@ -29,15 +32,33 @@ def measure_limits() -> dict[str, float]:
     """Best median over shapes of `torch.mm` and of products with weights packed once, and of a large copy.
 
     Returns:
-        bf16_gflops, fp32_gflops: of any product; bf16_mm_gflops: of `torch.mm` alone; copy_gb_s: read and written.
+        bf16_gflops, fp32_gflops: of any product; bf16_mm_gflops, or fp32_mm_gflops where the processor has no bf16
+        products and is not asked for them: of `torch.mm` alone; copy_gb_s: read and written.
     """
+    dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    fast = fast_precision()
     with torch.no_grad():
         return {
-            "bf16_gflops": _matrix_peak(torch.bfloat16) / 1e9,
-            "bf16_mm_gflops": _matrix_peak(torch.bfloat16, packed=False) / 1e9,
-            "fp32_gflops": _matrix_peak(torch.float32) / 1e9,
+            **{f"{name}_gflops": _matrix_peak(dtype[name]) / 1e9 for name in dict.fromkeys([fast, "fp32"])},
+            f"{fast}_mm_gflops": _matrix_peak(dtype[fast], packed=False) / 1e9,
             "copy_gb_s": _copy_rate() / 1e9,
         }
+
+
+def fast_precision() -> str:
+    """What embedsmith computes in here unless told otherwise, bf16 or fp32."""
+    return "bf16" if choose_dtype(Precision.AUTO, torch.device("cpu")) is torch.bfloat16 else "fp32"
+
+
+def peak_precision(limits: Mapping[str, float]) -> str:
+    """Whose peaks the limits of a machine are."""
+    return "bf16" if "bf16_mm_gflops" in limits else "fp32"
+
+
+def peaks(limits: Mapping[str, float]) -> tuple[float, float]:
+    """GFLOPS in that precision, of any product and of `torch.mm`."""
+    precision = peak_precision(limits)
+    return limits[f"{precision}_gflops"], limits[f"{precision}_mm_gflops"]
 
 
 def measure_limits_apart() -> dict[str, float]:

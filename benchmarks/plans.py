@@ -22,7 +22,7 @@ from benchmarks.protocol import Batch, Message, WorkerSpec, write_batches, write
 from benchmarks.rows import ENCODING_FACTOR, TRAINING_FACTOR
 from benchmarks.scale import Scale
 from benchmarks.texts import TextSource
-from benchmarks.variants import REFERENCE, VARIANTS, Variant
+from benchmarks.variants import REFERENCE, Variant, choose_variants
 
 ONE_TEXT_REPEATS = 20
 LARGEST_PEER_BATCH = 64
@@ -62,15 +62,24 @@ class Planner:
         source: of texts.
         model: folder of the built-in model.
         scale: of everything.
+        precision: the machine's fast one, bf16 or fp32.
         peers: trainers with an environment of their own.
     """
 
     def __init__(
-        self, *, folder: Path, source: TextSource, model: Path, scale: Scale, peers: Sequence[Variant]
+        self,
+        *,
+        folder: Path,
+        source: TextSource,
+        model: Path,
+        scale: Scale,
+        precision: str,
+        peers: Sequence[Variant],
     ) -> None:
         self.folder = folder
         self.source = source
         self.scale = scale
+        self.precision = precision
         self.peers = [peer for peer in peers if not peer.missing]
         self.model = model
         self.plain_model = make_plain_folder(model, folder / "models" / "plain")
@@ -96,14 +105,14 @@ class Planner:
     def _step(self) -> list[Plan]:
         names = ("embedsmith-default", "embedsmith-plain", "st-bf16", "st-fp32", "st-as-it-comes", "published")
         batches = {f"{size} triplets": self._batches(size) for size in self.scale.step_batches}
-        variants = [*(VARIANTS[name] for name in names), *self.peers]
+        variants = [*self._variants(*names), *self.peers]
         return [self._training_plan("step", batches, variants=variants)]
 
     def _gradcache(self) -> list[Plan]:
         direct, cached = self.scale.direct_batch, self.scale.cached_batch
         batches = {f"{direct} triplets": self._batches(direct), f"{cached} triplets": self._batches(cached)}
         bounded = ("embedsmith-default", "embedsmith-bounded")
-        plan = self._training_plan("gradcache", batches, variants=[VARIANTS[name] for name in bounded])
+        plan = self._training_plan("gradcache", batches, variants=self._variants(*bounded))
         only = [frozenset(bounded), frozenset({REFERENCE})]
         works = tuple(replace(work, skip=skip) for work, skip in zip(plan.works, only, strict=True))
         return [replace(plan, works=works)]
@@ -111,7 +120,7 @@ class Planner:
     def _encode(self) -> list[Plan]:
         names = ("embedsmith-plain", "st-bf16", "embedsmith-fp32", "embedsmith-plain-fp32", "st-fp32")
         sentences = self.source.sentences(self.scale.num_sentences)
-        variants = [VARIANTS[name] for name in (*names, "bare-bf16", "bare-fp32")]
+        variants = self._variants(*names, "bare-bf16", "bare-fp32")
         plan = self._encoding_plan("encode", sentences, variants=variants)
         one = min(sentences, key=lambda text: abs(len(text) - 40))
         spec_file = self._write_sentences("encode-one", {"sts": sentences, "one": [one]})
@@ -129,7 +138,7 @@ class Planner:
 
     def _prompt(self) -> list[Plan]:
         size = self.scale.step_batches[0]
-        variants = [VARIANTS[name] for name in ("embedsmith-prompt", "embedsmith-prompt-apart")]
+        variants = self._variants("embedsmith-prompt", "embedsmith-prompt-apart")
         return [
             self._training_plan("prompt", {f"{size} triplets": self._batches(size)}, variants=variants),
             self._encoding_plan("prompt", self.source.sentences(self.scale.num_sentences), variants=variants),
@@ -138,11 +147,11 @@ class Planner:
     def _adapter(self) -> list[Plan]:
         size = self.scale.step_batches[0]
         names = ("embedsmith-rank-32", "embedsmith-all", "embedsmith-all-rank-32", "st-bf16", "st-bf16-all-rank-32")
-        variants = [VARIANTS[name] for name in names]
+        variants = self._variants(*names)
         return [self._training_plan("adapter", {f"{size} triplets": self._batches(size)}, variants=variants)]
 
     def _growth(self) -> list[Plan]:
-        st = VARIANTS["st-bf16"]
+        (st,) = self._variants("st-bf16")
         scale = self.scale
         by_batch = {f"{size} triplets": self._batches(size) for size in scale.growth_batches}
         by_length = {
@@ -179,7 +188,7 @@ class Planner:
 
     def _families(self) -> list[Plan]:
         plans = []
-        st = VARIANTS["st-bf16"]
+        (st,) = self._variants("st-bf16")
         batches = self._batches(self.scale.families_batch)
         sentences = self.source.sentences(self.scale.families_sentences)
         for family in FAMILIES:
@@ -193,7 +202,7 @@ class Planner:
         size = self.scale.step_batches[0]
         names = ("embedsmith-one-thread", "embedsmith-awake", "st-bf16")
         idle = f"{size} triplets"
-        plan = self._training_plan("busy", {idle: self._batches(size)}, variants=[VARIANTS[name] for name in names])
+        plan = self._training_plan("busy", {idle: self._batches(size)}, variants=self._variants(*names))
         busy = replace(plan.works[0], name=f"{idle}, one other busy process", num_busy=1, against=idle)
         return [replace(plan, works=(*plan.works, busy))]
 
@@ -203,7 +212,7 @@ class Planner:
         path = self.folder / "long.json"
         write_batches(path, batches)
         spec = WorkerSpec(variant="", model="", triplets=str(path), batch_size=scale.long_batch)
-        member = self._member(VARIANTS[REFERENCE], spec, model=self.model, plain_model=self.plain_model)
+        member = self._member(self._reference(), spec, model=self.model, plain_model=self.plain_model)
         tokens = [self.source.count_tokens(batch.texts) for batch in batches]
         works = tuple(
             Work(
@@ -228,7 +237,7 @@ class Planner:
 
     def _start(self) -> list[Plan]:
         size = self.scale.step_batches[0]
-        variants = [VARIANTS[name] for name in ("embedsmith-plain", "st-bf16", "st-fp32")]
+        variants = self._variants("embedsmith-plain", "st-bf16", "st-fp32")
         plan = self._training_plan("start", {f"first step of {size} triplets": self._batches(size)}, variants=variants)
         caches = {
             name: str(self.folder / "empty-caches" / name)
@@ -240,6 +249,15 @@ class Planner:
         return [replace(plan, members=members, fresh_process=True)]
 
     # ---- pieces ---------------------------------------------------------------------------------------------------
+
+    def _variants(self, *names: str) -> list[Variant]:
+        """Those beside the reference."""
+        chosen = choose_variants(names, precision=self.precision)
+        return [variant for variant in chosen if variant.name != REFERENCE]
+
+    def _reference(self, name: str = REFERENCE) -> Variant:
+        (variant,) = choose_variants([name], precision=self.precision)
+        return variant
 
     @property
     def _num_rounds(self) -> int:
@@ -291,7 +309,7 @@ class Planner:
         )
         members = [
             self._member(variant, spec, model=model, plain_model=plain_model)
-            for variant in (VARIANTS[reference], *variants)
+            for variant in (self._reference(reference), *variants)
         ]
         return Plan(
             part=part,
@@ -324,7 +342,7 @@ class Planner:
         )
         spec = WorkerSpec(variant="", model="", sentences=path, batch_size=2)
         members = []
-        for variant in (VARIANTS[REFERENCE], *variants):
+        for variant in (self._reference(), *variants):
             embeddings = str(self.folder / f"{part}-{prefix}{variant.name}.npy".replace(": ", "-"))
             own = replace(spec, embeddings=embeddings)
             members.append(self._member(variant, own, model=model, plain_model=plain_model))

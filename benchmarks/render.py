@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import plots
-from benchmarks.machine import instruction_sets, machine_slug, machine_title
+from benchmarks.machine import instruction_sets, machine_slug, machine_title, peak_precision
 from benchmarks.rows import Row, read_results, rows_of
 from benchmarks.tables import (
     busy_table,
@@ -26,7 +26,6 @@ from embedsmith.support import files
 EXPLANATION_FILE = Path(__file__).parent / "explanation.md"
 NOTES_FILE = Path(__file__).parent / "notes.md"
 RESULTS_FOLDER = "performance"
-_PEER = "st-bf16"
 _HEAD = """\
 <!-- Made by `python -m benchmarks`; edit benchmarks/explanation.md and notes.md instead. -->
 # Performance
@@ -47,6 +46,15 @@ _HEADINGS = {
 }
 
 
+_LIMITS = {
+    "bf16_gflops": "bf16 GFLOPS (before, after)",
+    "bf16_mm_gflops": "of `torch.mm`",
+    "fp32_gflops": "fp32 GFLOPS",
+    "fp32_mm_gflops": "of `torch.mm`",
+    "copy_gb_s": "copying GB/s",
+}
+
+
 def render(folder: Path) -> None:
     """Write the page and its plots from the results of every machine in `folder/performance`."""
     every = [read_results(path) for path in sorted((folder / RESULTS_FOLDER).glob("*.json"))]
@@ -63,18 +71,21 @@ def render(folder: Path) -> None:
 def _overview(every: Sequence[dict[str, Any]]) -> str:
     """A line a machine: what its sections say in full."""
     header = ["machine", "step of 32 triplets", "encoding", "beside a busy process", "memory over a long run"]
-    header[1:3] = [f"{name}: of the bf16 peak; sentence-transformers' bf16 takes" for name in header[1:3]]
+    header[1:3] = [f"{name}: of the peak; sentence-transformers takes" for name in header[1:3]]
     lines = []
     for results in every:
         cells = [machine_title(results["machine"])]
         for part in ("step", "encode"):
             rows = rows_of(results, part)
+            precision = _precision(results, part)
             work = rows[0].work if rows else None
             ours, theirs = (
                 next((row for row in rows if (row.work, row.variant) == (work, name)), None)
-                for name in (REFERENCE, _PEER)
+                for name in (REFERENCE, f"st-{precision}")
             )
-            cells.append(f"{percent_cell(ours.fraction)}; {ratio_cell(theirs)} times" if ours and theirs else "-")
+            cells.append(
+                f"{precision}: {percent_cell(ours.fraction)}; {ratio_cell(theirs)} times" if ours and theirs else "-"
+            )
         beside = [row for row in rows_of(results, "busy") if row.variant == REFERENCE][1:]
         cells.append(f"{ratio_cell(beside[0])} times idle" if beside else "-")
         blocks = rows_of(results, "long")
@@ -82,6 +93,11 @@ def _overview(every: Sequence[dict[str, Any]]) -> str:
         cells.append(f"{grown[-1]:.2f} times, {blocks[-1].work} against {blocks[0].work}" if blocks else "-")
         lines.append(cells)
     return "## Every machine that was measured\n\n" + table(header, lines)
+
+
+def _precision(results: dict[str, Any], part: str) -> str:
+    """That in which everybody was measured, who has no other one in its name."""
+    return peak_precision(results["parts"][part]["limits"]["used"]) if part in results["parts"] else "bf16"
 
 
 def _machine_sections(results: dict[str, Any], images: Path) -> list[str]:
@@ -121,10 +137,9 @@ def _machine(results: dict[str, Any]) -> str:
         used, before, after = (values["limits"][name] for name in ("used", "before", "after"))
         cells = [f"{used[key]:.0f} ({before[key]:.0f}, {after[key]:.0f})" for key in used]
         lines.append([part, str(values["scale"]["repetitions"]), values["texts"], *cells])
-    limits = table(
-        ["part", "rounds", "texts", "bf16 GFLOPS (before, after)", "of `torch.mm`", "fp32 GFLOPS", "copying GB/s"],
-        lines,
-    )
+    names = next(iter(results["parts"].values()))["limits"]["used"]
+    limits = table(["part", "rounds", "texts", *(_LIMITS[name] for name in names)], lines)
+    precision = _precision(results, next(iter(results["parts"])))
     commands = dict.fromkeys(values["command"] for values in results["parts"].values())
     missing = dict.fromkeys(line for values in results["parts"].values() for line in values["missing"])
     made = ["Made by:", "", "<!-- not run: it takes an hour or more -->", "```bash", *commands, "```", ""]
@@ -135,7 +150,7 @@ def _machine(results: dict[str, Any]) -> str:
         + table(["", "value"], [[name, str(value)] for name, value in facts.items()])
         + "\nA peak is the best median over the shapes a step consists of: of `torch.mm`, and of any product, weights\n"
         "laid out beforehand included. A step on a frozen base needs 4 operations per parameter outside the embedding\n"
-        "and token, encoding 2; fractions below are of the two bf16 peaks.\n\n" + limits
+        f"and token, encoding 2; fractions below are of the two {precision} peaks.\n\n" + limits
     )
 
 

@@ -34,7 +34,7 @@ class Row:
         spread: interquartile range of the seconds.
         ratio: median over rounds of its seconds over the reference's, or those that `Work.against` names.
         ratio_low, ratio_high: quartiles of the same.
-        fraction: of the machine's bf16 matrix peak that the work's necessary operations make, by any product.
+        fraction: of the peak, in the machine's fast precision, that the necessary operations make, by any product.
         fraction_of_mm: the same of `torch.mm`'s peak, whose weights are not laid out beforehand.
         peak_bytes: most memory of its process, once loaded.
         cosine, mean_cosine: smallest and mean cosine of an embedding to the float32 one, or None.

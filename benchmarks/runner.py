@@ -23,7 +23,7 @@ ENCODING_BYTES = 2_000_000_000
 EXACT = "embedsmith-plain-fp32"
 """The variant that the others' embeddings are compared with."""
 START_S = 8.0
-# Real tokens a second of a training step where the bf16 peak is 430 GFLOPS: only to tell how long a run will take.
+# Real tokens a second of a training step where the peak is 430 GFLOPS: only to tell how long a run will take.
 _RATES_GFLOPS = 430
 _RATES = {
     "embedsmith": 1000,
@@ -44,11 +44,11 @@ class Clock:
 
     Args:
         plans: all of them.
-        bf16_gflops: of the machine.
+        peak_gflops: of the machine, in its fast precision.
     """
 
-    def __init__(self, plans: Sequence[Plan], *, bf16_gflops: float) -> None:
-        self._expected_s = {id(plan): expected_seconds(plan, bf16_gflops=bf16_gflops) for plan in plans}
+    def __init__(self, plans: Sequence[Plan], *, peak_gflops: float) -> None:
+        self._expected_s = {id(plan): expected_seconds(plan, peak_gflops=peak_gflops) for plan in plans}
         self.total_s = sum(self._expected_s.values())
         self._done_s = self._spent_s = 0.0
 
@@ -60,9 +60,9 @@ class Clock:
         return f"{self._spent_s / 60:.0f} min spent, about {max(0.0, left_s) / 60:.0f} min left"
 
 
-def expected_seconds(plan: Plan, *, bf16_gflops: float) -> float:
+def expected_seconds(plan: Plan, *, peak_gflops: float) -> float:
     """A guess at the time a plan takes on a machine of that peak."""
-    speed = (TRAINING_FACTOR / plan.factor) * (USUAL_PARAMETERS / plan.parameters) * (bf16_gflops / _RATES_GFLOPS)
+    speed = (TRAINING_FACTOR / plan.factor) * (USUAL_PARAMETERS / plan.parameters) * (peak_gflops / _RATES_GFLOPS)
     total = 0.0
     for member in plan.members:
         rate = speed * _RATES.get(member.variant.name, _OTHER_RATE)

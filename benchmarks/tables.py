@@ -6,7 +6,7 @@ import numpy as np
 
 from benchmarks.rows import Row
 
-LIMIT_COLUMN = "of the bf16 peak of `torch.mm` (of any product)"
+LIMIT_COLUMN = "of the peak of `torch.mm` (of any product)"
 
 
 def comparison_table(rows: Sequence[Row], *, with_fraction: bool = True) -> str:

@@ -1,9 +1,12 @@
 """Who is compared: a table of variants.
 
-Peers bring an environment of their own; while it is not there, they are skipped and the results say so.
+On a processor without bf16 products everybody computes in float32 (`choose_variants`): what emulates bf16 there takes
+many times as long, and nobody would use it. Peers bring an environment of their own; while it is not there, they are
+skipped and the results say so.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -173,6 +176,15 @@ _TABLE = (
         adapts_all=True,
     ),
     Variant(
+        name="st-fp32-all-rank-32",
+        label="sentence-transformers, fp32, rank 32, all linear layers",
+        tool=Tool.SENTENCE_TRANSFORMERS,
+        precision="fp32",
+        memory_gb=10,
+        lora_r=32,
+        adapts_all=True,
+    ),
+    Variant(
         name="st-fp32",
         label="sentence-transformers, fp32",
         tool=Tool.SENTENCE_TRANSFORMERS,
@@ -199,6 +211,35 @@ _TABLE = (
 )
 
 VARIANTS: dict[str, Variant] = {variant.name: variant for variant in _TABLE}
+_IN_FP32 = {
+    "embedsmith-fp32": REFERENCE,
+    "embedsmith-plain": "embedsmith-plain-fp32",
+    "st-bf16": "st-fp32",
+    "st-bf16-all-rank-32": "st-fp32-all-rank-32",
+    "bare-bf16": "bare-fp32",
+}
+"""Who does in float32 what another one does in bf16; the others of embedsmith's keep their names."""
+
+
+def choose_variants(names: Sequence[str], *, precision: str) -> list[Variant]:
+    """Those of the table on a machine whose fast precision is that, each once.
+
+    Args:
+        names: in the table.
+        precision: bf16, or fp32 where the processor has no bf16 products; the published way, which is bf16, is then
+            left out.
+    """
+    if precision == "bf16":
+        return [VARIANTS[name] for name in names]
+    own = dict.fromkeys(_IN_FP32.get(name, name) for name in names if VARIANTS[name].tool is not Tool.PUBLISHED)
+    return [in_fp32(VARIANTS[name]) for name in own]
+
+
+def in_fp32(variant: Variant) -> Variant:
+    """The same in float32, whose weights take twice the memory."""
+    if variant.precision == "fp32":
+        return variant
+    return replace(variant, precision="fp32", memory_gb=1.3 * variant.memory_gb)
 
 
 _PEERS = (
@@ -212,9 +253,12 @@ _PEERS = (
 )
 
 
-def load_peers() -> list[Variant]:
-    """Trainers with an environment of their own, those that are not set up marked as missing."""
-    return [
-        peer if Path(peer.command[0]).exists() else replace(peer, missing="not set up, see benchmarks/peers/README.md")
-        for peer in _PEERS
-    ]
+def load_peers(*, precision: str) -> list[Variant]:
+    """Trainers with an environment of their own, those that are not set up or not for this precision marked so."""
+    return [replace(peer, missing=_why_missing(peer, precision=precision)) for peer in _PEERS]
+
+
+def _why_missing(peer: Variant, *, precision: str) -> str | None:
+    if peer.precision != precision:
+        return f"it is measured in {peer.precision}, which this processor has no products for"
+    return None if Path(peer.command[0]).exists() else "not set up, see benchmarks/peers/README.md"

@@ -19,13 +19,14 @@ import pytest
 import benchmarks
 from benchmarks import paper
 from benchmarks.drift import compute, draw_pairs, drift_cells
+from benchmarks.machine import peak_precision, peaks
 from benchmarks.paper_plot import steps_svg
 from benchmarks.paper_tables import arms_table, runs_table, scores_table, steps_table
 from benchmarks.pool import Series, Work, busy_processes
 from benchmarks.render import render
 from benchmarks.rows import Row, cosines_to, read_results, summarize, with_fractions, write_results
 from benchmarks.tables import busy_table, long_table, slope
-from benchmarks.variants import VARIANTS
+from benchmarks.variants import VARIANTS, choose_variants
 from embedsmith.data.pairs import load_pairs
 from embedsmith.data.triplets import load_triplets
 from embedsmith.settings.config import Precision
@@ -118,6 +119,39 @@ def test_a_page_is_made_of_the_results_alone(tmp_path: Path) -> None:
     ]
     assert all(plot in page for plot in plots)
     assert "\n## another, AVX512, bf16 products, AMX, 2 cores\n" in page
+    assert "| another, AVX512, bf16 products, AMX, 2 cores | bf16: " in page
+
+
+def test_without_bf16_products_the_page_is_of_float32(tmp_path: Path) -> None:
+    limits = {"fp32_gflops": 100.0, "fp32_mm_gflops": 90.0, "copy_gb_s": 50.0}
+    assert (peak_precision(limits), peaks(limits)) == ("fp32", (100.0, 90.0))
+    variants = choose_variants(["embedsmith", "st-bf16", "st-fp32", "published"], precision="fp32")
+    assert [(one.name, one.precision) for one in variants] == [("embedsmith", "fp32"), ("st-fp32", "fp32")]
+    rows = [replace(row, variant={"st-bf16": "st-fp32"}.get(row.variant, row.variant)) for row in _rows()]
+    part = {
+        "command": "python -m benchmarks --parts step",
+        "scale": {"repetitions": 3},
+        "texts": "20 triplets",
+        "missing": [],
+        "limits": {"before": limits, "after": limits, "used": limits},
+        "rows": [vars(row) for row in with_fractions(rows, peak_flops=100e9, mm_flops=90e9)],
+    }
+    machine = {"processor": "old", "cores": 2, "memory_gb": 24.0, "instructions": "AVX2"}
+    machine |= {"bf16_in_hardware": False, "amx_in_hardware": False, "versions": {"torch": "2.13.0"}}
+    (tmp_path / "performance").mkdir()
+    write_results(tmp_path / "performance" / "old.json", {"machine": machine, "parts": {"step": part}})
+    render(tmp_path)
+    page = (tmp_path / "performance.md").read_text()
+    assert "| old, AVX2, 2 cores | fp32: " in page and "4.00 (3.50 to 4.50) times" in page
+    assert "fractions below are of the two fp32 peaks" in page and "bf16 GFLOPS" not in page
+
+
+def test_everybody_of_the_table_can_be_measured_in_float32() -> None:
+    names = list(VARIANTS)
+    chosen = choose_variants(names, precision="fp32")
+    assert len({one.name for one in chosen}) == len(chosen)
+    assert all(one.precision == "fp32" and one.name in VARIANTS for one in chosen)
+    assert choose_variants(names, precision="bf16") == list(VARIANTS.values())
 
 
 def test_every_module_of_the_measurements_can_be_loaded() -> None:
