@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release release-check browser bench paper docs site format clean
+.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release release-check browser bench paper docs site notebooks format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
@@ -19,6 +19,7 @@ help:
 	@echo "make setup   the virtual environment alone ($(VENV))"
 	@echo "make docs    write into the pages what the program says of its commands and settings"
 	@echo "make site    the pages as a site, to read from disk: site/index.html"
+	@echo "make notebooks  run the gallery's scripts anew, into notebooks and pictures"
 	@echo "make format  let ruff put the code in shape"
 	@echo "make clean   remove the environment and the demo's run"
 
@@ -113,6 +114,14 @@ site: $(VENV)/.site-installed
 
 $(VENV)/.site-installed: $(VENV)/.installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	touch $@
+
+# NAMES: of some of the gallery's scripts; all take some minutes.
+notebooks: $(VENV)/.notebooks-installed
+	HF_HUB_OFFLINE=1 $(BIN)/python -m examples.notebooks $(NAMES)
+
+$(VENV)/.notebooks-installed: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
 	touch $@
 
 # TRIPLETS and STS: files of your own; by default the sample in the package.

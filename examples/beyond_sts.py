@@ -11,7 +11,7 @@ of pages, and the sections under them. Files are read as text; nothing of a pack
 import argparse
 import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -65,7 +65,6 @@ MAX_USES = 2
 
 MIN_HEADING_WORDS, MAX_SECTION_WORDS = 3, 100
 _CODE = re.compile(r"^```.*?^```$|<!--.*?-->", re.M | re.S)
-_HEADING = re.compile(r"^#{2,3} ", re.M)
 
 
 @dataclass(frozen=True)
@@ -158,19 +157,28 @@ def shared(one: Entry, other: Entry) -> float:
     return overlap(frozenset(words(one.query)), frozenset(words(other.query)))
 
 
-def read_sections(pages: Path) -> list[Section]:
+def read_sections(
+    pages: Path, *, levels: str = "2,3", min_heading_words: int = MIN_HEADING_WORDS, left_out: Collection[str] = ()
+) -> list[Section]:
     """Headings of Markdown pages and what stands under each, without its code.
+
+    Args:
+        pages: their folder.
+        levels: the first and the last level of headings that count; 1 is a page's title.
+        min_heading_words: a heading of fewer words is left out.
+        left_out: names of pages that are.
 
     Raises:
         DataError: there are none.
     """
     found = []
-    for page in sorted(pages.glob("*.md")):
-        _, *sections = _HEADING.split(_CODE.sub("", page.read_text(encoding="utf-8")))
+    heading_of = re.compile(rf"^#{{{levels}}} ", re.M)
+    for page in sorted(path for path in pages.glob("*.md") if path.name not in left_out):
+        _, *sections = heading_of.split(_CODE.sub("", page.read_text(encoding="utf-8")))
         for number, section in enumerate(sections, start=1):
             heading, _, body = section.partition("\n")
             passage = plain(body).split()[:MAX_SECTION_WORDS]
-            if len(heading.split()) >= MIN_HEADING_WORDS and len(passage) >= MIN_PASSAGE_WORDS:
+            if len(heading.split()) >= min_heading_words and len(passage) >= MIN_PASSAGE_WORDS:
                 found.append(Section(f"{page.name}#{number}", plain(heading), " ".join(passage)))
     if not found:
         raise DataError(f"No page of {pages} has a heading with a text.\nName a folder of Markdown files: --pages.")
@@ -204,14 +212,15 @@ def make(out: Path, *, libraries: Sequence[str], parted: str, frames: Sequence[s
         raise DataError(f"Too little is documented there for {', '.join(too_small) or 'duplicates'}.\nName others.")
     for name, rows in sets.items():
         write_rows(out / f"{name}.jsonl", ({"text": text, "label": label} for text, label in rows))
-    write_rows(out / "dataframes.jsonl", map(_pair_row, pairs))
+    write_rows(out / "dataframes.jsonl", map(pair_row, pairs))
     write_retrieval_set(out / "pages", sections)
     every = [*of_libraries, *of_parts, *(entry for own in of_frames.values() for entry in own)]
     write_json(out / "packages.json", count_packages(every))
     return {name: len(rows) for name, rows in sets.items()} | {"dataframes": len(pairs), "pages": len(sections)}
 
 
-def _pair_row(pair: LabelledPair) -> dict[str, str | int]:
+def pair_row(pair: LabelledPair) -> dict[str, str | int]:
+    """As a row of a duplicate set."""
     return {
         "sentence1": pair.first.query,
         "sentence2": pair.second.query,

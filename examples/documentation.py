@@ -95,14 +95,14 @@ def _entries(node: ast.Module | ast.ClassDef, prefix: tuple[str, ...]) -> Iterat
         if not isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef) or child.name.startswith("_"):
             continue
         name = (*prefix, child.name)
-        if entry := _entry(".".join(name), ast.get_docstring(child) or ""):
+        if entry := read_entry(".".join(name), ast.get_docstring(child) or ""):
             yield entry
         if isinstance(child, ast.ClassDef):
             yield from _entries(child, name)
 
 
-def _entry(name: str, docstring: str) -> Entry | None:
-    """None: there is no sentence."""
+def read_entry(name: str, docstring: str) -> Entry | None:
+    """What a docstring says of a name; None: there is no sentence."""
     first, _, rest = docstring.partition("\n\n")
     rest = _NOT_PROSE.split("\n" + rest, maxsplit=1)[0]
     first = plain(first)
