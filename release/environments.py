@@ -82,6 +82,11 @@ class Environment:
             log.write(f"exit code {code}\n\n")
         return code, output
 
+    def has(self, names: Sequence[str]) -> bool:
+        """Whether packages are installed, all of them, and at least one is asked for."""
+        script = "import importlib.metadata, sys; [importlib.metadata.version(name) for name in sys.argv[1:]]"
+        return bool(names) and self.run(["python", "-c", script, *names])[0] == 0
+
     def pip(self, *arguments: str) -> None:
         """Run pip; raises NotHereError with its reason where it fails."""
         self.install(["pip", "install", "--quiet", *arguments])

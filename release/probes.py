@@ -63,7 +63,7 @@ PROBES = {
     "onnx": Probe(("export", MODEL, "exported-onnx", "--to", "onnx"), "exported-onnx"),
     "openvino": Probe(("export", MODEL, "exported-openvino", "--to", "openvino"), "exported-openvino"),
     "encoders": Probe(("evaluate", f"{{packages}}/{ENCODER}"), r"sample[\s\S]*\d\d\.\d"),
-    "search": Probe(("search", MODEL, "corpus", "a cat", "--store", "lancedb"), r"1 +\d\.\d+ +the cat sleeps"),
+    "search": Probe(("search", MODEL, "corpus", "a cat", "--store", "lancedb"), r"exact: .+ in corpus/lance"),
     "ray": Probe(("encode", MODEL, "texts.txt", "--out", "by-ray", "--engine", "ray"), r"4 vectors of 576 dimensions"),
     "quantization": Probe((*_TRAIN, "--output_dir", "bits", "--model.quantization", "8bit"), r"The run: bits"),
     "optimize": Probe(("optimize", "--config", "search.yaml", "--report-only"), "Nothing has been searched in", code=2),
@@ -74,7 +74,7 @@ PROBES = {
             *("data", "synthesize", "--out", "made.jsonl", "--endpoint", "http://127.0.0.1:9/v1", "--model", "none"),
             *("--num-triplets", "1"),
         ),
-        "127.0.0.1:9",
+        r"The endpoint http://127\.0\.0\.1:9/v1 does not answer",
         code=2,
     ),
     "tensorboard": Probe((*_TRAIN, "--output_dir", "board", "--training.report_to", "[tensorboard]"), "The run: board"),
@@ -98,7 +98,12 @@ def write_inputs(folder: Path) -> None:
     (folder / "pairs.jsonl").write_text("\n".join(pairs) + "\n", encoding="utf-8")
     scored = ["sentence1\tsentence2\tscore", *(f"{one}\t{other}\t{n}" for n, (one, other) in enumerate(_PAIRS))]
     (folder / "scored.tsv").write_text("\n".join(scored) + "\n", encoding="utf-8")
-    search = {"output_dir": "search", "recipe": {}, "space": {"training.learning_rate": [1e-4, 1e-3]}, "trials": 2}
+    search = {
+        "output_dir": "search",
+        "recipe": {"training": {"max_steps": 2}},
+        "space": {"training.learning_rate": [1e-4, 1e-3]},
+        "trials": 2,
+    }
     (folder / "search.yaml").write_text(json.dumps(search), encoding="utf-8")  # JSON is YAML
     _save_with_pieces(folder / "pieces")
 

@@ -1,12 +1,24 @@
 """What `make release-check` says: a message, an installation and a command do what they should, or which does not."""
 
+import sys
 import tomllib
 from pathlib import Path
 
 import pytest
 
 from release import ROOT
-from release.check import FAULTY, NOT_SEEN, FaultError, Outcome, check_extra, check_probe, exit_code, look, table
+from release.check import (
+    FAULTY,
+    NOT_SEEN,
+    FaultError,
+    Outcome,
+    check_extra,
+    check_probe,
+    exit_code,
+    look,
+    required_by,
+    table,
+)
 from release.environments import Environment, NotHereError
 from release.probes import DEVELOPERS, PROBES, Probe
 
@@ -32,7 +44,7 @@ def test_every_extra_is_looked_at_or_named() -> None:
 
 def test_an_extra_that_is_named_and_installed_by_what_the_message_says(tmp_path: Path) -> None:
     own = _make(tmp_path, embedsmith=NAMES_IT)
-    assert check_extra(own, "own", PROBE) == "named, installed, embedsmith do what ..."
+    assert check_extra(own, "own", PROBE) == "named, installed; embedsmith do what ..."
     log = own.log.read_text()
     assert "$ pip install 'embedsmith[own]'\nexit code 0\n" in log
     assert log.index("exit code 2") < log.index("done do what")
@@ -55,6 +67,19 @@ def test_what_is_not_as_it_should_be_is_said(
     with pytest.raises(error) as caught:
         check_extra(_make(tmp_path, embedsmith=embedsmith, pip=pip), "own", PROBE)
     assert said in str(caught.value)
+
+
+def test_an_extra_that_comes_with_the_wheels_own_requirements_cannot_be_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert required_by("leakage") == ["datasketch"]
+    assert required_by("mteb") == ["datasets", "mteb"]
+    monkeypatch.setattr("release.check.required_by", lambda extra: ["pytest"])
+    own = _make(tmp_path, embedsmith="echo done $*")
+    (own.folder / "bin" / "python").write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    (own.folder / "bin" / "python").chmod(0o755)
+    assert check_extra(own, "own", PROBE).startswith("comes with what the wheel requires; ")
+    assert not own.has(["pytest", "no-such-package"])
 
 
 def test_what_runs_on_is_stopped_once_it_has_said_so(tmp_path: Path) -> None:
