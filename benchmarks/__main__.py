@@ -63,6 +63,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--sts", default=SAMPLE, help="file of scored sentence pairs, or 'sample'")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="only these")
     parser.add_argument("--repetitions", type=int, help="counted rounds; default 5, with --quick 2")
+    parser.add_argument("--step-batches", nargs="+", type=int, help="triplets of a step; default 32 and 64")
     parser.add_argument("--quick", action="store_true", help="tiny works, to see that everything runs")
     parser.add_argument(
         "--output", type=Path, help="folder of the results; default docs, with --quick results/bench-quick"
@@ -88,6 +89,8 @@ def _measure(options: argparse.Namespace, *, folder: Path) -> Path:
     scale = QUICK if options.quick else FULL
     if options.repetitions:
         scale = replace(scale, repetitions=options.repetitions)
+    if options.step_batches:
+        scale = replace(scale, step_batches=tuple(options.step_batches))
     precision = fast_precision()
     peers = load_peers(precision=precision) if "step" in options.parts else []  # they take no other part
     for peer in peers:

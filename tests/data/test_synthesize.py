@@ -323,7 +323,7 @@ def test_an_answer_in_parts_is_put_together(server: Server) -> None:
         ('{"anchor": "a", "positive": ["p"], "negative": "n"}', "positive must be a text", "was asked for"),
         ('{"anchor": "a", "positive": "p", "negative": "\\ud83d"}', "negative holds half of a surrogate", "asked for"),
         ('{"anchor": "a", "positive": "p", "negative": "n"}', "told before", "--task-types"),
-        ("[" * 5000, "JSON cut short", "limit on their tokens"),
+        ("[" * 1500, "JSON cut short", "limit on their tokens"),
     ],
 )
 def test_the_end_of_a_hopeless_run_says_why(
