@@ -58,7 +58,8 @@ _LIMITS = {
 def render(folder: Path) -> None:
     """Write the page and its plots from the results of every machine in `folder/performance`."""
     every = [read_results(path) for path in sorted((folder / RESULTS_FOLDER).glob("*.json"))]
-    every = [results for results in every if results["parts"]]
+    # The one that was measured most comes first: links to a heading that every machine has lead to its.
+    every = sorted((results for results in every if results["parts"]), key=lambda results: -len(results["parts"]))
     if not every:
         raise SystemExit(f"{folder / RESULTS_FOLDER} holds no results; measure first: python -m benchmarks")
     sections = [_HEAD, EXPLANATION_FILE.read_text(encoding="utf-8"), _overview(every)]
