@@ -17,7 +17,7 @@ import jupytext
 import nbformat
 
 EXAMPLES = Path(__file__).parent
-GALLERY = ("find_duplicates", "name_clusters")
+GALLERY = ("search_docs", "find_duplicates", "name_clusters")
 PICTURES = EXAMPLES.parent / "docs" / "images"
 FIRST_CELL = "%cd -q ..\n# a notebook starts in its own folder; paths are those of the repository"
 _TIMEOUT_S = 3600
@@ -57,7 +57,7 @@ def tidy(notebook: nbformat.NotebookNode) -> None:
     for cell in notebook.cells:
         cell.metadata = {}
         for output in (one for one in cell.get("outputs", []) if one.output_type == "stream"):
-            lines = _HOME.sub("", output.text).split("\n")
+            lines = _HOME.sub("", output.text).replace(str(Path.home()), "~").split("\n")
             output.text = "\n".join(line for line in lines if not _PROGRESS.search(line))
         if cell.cell_type == "code":
             cell.outputs = [one for one in cell.outputs if one.get("text", "shown").strip()]

@@ -77,7 +77,7 @@ shares = np.array([np.histogram(own, [0, 0.01, 0.49, 0.99, 1.01])[0][::-1] / len
 for column, (place, shade) in enumerate(places.items()):
     before = shares[:, :column].sum(axis=1)
     bars = axes.barh(names, shares[:, column], left=before, color=(COLOURS[2], shade), label=place)
-    axes.bar_label(bars, fmt="{:.0%}", label_type="center")
+    axes.bar_label(bars, fmt="{:.0%}", label_type="center", color="white" if shade > 0.5 else STYLE["text.color"])
 axes.invert_yaxis()
 axes.set(title=f"Where the answer to {len(scores[0])} questions stands", xticks=[])
 axes.legend(ncols=4, loc="upper center", bbox_to_anchor=(0.5, 0))
