@@ -48,6 +48,14 @@ def test_a_dataset_is_streamed_once_for_each_commit(hub: DatasetHub, cache: Path
     assert len(list((cache / "triplets").glob("*.arrow"))) == 2
 
 
+def test_a_revision_is_read_as_it_is_named(hub: DatasetHub) -> None:
+    commit = hub.commit(NAME)
+    table = load_triplets([f"{NAME}@{commit}"])
+    assert table.fingerprint == load_triplets([NAME]).fingerprint
+    asked = [one for one in hub.asked if "resolve" in one]
+    assert asked and all(commit in one for one in asked)
+
+
 def test_the_commit_of_last_time_counts_where_the_hub_does_not_answer(
     hub: DatasetHub, caplog: pytest.LogCaptureFixture
 ) -> None:
