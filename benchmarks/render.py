@@ -64,7 +64,7 @@ def render(folder: Path) -> None:
         raise SystemExit(f"{folder / RESULTS_FOLDER} holds no results; measure first: python -m benchmarks")
     sections = [_HEAD, EXPLANATION_FILE.read_text(encoding="utf-8"), _overview(every)]
     for results in every:
-        sections += _machine_sections(results, folder / "images")
+        sections += _machine_sections(results, folder / "images", is_first=results is every[0])
     sections.append(NOTES_FILE.read_text(encoding="utf-8"))
     files.write_text(folder / "performance.md", "\n".join(section.rstrip() + "\n" for section in sections))
 
@@ -101,7 +101,8 @@ def _precision(results: dict[str, Any], part: str) -> str:
     return peak_precision(results["parts"][part]["limits"]["used"]) if part in results["parts"] else "bf16"
 
 
-def _machine_sections(results: dict[str, Any], images: Path) -> list[str]:
+def _machine_sections(results: dict[str, Any], images: Path, *, is_first: bool) -> list[str]:
+    """Headings below the machine's own; of any but the first one they name it, so that each leads to one place."""
     slug = machine_slug(results["machine"])
     makers: dict[str, Callable[[Sequence[Row], Path, str], str]] = {
         "step": _step,
@@ -117,8 +118,9 @@ def _machine_sections(results: dict[str, Any], images: Path) -> list[str]:
     }
     kept = {part: rows for part in makers if (rows := rows_of(results, part))}
     sections = [_machine(results), *(makers[part](rows, images, slug) for part, rows in kept.items())]
-    title = f"## {machine_title(results['machine'])}\n"
-    return [title, *(re.sub("^#", "##", section, flags=re.MULTILINE) for section in sections)]
+    title = machine_title(results["machine"])
+    named = r"#\1" if is_first else rf"#\1, {title}"
+    return [f"## {title}\n", *(re.sub("^(#.*)$", named, section, flags=re.MULTILINE) for section in sections)]
 
 
 # ---- sections -----------------------------------------------------------------------------------------------------
