@@ -82,25 +82,34 @@ def test_smallest_cosine(tmp_path: Path) -> None:
     assert cosines_to("exact", files)["near"] == pytest.approx((0.5**0.5, (1 + 0.5**0.5) / 2))
 
 
-def test_a_page_is_made_of_the_results_alone(tmp_path: Path) -> None:
-    limits = {"bf16_gflops": 200.0, "bf16_mm_gflops": 125.0, "fp32_gflops": 100.0, "copy_gb_s": 50.0}
-    part = {
+def _part(limits: dict[str, float], rows: list[Row]) -> dict[str, Any]:
+    """A part as the file of results has it."""
+    return {
         "command": "python -m benchmarks --parts step",
         "scale": {"repetitions": 3},
         "texts": "20 triplets",
         "missing": [],
         "limits": {"before": limits, "after": limits, "used": limits},
-        "rows": [vars(row) for row in with_fractions(_rows(), peak_flops=200e9, mm_flops=125e9)],
+        "rows": [vars(row) for row in rows],
     }
-    machine = {
-        "processor": "a processor",
+
+
+def _machine(processor: str, instructions: str, *, bf16_in_hardware: bool) -> dict[str, Any]:
+    return {
+        "processor": processor,
         "cores": 2,
         "memory_gb": 24.0,
-        "instructions": "AVX512",
-        "bf16_in_hardware": True,
+        "instructions": instructions,
+        "bf16_in_hardware": bf16_in_hardware,
         "amx_in_hardware": False,
         "versions": {"torch": "2.13.0"},
     }
+
+
+def test_a_page_is_made_of_the_results_alone(tmp_path: Path) -> None:
+    limits = {"bf16_gflops": 200.0, "bf16_mm_gflops": 125.0, "fp32_gflops": 100.0, "copy_gb_s": 50.0}
+    part = _part(limits, with_fractions(_rows(), peak_flops=200e9, mm_flops=125e9))
+    machine = _machine("a processor", "AVX512", bf16_in_hardware=True)
     (tmp_path / "performance").mkdir()
     results = tmp_path / "performance" / "one.json"
     write_results(results, {"machine": machine, "parts": {"step": part}})
@@ -128,16 +137,8 @@ def test_without_bf16_products_the_page_is_of_float32(tmp_path: Path) -> None:
     variants = choose_variants(["embedsmith", "st-bf16", "st-fp32", "published"], precision="fp32")
     assert [(one.name, one.precision) for one in variants] == [("embedsmith", "fp32"), ("st-fp32", "fp32")]
     rows = [replace(row, variant={"st-bf16": "st-fp32"}.get(row.variant, row.variant)) for row in _rows()]
-    part = {
-        "command": "python -m benchmarks --parts step",
-        "scale": {"repetitions": 3},
-        "texts": "20 triplets",
-        "missing": [],
-        "limits": {"before": limits, "after": limits, "used": limits},
-        "rows": [vars(row) for row in with_fractions(rows, peak_flops=100e9, mm_flops=90e9)],
-    }
-    machine = {"processor": "old", "cores": 2, "memory_gb": 24.0, "instructions": "AVX2"}
-    machine |= {"bf16_in_hardware": False, "amx_in_hardware": False, "versions": {"torch": "2.13.0"}}
+    part = _part(limits, with_fractions(rows, peak_flops=100e9, mm_flops=90e9))
+    machine = _machine("old", "AVX2", bf16_in_hardware=False)
     (tmp_path / "performance").mkdir()
     write_results(tmp_path / "performance" / "old.json", {"machine": machine, "parts": {"step": part}})
     render(tmp_path)
