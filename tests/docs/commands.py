@@ -96,6 +96,8 @@ def check(words: list[str]) -> None:
 
 def _check_arguments(arguments: list[str]) -> None:
     command, rest = typer.main.get_command(app), _spread_lists(arguments)
+    if _options_of(command).intersection(rest[:1]):  # one that acts as soon as it is read
+        return
     context = command.make_context("embedsmith", list(rest))
     while hasattr(command, "commands"):
         name, command, rest = command.resolve_command(context, rest)
@@ -104,6 +106,10 @@ def _check_arguments(arguments: list[str]) -> None:
         context = command.make_context(name, list(rest), parent=context)
     if takes_settings(command):
         _check_settings(context.params.get("config"), read_overrides(context.args))
+
+
+def _options_of(command: Any) -> set[str]:
+    return {name for option in command.params for name in option.opts}
 
 
 def _check_settings(config: Any, overrides: dict[str, str]) -> None:

@@ -135,6 +135,7 @@ def test_every_block_says_what_it_is(page: str) -> None:
         "embedsmith trian --config recipes/methods/base.yaml",
         "embedsmith evaluate smollm2-135m --tusks STS12",
         "embedsmith evaluate",
+        "embedsmith --instal-completion",
         "embedsmith train --config recipes/nothing.yaml",
         "embedsmith train --config recipes/methods/base.yaml --batch_syze 3",
         "embedsmith train --config recipes/methods/base.yaml --batch_size many",
