@@ -4,7 +4,6 @@ Every extra of pyproject.toml stands in `PROBES` or in `DEVELOPERS` (`tests/rele
 a network: where what an extra is for needs one, the command gets as far as saying so.
 """
 
-import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,23 +109,8 @@ def write_inputs(folder: Path) -> None:
 
 def _save_with_pieces(folder: Path) -> None:
     """A random model whose tokenizer is a SentencePiece model alone."""
-    from sentencepiece import SentencePieceTrainer
-
-    from tests.published import save_minicpm
-    from tests.tiny import TEXTS, WORDS
+    from tests.published import LIKE_LLAMA, save_minicpm, train_pieces
 
     save_minicpm(folder)
     (folder / "tokenizer.json").unlink()
-    pieces = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter([*TEXTS, *WORDS] * 4),
-        model_writer=pieces,
-        vocab_size=400,
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        minloglevel=3,
-        normalization_rule_name="identity",
-        remove_extra_whitespaces=False,
-        model_type="bpe",
-    )
-    (folder / "tokenizer.model").write_bytes(pieces.getvalue())
+    train_pieces(folder / "tokenizer.model", **LIKE_LLAMA)

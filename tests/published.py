@@ -3,6 +3,7 @@
 config.json has the published keys of its time, tokenizers are real (trained on the tiny texts), weights are random.
 """
 
+import io
 import json
 import math
 from pathlib import Path
@@ -98,6 +99,8 @@ GEMMA_2B = {
 }
 _BYTES = [f"<0x{number:02X}>" for number in range(256)]
 CORPUS = [*TEXTS, *WORDS] * 4
+LIKE_LLAMA = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "model_type": "bpe"}
+"""How Llama's SentencePiece model was trained."""
 
 
 def save_minicpm(folder: Path, *, changes: dict[str, object] | None = None, num_shards: int = 1) -> Path:
@@ -277,6 +280,25 @@ def pieces_tokenizer(special: list[str], *, prefix: bool) -> Tokenizer:
     result.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
     result.add_special_tokens(special)
     return result
+
+
+def train_pieces(path: Path, **settings: object) -> Path:
+    """A SentencePiece model of the tiny texts."""
+    from sentencepiece import SentencePieceTrainer  # an extra
+
+    model = io.BytesIO()
+    SentencePieceTrainer.train(
+        sentence_iterator=iter(CORPUS),
+        model_writer=model,
+        vocab_size=400,
+        byte_fallback=True,
+        hard_vocab_limit=False,
+        num_threads=1,
+        minloglevel=3,
+        **settings,
+    )
+    path.write_bytes(model.getvalue())
+    return path
 
 
 def vocabulary_and_merges(tokenizer: Tokenizer) -> tuple[dict[str, int], list[tuple[str, str]]]:

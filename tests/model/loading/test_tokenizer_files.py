@@ -1,6 +1,5 @@
 """Tokenizers as the files define them: tokenizer.json unchanged, SentencePiece models as SentencePiece cuts."""
 
-import io
 import json
 import logging
 from pathlib import Path
@@ -8,33 +7,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
-from sentencepiece import SentencePieceProcessor, SentencePieceTrainer
+from sentencepiece import SentencePieceProcessor
 from tokenizers import Tokenizer
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading import tokenizer_files
 from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError
-from tests.published import SAVERS, save_gemma_2b, save_minicpm
-from tests.tiny import TEXTS, WORDS, save_model
+from tests.published import LIKE_LLAMA, SAVERS, save_gemma_2b, save_minicpm, train_pieces
+from tests.tiny import TEXTS, save_model
 
-LIKE_LLAMA = {"normalization_rule_name": "identity", "remove_extra_whitespaces": False, "model_type": "bpe"}
 TRICKY = [*TEXTS, "the  cat,  café\t 12.5 %", " rain 你好 🙂", "Ｆｕｌｌ x²"]
-
-
-def train_pieces(path: Path, **settings: object) -> Path:
-    model = io.BytesIO()
-    SentencePieceTrainer.train(
-        sentence_iterator=iter([*TEXTS, *WORDS] * 4),
-        model_writer=model,
-        vocab_size=400,
-        byte_fallback=True,
-        hard_vocab_limit=False,
-        num_threads=1,
-        minloglevel=3,
-        **settings,
-    )
-    path.write_bytes(model.getvalue())
-    return path
 
 
 @pytest.mark.parametrize("name", SAVERS)
