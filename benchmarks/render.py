@@ -47,7 +47,7 @@ _HEADINGS = {
 
 
 _LIMITS = {
-    "bf16_gflops": "bf16 GFLOPS (before, after)",
+    "bf16_gflops": "bf16 GFLOPS",
     "bf16_mm_gflops": "of `torch.mm`",
     "fp32_gflops": "fp32 GFLOPS",
     "fp32_mm_gflops": "of `torch.mm`",
@@ -141,7 +141,8 @@ def _machine(results: dict[str, Any]) -> str:
         cells = [f"{used[key]:.0f} ({before[key]:.0f}, {after[key]:.0f})" for key in used]
         lines.append([part, str(values["scale"]["repetitions"]), values["texts"], *cells])
     names = next(iter(results["parts"].values()))["limits"]["used"]
-    limits = table(["part", "rounds", "texts", *(_LIMITS[name] for name in names)], lines)
+    first, *others = (_LIMITS[name] for name in names)
+    limits = table(["part", "rounds", "texts", f"{first} (before, after)", *others], lines)
     precision = _precision(results, next(iter(results["parts"])))
     commands = dict.fromkeys(values["command"] for values in results["parts"].values())
     missing = dict.fromkeys(line for values in results["parts"].values() for line in values["missing"])
