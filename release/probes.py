@@ -56,7 +56,9 @@ PROBES = {
         r"rows with [\d,]+ mined negatives: mined\.jsonl",
     ),
     "leakage": Probe(("data", "check", "pairs.jsonl", "--against", "scored.tsv"), "verdict: pairs overlap"),
-    "mteb": Probe(("evaluate", MODEL, "--tasks", "STSBenchmark"), r"STSBenchmark: ", code=2),
+    "mteb": Probe(
+        ("evaluate", MODEL, "--tasks", "STSBenchmark"), "The task STSBenchmark cannot be loaded from the hub", code=2
+    ),
     "export": Probe(("export", MODEL, "exported", "--to", "sentence-transformers"), "exported"),
     "gguf": Probe(("export", MODEL, "exported-gguf", "--to", "gguf"), "exported-gguf"),
     "onnx": Probe(("export", MODEL, "exported-onnx", "--to", "onnx"), "exported-onnx"),
