@@ -24,7 +24,8 @@ from embedsmith.data.triplets import load_triplets
 from embedsmith.evaluation.correlation import spearman
 from embedsmith.evaluation.sts import cosine_similarities
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Loss, Precision, RunConfig
+from embedsmith.settings.choices import Loss, Precision
+from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.batching import contrastive_batches
 from embedsmith.training.budget import TokenBudget

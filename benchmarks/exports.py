@@ -37,7 +37,7 @@ from embedsmith.export.llama_runner import LlamaModel
 from embedsmith.export.static import STATIC, export_static
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import load_embedding_model
-from embedsmith.settings.config import Precision, Side
+from embedsmith.settings.choices import Precision, Side
 from embedsmith.support.errors import ConfigError, MissingExtraError
 
 OWN = "embedsmith, fp32"

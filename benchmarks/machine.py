@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from embedsmith.model.loading.devices import choose_dtype
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 
 ROWS = (1240, 1536)
 SHAPES = ((576, 960), (576, 3072), (1536, 576), (1536, 1536))

@@ -43,7 +43,8 @@ from embedsmith.evaluation.saved import save_evaluation
 from embedsmith.evaluation.sts import load_local_tasks
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.reporting.published import task_name
-from embedsmith.settings.config import Pooling, Precision, RunConfig
+from embedsmith.settings.choices import Pooling, Precision
+from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.allocator import keep_freed_memory

@@ -37,7 +37,7 @@ from embedsmith.evaluation.sts import load_local_tasks
 from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.records.results import EvaluationResult
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.support import files
 from embedsmith.support.allocator import keep_freed_memory
 from embedsmith.verbs.compare import compare_models

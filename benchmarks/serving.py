@@ -38,7 +38,7 @@ from embedsmith.data.sample import SAMPLE
 from embedsmith.export.folders import Format, export
 from embedsmith.model.loading.builtin import BUILTIN, find_installed
 from embedsmith.model.loading.devices import choose_dtype
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 
 CLIENTS = (1, 8, 64)
 MANY = CLIENTS[-1]

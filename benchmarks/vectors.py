@@ -27,7 +27,7 @@ from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.vector_precision import IN_STEPS, Ranges, as_numbers, quantize_vectors
 from embedsmith.records.results import Comparison
-from embedsmith.settings.config import Side, VectorPrecision
+from embedsmith.settings.choices import Side, VectorPrecision
 
 TASK = "pairs"
 FORMATS = (VectorPrecision.FLOAT32, VectorPrecision.INT8, VectorPrecision.UINT8, VectorPrecision.UBINARY)

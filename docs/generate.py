@@ -19,7 +19,7 @@ from benchmarks.paper_tables import arms_table, runs_table, scores_table, steps_
 from embedsmith.cli import app
 from embedsmith.model.layers.fused.families import FUSED_FAMILIES
 from embedsmith.reporting.published import published_markdown
-from embedsmith.settings import config
+from embedsmith.settings import choices, config
 from embedsmith.settings.contrast import Direction
 from embedsmith.settings.families import FAMILIES
 from embedsmith.settings.prompts import PROMPTS
@@ -157,7 +157,7 @@ def _settings() -> str:
 
 def _choices() -> str:
     """The words that some settings take, and what they mean."""
-    kinds = (config.Pooling, config.Loss, config.Precision, config.Quantization, Direction)
+    kinds = (choices.Pooling, choices.Loss, choices.Precision, choices.Quantization, Direction)
     rows = [
         (", ".join(_code(value) for value in kind), " ".join((inspect.getdoc(kind) or "").split())) for kind in kinds
     ]

@@ -29,7 +29,7 @@ from benchmarks.tables import busy_table, long_table, slope
 from benchmarks.variants import VARIANTS, choose_variants
 from embedsmith.data.pairs import load_pairs
 from embedsmith.data.triplets import load_triplets
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.settings.recipe import load_config
 from embedsmith.training import keeping
 from embedsmith.training.batching import contrastive_batches

@@ -8,7 +8,7 @@ from benchmarks.protocol import Batch, WorkerSpec
 from benchmarks.variants import Variant
 from embedsmith.data.rows import Triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Loss
+from embedsmith.settings.choices import Loss
 from embedsmith.settings.prompts import PROMPTS
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.budget import TokenBudget

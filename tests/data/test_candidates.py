@@ -10,7 +10,7 @@ import pytest
 from embedsmith.data.candidates import MiningTask, plan_mining, read_corpus
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
-from embedsmith.records.mined import Pool
+from embedsmith.settings.choices import Pool
 from embedsmith.support.errors import ConfigError, DataError
 
 ROWS = [

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from embedsmith.data.mining import NOTHING, MiningRules, choose_negatives, count_disjoint
-from embedsmith.records.mined import Choice, Dropped
+from embedsmith.records.mined import Dropped
+from embedsmith.settings.choices import Choice
 from embedsmith.support.errors import ConfigError
 
 NUM_ANCHORS, NUM_NEAR = 40, 30

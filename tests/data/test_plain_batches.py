@@ -10,7 +10,7 @@ import pytest
 
 from embedsmith.data import parquet, plain_batches, table_file, triplets
 from embedsmith.data.triplets import load_triplets
-from embedsmith.settings.config import TrainSource
+from embedsmith.settings.data import TrainSource
 from embedsmith.support.errors import DataError
 
 ODD = ["  two  spaces ", "n/a", "N.A..", "['a', 'b']", "über", "e\u0301", "\u00e9", "-", "tab\there", "\u3000x", "5"]

@@ -13,7 +13,8 @@ import pytest
 
 from embedsmith.data import triplets as module
 from embedsmith.data.triplets import load_triplets
-from embedsmith.settings.config import Side, TrainSource
+from embedsmith.settings.choices import Side
+from embedsmith.settings.data import TrainSource
 from embedsmith.support.errors import DataError
 from tests.tiny import write_triplets
 

@@ -12,7 +12,7 @@ from embedsmith.data.faults import Faults
 from embedsmith.data.readers import read_rows
 from embedsmith.data.triplets import load_triplets
 from embedsmith.data.writers import write_rows, write_triplets
-from embedsmith.settings.config import TrainSource
+from embedsmith.settings.data import TrainSource
 from embedsmith.support.errors import DataError
 from tests.tiny import write_ragged_triplets
 

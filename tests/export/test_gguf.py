@@ -17,7 +17,7 @@ from embedsmith.export.gguf_prompts import HIDDEN, put_prompts
 from embedsmith.export.gguf_vocabulary import read_vocabulary
 from embedsmith.export.parity import probe_texts
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.support.errors import ConfigError, MissingExtraError, RunError
 from tests.made_tokenizers import KINDS, MARKS, SPECIAL
 from tests.tiny import FAMILIES, SHAPE, TEXTS

@@ -13,7 +13,7 @@ from embedsmith.cli import run_command
 from embedsmith.export.peft_files import export_peft
 from embedsmith.export.placing import place_prompts
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.support.errors import ConfigError
 from tests.made_tokenizers import SPECIAL, save_with
 from tests.tiny import TEXTS

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.verbs.base_settings import with_base_settings

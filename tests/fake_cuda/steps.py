@@ -21,7 +21,8 @@ from transformers.models.auto.configuration_auto import CONFIG_MAPPING
 from embedsmith.model.layers import dropout
 from embedsmith.model.layers.fused import linear
 from embedsmith.model.layers.fused.decoder import FusedDecoder
-from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.settings.choices import Pooling
+from embedsmith.settings.config import AdapterSection
 from embedsmith.settings.contrast import PLAIN, ContrastSection, Direction
 from embedsmith.training.budget import TokenBudget
 from embedsmith.training.gradcache import contrastive_step

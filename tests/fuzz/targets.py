@@ -29,7 +29,7 @@ from embedsmith.model.loading.gguf_header import GgufHeader
 from embedsmith.model.loading.plain_lora import read_plain_lora
 from embedsmith.model.loading.weight_files import check_weight_files
 from embedsmith.model.vector_precision import Ranges
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.settings.recipe import load_config, read_text
 from embedsmith.support.errors import EmbedsmithError
 from embedsmith.training.checkpoint import find_fault

@@ -11,7 +11,8 @@ from safetensors.torch import load_file
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.tokens import TokenizedTexts
-from embedsmith.settings.config import AdapterSection, Pooling, Side
+from embedsmith.settings.choices import Pooling, Side
+from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import ConfigError, ModelError
 from tests.model.layers.fused.cases import save_variant
 from tests.tiny import TEXTS

@@ -13,7 +13,8 @@ from transformers import AutoModelForCausalLM
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.attention import PACKED_ATTENTION
-from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.settings.choices import Pooling
+from embedsmith.settings.config import AdapterSection
 from embedsmith.settings.families import lora_targets
 from embedsmith.support.errors import ConfigError
 from tests.published import save_gemma_2b, save_phi_2

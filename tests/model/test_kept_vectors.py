@@ -16,7 +16,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model
 from embedsmith.model.kept_vectors import keep_vectors
 from embedsmith.model.loading.fingerprint import fingerprint_model
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.support.errors import ModelError, RunError
 from tests.tiny import save_encoder
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from embedsmith.model.layers.segments import Segments
 from embedsmith.model.pooling import pool
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 
 LENGTHS = (1, 3, 3, 5)
 SEGMENTS = Segments(LENGTHS, torch.tensor([0, 1, 4, 7, 12], dtype=torch.int32))

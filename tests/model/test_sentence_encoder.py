@@ -16,7 +16,7 @@ from embedsmith.evaluation.mteb_encoder import model_meta
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.model.sentence_encoder import SentenceEncoder
-from embedsmith.settings.config import Pooling, Side
+from embedsmith.settings.choices import Pooling, Side
 from embedsmith.support.errors import ConfigError, DataError, MissingExtraError, ModelError
 from tests.tiny import TEXTS, save_encoder
 

@@ -10,7 +10,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.framing import Role
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.shown_tokens import show_encoder_tokens, show_tokens
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from tests.tiny import save_encoder
 
 TEXT = "a cat sleeps"

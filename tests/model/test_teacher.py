@@ -12,7 +12,8 @@ import torch
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.teacher import load_teacher, load_teachers
-from embedsmith.settings.config import AdapterSection, Side
+from embedsmith.settings.choices import Side
+from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import MissingExtraError, ModelError
 from tests.tiny import TEXTS, save_teacher
 

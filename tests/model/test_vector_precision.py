@@ -13,7 +13,7 @@ from sentence_transformers.util.quantization import semantic_search_usearch
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.vector_precision import Ranges, as_numbers, quantize_vectors
-from embedsmith.settings.config import VectorPrecision
+from embedsmith.settings.choices import VectorPrecision
 from embedsmith.support.errors import ConfigError, DataError
 from tests.tiny import TEXTS, save_encoder
 

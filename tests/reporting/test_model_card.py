@@ -7,7 +7,7 @@ import yaml
 
 from embedsmith.records.results import EvaluationResult, MtebScore, TaskResult
 from embedsmith.reporting.model_card import CardContent, model_card
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 
 
 def _content(**changes: Any) -> CardContent:

@@ -5,7 +5,9 @@ from pathlib import Path
 import pytest
 
 from embedsmith.cli.app import read_overrides
-from embedsmith.settings.config import Pooling, RunConfig, TrainSource
+from embedsmith.settings.choices import Pooling
+from embedsmith.settings.config import RunConfig
+from embedsmith.settings.data import TrainSource
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError
 

@@ -7,7 +7,8 @@ import torch
 
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
-from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.settings.choices import Pooling
+from embedsmith.settings.config import AdapterSection
 from embedsmith.training.budget import TokenBudget
 from embedsmith.training.gradcache import PIECE_TOKENS, contrastive_step
 from embedsmith.training.loss import info_nce

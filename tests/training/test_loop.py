@@ -14,7 +14,7 @@ from embedsmith.data.rows import Triplets
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Loss
+from embedsmith.settings.choices import Loss
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import DataError
 from embedsmith.training import loop

@@ -16,7 +16,8 @@ from embedsmith.data.rows import Triplets
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection, Loss, RunConfig
+from embedsmith.settings.choices import Loss
+from embedsmith.settings.config import AdapterSection, RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.training.batching import contrastive_batches
 from embedsmith.training.budget import TokenBudget

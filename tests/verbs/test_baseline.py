@@ -7,7 +7,7 @@ import pytest
 
 from embedsmith.cli import run_command
 from embedsmith.data.pairs import load_pairs
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.support.errors import ConfigError
 from embedsmith.verbs.baseline import rank_untrained
 from embedsmith.verbs.evaluate import evaluate

@@ -16,7 +16,8 @@ from embedsmith.evaluation.mteb_encoder import MtebEncoder
 from embedsmith.evaluation.saved import load_evaluation
 from embedsmith.export.folders import Format, export
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection, Precision
+from embedsmith.settings.choices import Precision
+from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import DataError
 from embedsmith.verbs import benchmark
 from embedsmith.verbs.benchmark import run_benchmark

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from embedsmith.settings.config import EvaluationSection, ModelSection, RunConfig, TrainingSection
+from embedsmith.settings.config import EvaluationSection, RunConfig, TrainingSection
+from embedsmith.settings.model import ModelSection
 from embedsmith.support.errors import RunError
 from embedsmith.verbs import demo
 

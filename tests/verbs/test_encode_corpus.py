@@ -18,8 +18,7 @@ from embedsmith.cli import run_command
 from embedsmith.data.corpora import CorpusText
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.vector_precision import Ranges
-from embedsmith.settings.config import VectorPrecision
-from embedsmith.settings.stored_precision import StoredPrecision
+from embedsmith.settings.choices import StoredPrecision, VectorPrecision
 from embedsmith.support import files
 from embedsmith.support.lock import only_one
 from embedsmith.verbs.vector_maker import VectorMaker

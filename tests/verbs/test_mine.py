@@ -10,7 +10,8 @@ import pytest
 from embedsmith.cli import run_command
 from embedsmith.data.mining import MiningRules
 from embedsmith.data.triplets import load_triplets
-from embedsmith.records.mined import Choice, Dropped, Pool, SearchKind, TooFew
+from embedsmith.records.mined import Dropped
+from embedsmith.settings.choices import Choice, Pool, SearchKind, TooFew
 from embedsmith.support.errors import DataError, EmbedsmithError
 from embedsmith.verbs.mine import MiningModel, mine
 from tests.tiny import save_encoder, write_pairs, write_triplets

@@ -13,8 +13,7 @@ import pytest
 from embedsmith.cli import run_command
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.vector_precision import Ranges, as_numbers
-from embedsmith.settings.config import VectorPrecision
-from embedsmith.settings.stored_precision import StoredPrecision
+from embedsmith.settings.choices import StoredPrecision, VectorPrecision
 
 TEXTS = [f"w{number} cat w{number * 7 % 200}" for number in range(60)]
 QUERIES = ["w3 cat", "a cat sleeps", "rain falls on w17"]

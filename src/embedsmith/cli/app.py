@@ -5,7 +5,6 @@ import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -46,6 +45,8 @@ app.add_typer(data_app, name="data")
 
 def _print_version(is_asked: bool) -> None:
     if is_asked:
+        from importlib import metadata
+
         print(f"embedsmith {metadata.version('embedsmith')}")
         raise typer.Exit
 

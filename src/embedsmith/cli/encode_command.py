@@ -6,9 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from embedsmith.cli.app import PROMPT_HELP, BaseModel, Device, Model, app, at_home, heavy_imports, make_console
-from embedsmith.settings.config import Side
-from embedsmith.settings.engine_kind import EngineKind
-from embedsmith.settings.stored_precision import StoredPrecision
+from embedsmith.settings.choices import EngineKind, Side, StoredPrecision
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError
 

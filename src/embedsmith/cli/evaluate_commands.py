@@ -20,7 +20,7 @@ from embedsmith.cli.app import (
     raise_failures,
     read_columns,
 )
-from embedsmith.settings.config import VectorPrecision
+from embedsmith.settings.choices import Pooling, VectorPrecision
 from embedsmith.support.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -81,7 +81,6 @@ def evaluate_command(
         from embedsmith.data.local_sets import find_local_sets
         from embedsmith.evaluation.saved import similarities_path
         from embedsmith.model.loading.devices import choose_precision
-        from embedsmith.settings.config import Pooling
         from embedsmith.support import files
         from embedsmith.verbs.benchmark import are_for_mteb, run_benchmark
         from embedsmith.verbs.evaluate import evaluate

@@ -16,8 +16,7 @@ from embedsmith.cli.app import (
     output,
     read_columns,
 )
-from embedsmith.records.mined import Choice, OwnNegatives, Pool, SearchKind, TooFew
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Choice, OwnNegatives, Pool, Pooling, SearchKind, TooFew
 from embedsmith.support.errors import ConfigError
 
 

@@ -3,14 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from embedsmith.cli.app import BaseModel, Device, Model, app, at_home, heavy_imports, make_console
-from embedsmith.records.found import Hit, StoreKind
-from embedsmith.records.mined import SearchKind
+from embedsmith.settings.choices import SearchKind, StoreKind
 from embedsmith.support.errors import ConfigError
+
+if TYPE_CHECKING:
+    from embedsmith.records.found import Hit
 
 _SHOWN_CHARACTERS = 160
 
@@ -105,7 +107,7 @@ def search_command(
     console.print(f"{found.how}{told}", soft_wrap=True)
 
 
-def _as_json(hits: Sequence[Hit]) -> list[dict[str, Any]]:
+def _as_json(hits: Sequence["Hit"]) -> list[dict[str, Any]]:
     return [
         {"rank": rank, "score": hit.score}
         | {name: value for name, value in vars(hit.place).items() if value is not None}
@@ -113,7 +115,7 @@ def _as_json(hits: Sequence[Hit]) -> list[dict[str, Any]]:
     ]
 
 
-def _shown(hit: Hit) -> str:
+def _shown(hit: "Hit") -> str:
     place = hit.place
     where = f"{place.file}:{place.row}" + (f", {place.id}" if place.id is not None else "")
     if place.text is None:

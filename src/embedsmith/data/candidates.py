@@ -19,7 +19,7 @@ from embedsmith.data.faults import Faults
 from embedsmith.data.normalise import normalise
 from embedsmith.data.readers import FileRow, expand_sources, read_rows
 from embedsmith.data.table import TripletTable
-from embedsmith.records.mined import Pool
+from embedsmith.settings.choices import Pool
 from embedsmith.support.errors import ConfigError, DataError
 
 TEXT, TITLE = "text", "title"

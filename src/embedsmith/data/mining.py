@@ -17,7 +17,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from embedsmith.data.text_ids import TextIds
-from embedsmith.records.mined import Choice, Dropped
+from embedsmith.records.mined import Dropped
+from embedsmith.settings.choices import Choice
 from embedsmith.support.errors import ConfigError
 
 NOTHING = -1

@@ -21,7 +21,7 @@ from embedsmith.data.mapped import MappedFile
 from embedsmith.data.rows import Triplets
 from embedsmith.data.table_notes import kept_note
 from embedsmith.data.text_ids import ColumnIds, RowNumbers, TextIds
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 
 INSTRUCTION, IS_SYMMETRIC, NEGATIVES, SCORE = "instruction", "is_symmetric", "negatives", "score"
 TEXT_IDS, ORIGIN, LINE = "text_ids", "origin", "line"

@@ -44,7 +44,7 @@ from embedsmith.data.roles import (
 from embedsmith.data.sample import SAMPLE, sample_triplets_path
 from embedsmith.data.table import TableFacts, TripletTable
 from embedsmith.data.table_file import TableRow, one_writer, write_table
-from embedsmith.settings.config import TrainSource
+from embedsmith.settings.data import TrainSource
 from embedsmith.settings.prompts import instruction_fault
 from embedsmith.support import files
 from embedsmith.support.digests import kept_digest

@@ -21,7 +21,7 @@ from mteb.types import PromptType
 
 from embedsmith.model.embedding_model import EmbeddingModel
 from embedsmith.model.loading.fingerprint import fingerprint_model
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 
 
 class MtebEncoder(AbsEncoder):

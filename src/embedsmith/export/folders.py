@@ -31,7 +31,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.graph_runner import GraphModel, open_onnx, open_openvino
 from embedsmith.model.loading.backbone import SETTINGS_FILE
 from embedsmith.model.loading.configuration import can_say_both_ways, let_see_both_ways, sees_both_ways
-from embedsmith.settings.config import Pooling, Precision, Quantization
+from embedsmith.settings.choices import Pooling, Precision, Quantization
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, RunError
 from embedsmith.support.free_memory import let_go

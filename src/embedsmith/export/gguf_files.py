@@ -38,7 +38,7 @@ from embedsmith.export.parity import Parity, expect, probe_texts
 from embedsmith.export.placing import named_prompts
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.gguf_header import SETTINGS_KEY
-from embedsmith.settings.config import Pooling, Precision, Quantization
+from embedsmith.settings.choices import Pooling, Precision, Quantization
 from embedsmith.settings.prompts import Prompt
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError

@@ -7,7 +7,7 @@ from embedsmith.export.gguf_prompts import PutPrompts
 from embedsmith.export.gguf_vocabulary import Vocabulary
 from embedsmith.export.llama_runner import LlamaModel
 from embedsmith.export.parity import Expected, Parity, compare_tokens, compare_vectors
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 
 
 def check_gguf(llama: LlamaModel, *, expected: Expected, put: PutPrompts, vocabulary: Vocabulary, dtype: str) -> Parity:

@@ -20,7 +20,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.graph_runner import INPUTS
 from embedsmith.model.layers.open_mask import see_ahead
 from embedsmith.model.loading.dense import Dense
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.support.errors import ModelError
 
 

@@ -21,7 +21,7 @@ from embedsmith.model.graph_runner import GraphModel
 from embedsmith.model.loading.backbone import load_model_tokenizer
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.tokens import TextTokenizer
-from embedsmith.settings.config import Precision, Side
+from embedsmith.settings.choices import Precision, Side
 from embedsmith.settings.prompts import Prompt, read_prompt
 from embedsmith.support.errors import MissingExtraError, RunError
 

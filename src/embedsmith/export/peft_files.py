@@ -24,7 +24,7 @@ from embedsmith.export.plain_tokenizers import write_closing_tokenizer
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.backbone import find_adapter
 from embedsmith.model.loading.sources import source_of
-from embedsmith.settings.config import Pooling, Precision, Side
+from embedsmith.settings.choices import Pooling, Precision, Side
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError
 from embedsmith.support.free_memory import let_go

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from embedsmith.model.apart import ApartPrompts
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.settings.prompts import Prompt, read_prompt
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from embedsmith.export.placing import PlacedPrompts
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.dense import save_dense
-from embedsmith.settings.config import Pooling, Side
+from embedsmith.settings.choices import Pooling, Side
 from embedsmith.support import files
 
 MODES = {Pooling.LAST: "lasttoken", Pooling.MEAN: "mean", Pooling.WEIGHTED_MEAN: "weightedmean"}

@@ -26,7 +26,7 @@ from embedsmith.model.control_tokens import change_control_tokens
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.tokens import TextTokenizer
 from embedsmith.model.widths import check_dim
-from embedsmith.settings.config import Precision, Side
+from embedsmith.settings.choices import Precision, Side
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError, RunError
 from embedsmith.support.free_memory import let_go

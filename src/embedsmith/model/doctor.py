@@ -18,7 +18,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.attention import PACKED_ATTENTION
 from embedsmith.model.layers.open_mask import see_ahead
 from embedsmith.model.tokens import TokenizedTexts
-from embedsmith.settings.config import Pooling, Side
+from embedsmith.settings.choices import Pooling, Side
 from embedsmith.support.errors import EmbedsmithError, ModelError
 
 EXAMPLE = "The library on Mill Street opens at nine."

@@ -54,15 +54,9 @@ from embedsmith.model.tokens import TextTokenizer, TokenizedTexts
 from embedsmith.model.trained import Trained, unfreeze
 from embedsmith.model.vector_precision import Ranges, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.settings.config import (
-    DEFAULT_MAX_LENGTH,
-    AdapterSection,
-    Pooling,
-    Precision,
-    Quantization,
-    Side,
-    VectorPrecision,
-)
+from embedsmith.settings.choices import Pooling, Precision, Quantization, Side, VectorPrecision
+from embedsmith.settings.config import AdapterSection
+from embedsmith.settings.model import DEFAULT_MAX_LENGTH
 from embedsmith.settings.prompts import Prompt, check_instruction, read_prompt
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError

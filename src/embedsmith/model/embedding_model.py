@@ -15,7 +15,7 @@ from embedsmith.model.graph_encoder import GraphEncoder
 from embedsmith.model.loading.graph_files import find_graph
 from embedsmith.model.loading.sentence_files import is_encoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
-from embedsmith.settings.config import Pooling, Precision, Side
+from embedsmith.settings.choices import Pooling, Precision, Side
 from embedsmith.support.errors import ConfigError
 
 log = logging.getLogger(__name__)

@@ -11,7 +11,7 @@ import torch
 from embedsmith.model.layers.segments import PackedTexts
 from embedsmith.model.packing import pack_tokens, split_by_tokens
 from embedsmith.model.tokens import TextTokenizer, TokenizedTexts, tokenize_ahead
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.settings.prompts import Prompt
 from embedsmith.support.errors import DataError, list_faults
 from embedsmith.support.free_memory import free_bytes

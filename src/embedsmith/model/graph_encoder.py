@@ -20,7 +20,7 @@ from embedsmith.model.loading.devices import choose_device, choose_precision
 from embedsmith.model.loading.graph_files import ONNX_FILE, OPENVINO_FILE, find_graph
 from embedsmith.model.vector_precision import Ranges, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.settings.config import Precision, Side, VectorPrecision
+from embedsmith.settings.choices import Precision, Side, VectorPrecision
 from embedsmith.settings.prompts import TEXT_FIELD, check_instruction
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, MissingExtraError, ModelError

@@ -15,7 +15,7 @@ import torch
 from tokenizers import Tokenizer
 
 from embedsmith.model.loading.graph_files import ONNX_FILE, OPENVINO_FILE
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.support.libraries import import_openvino
 
 INPUTS = ("input_ids", "attention_mask")

@@ -25,7 +25,7 @@ from filelock import FileLock
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import EmbeddingModel
 from embedsmith.model.encoding import ENCODING_VERSION, read_texts
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.support import files
 from embedsmith.support.errors import ModelError
 

@@ -6,7 +6,7 @@ Means are over a segment's prefix and itself. There is no padding, so the paddin
 import torch
 
 from embedsmith.model.layers.segments import Segments
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 
 
 def pool(hidden: torch.Tensor, *, segments: Segments, pooling: Pooling) -> torch.Tensor:

@@ -24,7 +24,7 @@ from embedsmith.model.loading.sentence_files import Modules, find_modules
 from embedsmith.model.loading.weights import check_finite, name_some
 from embedsmith.model.vector_precision import Ranges, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim, shorten
-from embedsmith.settings.config import Precision, Side, VectorPrecision
+from embedsmith.settings.choices import Precision, Side, VectorPrecision
 from embedsmith.settings.prompts import (
     INSTRUCTION_FIELD,
     TEXT_FIELD,

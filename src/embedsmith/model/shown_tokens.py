@@ -7,7 +7,7 @@ from typing import Any
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.framing import Role
 from embedsmith.model.sentence_encoder import SentenceEncoder
-from embedsmith.settings.config import Pooling, Side
+from embedsmith.settings.choices import Pooling, Side
 
 _BLANK = "\u2581"  # as SentencePiece writes it
 

@@ -26,7 +26,7 @@ from embedsmith.model.kept_vectors import CHUNK_TEXTS, are_kept, keep_vectors
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.loading.sentence_files import is_encoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 
 Texts = Mapping[Side, Collection[str]]
 """Distinct texts of each side."""

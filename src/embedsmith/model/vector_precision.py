@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from embedsmith.settings.config import VectorPrecision
+from embedsmith.settings.choices import VectorPrecision
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, DataError
 

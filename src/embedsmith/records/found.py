@@ -2,19 +2,10 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Any
 
 PLACES = ("file", "row", "id", "text")
 """Columns of a shard that tell what a vector is of; the last two may be absent."""
-
-
-class StoreKind(StrEnum):
-    """Where vectors are searched: `auto` is LanceDB where it is installed and can hold them, else the shards."""
-
-    AUTO = "auto"
-    LANCEDB = "lancedb"
-    SHARDS = "shards"
 
 
 @dataclass(frozen=True)

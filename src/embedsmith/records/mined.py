@@ -1,48 +1,10 @@
-"""Plain records of hard-negative mining: what may be asked for, and what was found."""
+"""Plain records of hard-negative mining: what was found."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 
 from embedsmith.records.data_facts import Distribution
-
-
-class Pool(StrEnum):
-    """Where candidates come from."""
-
-    POSITIVES = "positives"
-    NEGATIVES = "negatives"
-    ANCHORS = "anchors"
-    CORPUS = "corpus"
-
-
-class Choice(StrEnum):
-    """Which of the texts that the rules leave."""
-
-    TOP = "top"
-    RANDOM = "random"
-
-
-class OwnNegatives(StrEnum):
-    """What becomes of the negatives that rows have."""
-
-    KEEP = "keep"
-    REPLACE = "replace"
-
-
-class TooFew(StrEnum):
-    """What becomes of a row with fewer mined negatives than wanted."""
-
-    KEEP = "keep"
-    DROP = "drop"
-
-
-class SearchKind(StrEnum):
-    """How the nearest candidates are found."""
-
-    AUTO = "auto"
-    EXACT = "exact"
-    INDEX = "index"
 
 
 class Dropped(StrEnum):

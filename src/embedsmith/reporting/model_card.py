@@ -10,7 +10,7 @@ import yaml
 from embedsmith.records.results import EvaluationResult, MtebScore
 from embedsmith.reporting.published import Beside
 from embedsmith.reporting.tables import beside_markdown, results_markdown
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.settings.prompts import Prompt, read_prompt
 from embedsmith.support.errors import ConfigError
 

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationErr
 
 from embedsmith.serving.errors import ApiError
 from embedsmith.serving.served_model import Question
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 
 _INPUT_KINDS = "a string, a list of strings, a list of token ids, or a list of lists of token ids"
 _MOST_SHOWN = 200  # characters of a value in a message

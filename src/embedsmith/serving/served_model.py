@@ -17,7 +17,7 @@ from embedsmith.model.graph_encoder import GraphEncoder
 from embedsmith.model.sentence_encoder import SentenceEncoder
 from embedsmith.model.shown_tokens import ShownText, show_encoder_tokens, show_tokens
 from embedsmith.model.tokens import TokenizedTexts
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.settings.prompts import TEXT_FIELD, check_instruction
 from embedsmith.support.errors import ConfigError, ModelError
 

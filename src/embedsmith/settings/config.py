@@ -3,174 +3,18 @@
 Leaf names are the ones Hugging Face users know and occur once each. `recipe.py` reads them.
 """
 
-from enum import StrEnum
 from typing import Annotated, Literal
 
 import yaml
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import Field, model_validator
 
+from embedsmith.settings.choices import Loss, Precision, Quantization
 from embedsmith.settings.contrast import PLAIN, ContrastSection
+from embedsmith.settings.data import DataSection, TrainSource
+from embedsmith.settings.model import ModelSection
 from embedsmith.settings.prompts import INSTRUCTION_FIELD
-from embedsmith.settings.section import Float, Int, Names, Place, Section, Template, as_list
+from embedsmith.settings.section import Float, Int, Names, Place, Section
 from embedsmith.settings.teacher import TeacherSection
-
-DEFAULT_MAX_LENGTH = 150
-"""Most tokens per text where nobody says, if the model takes as many."""
-
-
-class Pooling(StrEnum):
-    """How a text's hidden states become one vector.
-
-    `last`: the state at the last token, the end token (the paper). `mean`: the average over all tokens.
-    `weighted_mean`: the average weighted by position 1, 2, 3 ... (SGPT, Muennighoff 2022: later tokens of a causal
-    model saw more). `concat`: last and mean side by side, twice as wide (Roth et al. 2025). Where a prompt gives the
-    text twice, averages are over the second copy and what follows it.
-    """
-
-    LAST = "last"
-    MEAN = "mean"
-    WEIGHTED_MEAN = "weighted_mean"
-    CONCAT = "concat"
-
-
-class Side(StrEnum):
-    """Which prompt a text gets: queries ask, documents are found. Both are alike where there is no `query_prompt`."""
-
-    QUERY = "query"
-    DOCUMENT = "document"
-
-
-class Precision(StrEnum):
-    """Number format of the frozen backbone; adapter weights are float32 always.
-
-    `auto` takes bf16 where the machine multiplies bf16 matrices in hardware, else fp32.
-    """
-
-    AUTO = "auto"
-    BF16 = "bf16"
-    FP32 = "fp32"
-
-
-class VectorPrecision(StrEnum):
-    """Number format of the vectors that are given out; sentence-transformers calls it `precision`.
-
-    `int8` and `uint8` hold 256 steps a dimension, `binary` and `ubinary` the signs, eight to a byte.
-    """
-
-    FLOAT32 = "float32"
-    INT8 = "int8"
-    UINT8 = "uint8"
-    BINARY = "binary"
-    UBINARY = "ubinary"
-
-
-class Quantization(StrEnum):
-    """How the frozen base's linear layers are stored: whole, or in 8 or 4 bits (QLoRA)."""
-
-    NONE = "none"
-    EIGHT_BIT = "8bit"
-    FOUR_BIT = "4bit"
-
-
-class Loss(StrEnum):
-    """What is minimised; `training/loss.py` has the formulas.
-
-    `auto` takes `info_nce` for triplets and pairs, `cosent` for scored pairs. `angle` is AnglE's, for scored pairs.
-    `mntp` is no embedding loss: it adapts a model to attention both ways, as the stage before one (LLM2Vec).
-    """
-
-    AUTO = "auto"
-    INFO_NCE = "info_nce"
-    COSENT = "cosent"
-    ANGLE = "angle"
-    MNTP = "mntp"
-
-
-class ModelSection(Section):
-    """The language model and how its states become an embedding."""
-
-    model: Place = "smollm2-135m"
-    """Built-in name, hub id or local folder of a decoder; or a finished run, whose adapter becomes part of the weights.
-    """
-    pooling: Pooling = Pooling.LAST
-    """last, mean, weighted_mean or concat (last and mean side by side)."""
-    prompt: Template = None
-    """Template around every text, with {text} once (twice: echo embeddings), or the name of a known one; none: the bare
-    text."""
-    query_prompt: Template = None
-    """Template around queries: anchors, and both sentences of scored pairs; none: as prompt."""
-    instruction: str | None = None
-    """Fills {instruction} in a prompt, where a row of data has none of its own."""
-    end_token: bool = True
-    """Whether the end token is put behind every text; false: a prompt's last token is the last one (PromptEOL)."""
-    bidirectional_layers: Annotated[Int, Field(ge=0)] | Literal["all"] = 0
-    """In how many of the last layers a token sees the whole text, not only what stands before it; all: every layer."""
-    max_length: Int | None = Field(default=None, ge=2)
-    """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token.
-    None: 150, or as many as the model takes where that is less."""
-    precision: Precision = Precision.AUTO
-    """Of the frozen backbone: auto, bf16 or fp32."""
-    quantization: Quantization = Quantization.NONE
-    """Of the frozen base: none, 8bit or 4bit (QLoRA); takes less memory and more time."""
-    fused: bool = True
-    """Whether families that have fused blocks run through them; false: transformers' own layers, slower and equal."""
-    sharded: bool = False
-    """Whether the processes of a run hold the base together, each its rows of every weight (FSDP2), for one that does
-    not fit each of them; fused blocks do not run then. With one process nothing is shared."""
-
-    @property
-    def takes_instruction(self) -> bool:
-        """Whether a prompt has a place for an instruction."""
-        return any(INSTRUCTION_FIELD in (template or "") for template in (self.prompt, self.query_prompt))
-
-
-class TrainSource(Section):
-    """A source of triplets with an instruction of its own."""
-
-    files: Place
-    """File, glob, hub dataset id, or `sample`."""
-    instruction: str | None = None
-    """Fills {instruction} in the prompts of its rows; a column `instruction` in the file goes before it."""
-    symmetric: bool = False
-    """Whether positives and negatives are queries too, as in NLI and STS data; of texts, whether they are queries."""
-
-
-class DataSection(Section):
-    """The triplets, pairs, scored pairs or texts to learn from; which of them, the columns say."""
-
-    train: Annotated[list[Place | TrainSource], BeforeValidator(as_list)] = Field(default=["sample"], min_length=1)
-    """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
-    columns: dict[str, str | list[str]] = Field(default={})
-    """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...},
-    {sentence1: ..., sentence2: ..., score: ...} for scored pairs, or {text: ...} for texts alone; of positives and
-    negatives several, as a list."""
-    max_triplets: Int | None = Field(default=None, ge=1)
-    """Use only this many rows, drawn at random, the same ones in every run; a smaller draw is part of a larger one.
-    None: all."""
-    one_source_batches: bool = False
-    """Whether all rows of a batch are of one source, an entry of `train`, so that they are told from their like."""
-    source_temperature: Float = Field(default=1.0, gt=0)
-    """T of the share of batches that a source then gets, its number of rows to the power of 1/T. 1: by size; the larger
-    it is, the more go to small sources."""
-
-    @model_validator(mode="after")
-    def _check_sources(self) -> "DataSection":
-        if self.one_source_batches and len(self.train) == 1:
-            raise ValueError(
-                "data.one_source_batches is true, but data.train names one source; name several, each by itself "
-                "(what a glob finds is one)"
-            )
-        if "source_temperature" in self.changed() and not self.one_source_batches:
-            raise ValueError(
-                f"data.source_temperature is {self.source_temperature}, but does nothing without "
-                "data.one_source_batches"
-            )
-        return self
-
-    @property
-    def source_names(self) -> list[str]:
-        """The sources without what is said of them."""
-        return [source if isinstance(source, str) else source.files for source in self.train]
 
 
 class AdapterSection(Section):

@@ -16,7 +16,8 @@ from embedsmith.data.rows import Triplets
 from embedsmith.data.table import TripletTable
 from embedsmith.model.teacher import Teacher, load_teachers
 from embedsmith.model.widths import shorten
-from embedsmith.settings.config import Loss, RunConfig, TrainingSection
+from embedsmith.settings.choices import Loss
+from embedsmith.settings.config import RunConfig, TrainingSection
 from embedsmith.settings.contrast import PLAIN, ContrastSection
 from embedsmith.settings.teacher import TeacherSection
 from embedsmith.support.errors import ConfigError

@@ -13,7 +13,7 @@ from embedsmith.data.rows import Triplets
 from embedsmith.data.table import TripletTable
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.segments import PackedTexts
-from embedsmith.settings.config import Side
+from embedsmith.settings.choices import Side
 from embedsmith.settings.prompts import Prompt
 from embedsmith.support.errors import ConfigError, DataError, list_faults
 from embedsmith.training.budget import TokenBudget

@@ -25,7 +25,7 @@ from embedsmith.model.loading.backbone import SETTINGS_FILE, find_adapter, find_
 from embedsmith.model.loading.fingerprint import fingerprint_model, fingerprint_own_files
 from embedsmith.model.loading.low_rank import LowRank, make_plain, reduce_rank
 from embedsmith.model.loading.settings import EmbeddingSettings
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError, RunError, list_faults

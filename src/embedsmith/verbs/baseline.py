@@ -17,7 +17,7 @@ from embedsmith.evaluation.sts import evaluate_tasks
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.records.results import TaskResult
-from embedsmith.settings.config import Pooling, Side
+from embedsmith.settings.choices import Pooling, Side
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, PROMPTS
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import ConfigError, ModelError

@@ -33,7 +33,7 @@ from embedsmith.evaluation.per_query import mean_interval
 from embedsmith.evaluation.sts import evaluate_tasks
 from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.records.results import BenchmarkResult, DuplicateRanks, EvaluationResult, MtebScore, QueryScores
-from embedsmith.settings.config import Pooling, Precision
+from embedsmith.settings.choices import Pooling, Precision
 from embedsmith.settings.prompts import check_instruction
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import ConfigError, DataError, EmbedsmithError, ModelError

@@ -12,7 +12,7 @@ from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.records.results import EvaluationResult, MtebScore
 from embedsmith.reporting.model_card import CardContent, model_card
 from embedsmith.reporting.published import published_beside
-from embedsmith.settings.config import Quantization
+from embedsmith.settings.choices import Quantization
 from embedsmith.support import files
 from embedsmith.support.errors import DataError, MissingExtraError, ModelError
 from embedsmith.verbs.evaluate import root_of

@@ -2,7 +2,7 @@
 
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 
 
 def diagnose(

@@ -19,7 +19,7 @@ from embedsmith.data.candidates import TEXT
 from embedsmith.data.corpora import Corpus, survey_corpus
 from embedsmith.model.kept_vectors import check_finite, digest_texts
 from embedsmith.model.vector_precision import Ranges
-from embedsmith.settings.engine_kind import EngineKind
+from embedsmith.settings.choices import EngineKind
 from embedsmith.support import files
 from embedsmith.support.display import corpus_progress
 from embedsmith.support.errors import ConfigError, Interrupted

@@ -25,7 +25,7 @@ from embedsmith.model.vector_precision import Ranges, as_numbers, check_vector_p
 from embedsmith.model.widths import check_dim, shorten
 from embedsmith.records.results import EvaluationResult
 from embedsmith.reporting.published import Beside, published_beside
-from embedsmith.settings.config import Pooling, Precision, Side, VectorPrecision
+from embedsmith.settings.choices import Pooling, Precision, Side, VectorPrecision
 from embedsmith.settings.families import line_of
 from embedsmith.support.display import encoding_progress
 from embedsmith.support.errors import ModelError

@@ -33,7 +33,8 @@ from embedsmith.model.nearest import (
     find_usearch,
     measure_recall,
 )
-from embedsmith.records.mined import Dropped, MinedExample, MiningReport, Pool, SearchKind, TooFew
+from embedsmith.records.mined import Dropped, MinedExample, MiningReport
+from embedsmith.settings.choices import Pool, SearchKind, TooFew
 from embedsmith.support.errors import DataError
 from embedsmith.verbs.mining_vectors import MiningModel, MiningVectors, embed_task
 

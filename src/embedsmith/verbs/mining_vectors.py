@@ -13,7 +13,7 @@ from embedsmith.data.candidates import MiningTask
 from embedsmith.model.embedding_model import EmbeddingModel, load_embedding_model
 from embedsmith.model.kept_vectors import keep_vectors
 from embedsmith.model.loading.fingerprint import fingerprint_model
-from embedsmith.settings.config import Pooling, Precision, Side
+from embedsmith.settings.choices import Pooling, Precision, Side
 from embedsmith.support.display import encoding_progress
 
 log = logging.getLogger(__name__)

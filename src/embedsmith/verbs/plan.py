@@ -19,7 +19,8 @@ from embedsmith.evaluation.sts import score_task
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.teacher import LoadedTeachers
 from embedsmith.records.results import Plan
-from embedsmith.settings.config import RunConfig, Side
+from embedsmith.settings.choices import Side
+from embedsmith.settings.config import RunConfig
 from embedsmith.support.environment import peak_bytes
 from embedsmith.training.batching import source_shares, training_batches
 from embedsmith.training.budget import TokenBudget

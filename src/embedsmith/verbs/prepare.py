@@ -23,7 +23,9 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.devices import choose_device
 from embedsmith.model.loading.embedding_files import describe_published
 from embedsmith.model.loading.settings import PromptTokens
-from embedsmith.settings.config import Loss, ModelSection, Precision, RunConfig
+from embedsmith.settings.choices import Loss, Precision
+from embedsmith.settings.config import RunConfig
+from embedsmith.settings.model import ModelSection
 from embedsmith.settings.prompts import INSTRUCTION_FIELD
 from embedsmith.support.errors import ConfigError, MissingExtraError
 from embedsmith.training.batching import training_batches

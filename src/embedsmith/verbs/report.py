@@ -25,7 +25,8 @@ from embedsmith.model.embedding_model import load_embedding_model, take_sts_prom
 from embedsmith.records.data_facts import DataFacts, LeakageReport
 from embedsmith.records.results import Verdict
 from embedsmith.reporting.report import ReportContent, write_report
-from embedsmith.settings.config import Pooling, RunConfig, Side
+from embedsmith.settings.choices import Pooling, Side
+from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import encoding_progress

@@ -18,9 +18,8 @@ import torch
 
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.nearest import MOST_EXACT, QUERIES_AT_ONCE, find_in_blocks
-from embedsmith.records.found import Found, Hit, Place, StoreKind
-from embedsmith.records.mined import SearchKind
-from embedsmith.settings.config import Side
+from embedsmith.records.found import Found, Hit, Place
+from embedsmith.settings.choices import SearchKind, Side, StoreKind
 from embedsmith.support.errors import ConfigError, MissingExtraError, RunError, list_faults
 from embedsmith.verbs.lance_store import RECALL_OF, LanceStore, has_store, import_lancedb
 from embedsmith.verbs.vector_folder import VectorFolder

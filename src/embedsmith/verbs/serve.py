@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from embedsmith.model.embedding_model import load_embedding_model
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, MissingExtraError
 

@@ -20,7 +20,8 @@ from embedsmith.model.teacher import LoadedTeachers
 from embedsmith.model.trained import ADAPTER_FOLDER, MODEL_FOLDER
 from embedsmith.records.results import EvaluationResult, TaskResult
 from embedsmith.reporting.tables import describe_share
-from embedsmith.settings.config import RunConfig, Side
+from embedsmith.settings.choices import Side
+from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import load_config
 from embedsmith.support import files
 from embedsmith.support.display import TrainingDisplay, encoding_progress

@@ -14,8 +14,7 @@ import pyarrow.parquet as pq
 
 from embedsmith.model.vector_precision import Ranges, as_numbers
 from embedsmith.records.found import PLACES, Place
-from embedsmith.settings.config import VectorPrecision
-from embedsmith.settings.stored_precision import StoredPrecision
+from embedsmith.settings.choices import StoredPrecision, VectorPrecision
 from embedsmith.support import files
 from embedsmith.support.errors import RunError
 from embedsmith.verbs.vector_manifest import JOURNAL_FILE, MANIFEST_FILE, Manifest, Shard

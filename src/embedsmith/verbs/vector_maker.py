@@ -12,8 +12,7 @@ from embedsmith.model.kept_vectors import describe_computing
 from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.model.vector_precision import IN_STEPS, Ranges, check_vector_precision, quantize_vectors
 from embedsmith.model.widths import check_dim
-from embedsmith.settings.config import Precision, Side, VectorPrecision
-from embedsmith.settings.stored_precision import StoredPrecision
+from embedsmith.settings.choices import Precision, Side, StoredPrecision, VectorPrecision
 from embedsmith.support.errors import ConfigError
 
 

@@ -15,7 +15,8 @@ from torch.nn.functional import normalize
 from transformers import AutoModelForCausalLM
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection, Pooling
+from embedsmith.settings.choices import Pooling
+from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import ConfigError, ModelError
 from tests.hub import Trap, put_in_hub_cache
 from tests.model.loading.minicpm_reference import minicpm_states

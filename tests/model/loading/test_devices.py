@@ -6,7 +6,7 @@ import torch
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading import devices
 from embedsmith.model.loading.devices import choose_device, choose_dtype, choose_precision
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.support.errors import ConfigError
 
 CPU = torch.device("cpu")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from embedsmith.model.loading.backbone import load_backbone
 from embedsmith.model.loading.head import load_head
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.support.errors import ModelError
 from tests.tiny import save_model
 

@@ -18,7 +18,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer
 from embedsmith.export.folders import Format, export
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
-from embedsmith.settings.config import AdapterSection, Pooling, Precision, Side
+from embedsmith.settings.choices import Pooling, Precision, Side
+from embedsmith.settings.config import AdapterSection
 from embedsmith.settings.recipe import load_config
 from embedsmith.support.errors import ConfigError, ModelError
 from embedsmith.verbs.base_settings import with_base_settings

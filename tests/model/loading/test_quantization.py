@@ -10,7 +10,8 @@ import torch
 from embedsmith.model.doctor import examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.quantization import loading_options
-from embedsmith.settings.config import AdapterSection, Quantization
+from embedsmith.settings.choices import Quantization
+from embedsmith.settings.config import AdapterSection
 from embedsmith.support.errors import ConfigError, MissingExtraError
 from tests.tiny import FAMILIES, TEXTS
 

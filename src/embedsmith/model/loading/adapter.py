@@ -24,8 +24,9 @@ from embedsmith.model.loading.checkpoint_files import conversion_advice
 from embedsmith.model.loading.peft_config import read_adapter_config
 from embedsmith.model.loading.plain_lora import PlainLora, read_plain_lora
 from embedsmith.model.loading.weights import check_finite, name_some
-from embedsmith.settings.config import DEFAULT_MAX_LENGTH, AdapterSection, ModelSection
+from embedsmith.settings.config import AdapterSection
 from embedsmith.settings.families import lora_targets
+from embedsmith.settings.model import DEFAULT_MAX_LENGTH, ModelSection
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError, list_faults
 from embedsmith.support.libraries import without_deferred

@@ -30,7 +30,7 @@ from embedsmith.model.loading.sources import is_converted, with_source
 from embedsmith.model.loading.tokenizer_files import check_token_ids, load_tokenizer
 from embedsmith.model.loading.weight_files import AGAIN, check_weight_files
 from embedsmith.model.loading.weights import check_weights
-from embedsmith.settings.config import Precision, Quantization
+from embedsmith.settings.choices import Precision, Quantization
 from embedsmith.support.allocator import give_back_freed_memory
 from embedsmith.support.errors import EmbedsmithError, ModelError
 

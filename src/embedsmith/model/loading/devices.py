@@ -8,7 +8,7 @@ from textwrap import shorten
 
 import torch
 
-from embedsmith.settings.config import Precision
+from embedsmith.settings.choices import Precision
 from embedsmith.support.errors import ConfigError
 
 log = logging.getLogger(__name__)

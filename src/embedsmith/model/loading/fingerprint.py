@@ -16,7 +16,7 @@ from embedsmith.model.loading.llm2vec import LLM2VEC_FILE
 from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules
 from embedsmith.model.loading.settings import EmbeddingSettings
 from embedsmith.model.loading.sources import source_of
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.support import files
 from embedsmith.support.digests import kept_digest
 from embedsmith.support.errors import ModelError

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from embedsmith.model.loading.checkpoint_files import find_file, read_object
 from embedsmith.model.loading.settings import Described, EmbeddingSettings
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.support.errors import ModelError
 
 LLM2VEC_FILE = "llm2vec_config.json"

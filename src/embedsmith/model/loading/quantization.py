@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from transformers import BitsAndBytesConfig
 
-from embedsmith.settings.config import Quantization
+from embedsmith.settings.choices import Quantization
 from embedsmith.support.errors import ConfigError, MissingExtraError
 
 

@@ -11,7 +11,7 @@ from embedsmith.model.loading.checkpoint_files import find_file, read_object
 from embedsmith.model.loading.configuration import load_config
 from embedsmith.model.loading.sentence_files import Modules
 from embedsmith.model.loading.settings import Described, EmbeddingSettings
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, TEXT_FIELD
 from embedsmith.support.errors import ModelError
 

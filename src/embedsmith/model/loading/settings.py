@@ -7,7 +7,7 @@ from typing import Any, Literal, get_args
 
 from embedsmith.model.loading.adapter import assumed_settings
 from embedsmith.model.loading.backbone import SETTINGS_FILE
-from embedsmith.settings.config import Pooling, Quantization
+from embedsmith.settings.choices import Pooling, Quantization
 from embedsmith.settings.prompts import INSTRUCTION_FIELD, resolve_template
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, ModelError

@@ -13,7 +13,7 @@ from embedsmith.model.loading.adapter import load_adapter
 from embedsmith.model.loading.backbone import Backbone, find_adapter, find_model, load_backbone
 from embedsmith.model.loading.devices import choose_dtype
 from embedsmith.model.loading.settings import EmbeddingSettings
-from embedsmith.settings.config import Precision, Quantization
+from embedsmith.settings.choices import Precision, Quantization
 from embedsmith.support.errors import ConfigError, ModelError
 
 

@@ -10,7 +10,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.model.layers.fused.kernels import AttentionShape
 from embedsmith.model.layers.segments import PackedTexts, Segments
 from embedsmith.model.packing import pack_tokens
-from embedsmith.settings.config import Pooling
+from embedsmith.settings.choices import Pooling
 from embedsmith.settings.prompts import read_prompt
 from embedsmith.training import gradcache
 from embedsmith.training.budget import TokenBudget
