@@ -24,7 +24,6 @@ EMBEDSMITH = "embedsmith"
 MODEL_NAME = "m"
 API_KEY = "key-of-the-benchmark"
 _START_S = 300
-_BATCH_TOKENS = "4096"
 
 
 @dataclass(frozen=True)
@@ -99,7 +98,11 @@ def server_kinds(given: ServerFiles, *, precision: str) -> list[ServerKind]:
 
 
 def _llama(given: ServerFiles) -> ServerKind:
-    """llama.cpp's, with as many slots as clients; attention of all slots over one cache."""
+    """llama.cpp's, with as many slots as clients, all of them in one cache, and its own sizes of batches.
+
+    With ubatches of 4,096 tokens and more, for longer texts than the load test's, each batch costs it two seconds,
+    however few its texts.
+    """
     num_threads = str(len(os.sched_getaffinity(0)))
     missing = "there is no GGUF file" if given.gguf is None else None
     return ServerKind(
@@ -107,7 +110,7 @@ def _llama(given: ServerFiles) -> ServerKind:
         "llama.cpp's server, weights as in the GGUF file",
         (
             *(given.llama_server, "-m", str(given.gguf), "--embeddings", "--pooling", "last", "-t", num_threads),
-            *("-np", "64", "-c", "32768", "--kv-unified", "-b", _BATCH_TOKENS, "-ub", _BATCH_TOKENS),
+            *("-np", "64", "-c", "32768", "--kv-unified", "-b", "2048", "-ub", "512"),
             *("--override-kv", "tokenizer.ggml.add_eos_token=bool:true", "--log-disable"),
             *("--host", "127.0.0.1", "--port", "{port}"),
         ),
