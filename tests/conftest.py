@@ -1,5 +1,6 @@
 """Shared fixtures: no network, a cache of its own, and tiny random models of every family, saved as real folders."""
 
+import gc
 import socket
 from pathlib import Path
 
@@ -17,6 +18,12 @@ settings.register_profile("search", deadline=None, max_examples=1000)
 settings.register_profile("the same", deadline=None, derandomize=True, database=None)
 settings.load_profile("the same")
 LOOPBACK = ("127.0.0.1", b"127.0.0.1")
+
+
+def pytest_collection_finish() -> None:
+    """Leave what is there by now, modules and tests for the most part, out of all later garbage collections."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
