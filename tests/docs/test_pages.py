@@ -122,21 +122,6 @@ def test_the_list_of_files_is_whole() -> None:
     assert {name.rstrip("/") for name in _listed(listing, suffix=r"\w+/$")} == folders
 
 
-def test_the_tree_of_the_readme_is_whole() -> None:
-    (listing,) = [
-        span.code.text
-        for span in code(TEXTS["README.md"])
-        if not isinstance(span.code, str) and span.code.text.startswith("src/embedsmith/")
-    ]
-    tree, _, roots = listing.partition("\nbenchmarks/")
-    folders = {str(path.parent.relative_to(SOURCE)) for path in SOURCE.rglob("__init__.py")} - {"."}
-    deep = {folder for folder in folders if folder.count("/") > 1}
-    assert {name.rstrip("/") for name in _listed(tree, suffix=r"\w+/$")} == folders - deep
-    assert all(f"{Path(folder).name}/" in tree for folder in deep)
-    for line in f"benchmarks/{roots}".splitlines():
-        assert (ROOT / line.split()[0]).is_dir()
-
-
 def _listed(listing: str, *, suffix: str) -> set[str]:
     """Paths of the names in a tree drawn with two spaces a level; a line may name several files."""
     found, open_folders = set(), []
