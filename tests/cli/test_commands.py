@@ -205,7 +205,7 @@ def test_data_triplets(work: list[str], capsys: pytest.CaptureFixture[str]) -> N
         (["evaluate", "x", "--data", "sts", "--pooling", "cls"], "--pooling is 'cls'"),
         (["evaluate"], "Missing argument"),
         (["explode"], "No such command"),
-        (["train", "--resume", "nowhere"], "is no run folder"),
+        (["train", "--resume", "nowhere"], "nowhere is no run folder: there is no such folder"),
     ],
 )
 def test_other_faults(work: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -100,7 +100,9 @@ def test_scores_of_an_evaluation_go_into_the_card(
     front.pop("model-index")
     assert "base_model" not in front  # a folder
     assert run_command(["card", "base", "--results", "r.json"]) == 2
-    assert "base is not the folder of a finished run" in capsys.readouterr().err
+    assert "base is not the folder of a finished run: it has no run.yaml" in capsys.readouterr().err
+    assert run_command(["card", "nowhere", "--results", "r.json"]) == 2
+    assert "nowhere is not the folder of a finished run: there is no such folder" in capsys.readouterr().err
     assert run_command(["card", "run", "--results", "t.tsv"]) == 2
     assert "does not hold the results of one model" in capsys.readouterr().err
 

@@ -287,9 +287,11 @@ def test_names_that_no_hub_takes(name: str, run: Path, capsys: pytest.CaptureFix
 
 def test_folders_of_other_things_are_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    for folder in (tmp_path, tmp_path / "none", save_model("llama", tmp_path / "base")):
+    for folder in (tmp_path, save_model("llama", tmp_path / "base")):
         with pytest.raises(RunError, match="no run, average or export"):
             plan_push(folder, repository=OWN)
+    with pytest.raises(RunError, match=f"There is no {tmp_path / 'none'}\\."):
+        plan_push(tmp_path / "none", repository=OWN)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,7 @@ def test_energy_is_what_the_assumptions_say() -> None:
     ("arguments", "told"),
     [
         (["{model}"], "name a file with --out"),
+        (["nowhere/run"], "There is no folder nowhere/run."),
         (["{tmp}/nothing", "--out", "{tmp}/r.html"], "There is no model"),
         (["{model}", "--out", "{tmp}/r.html", "--data", "{tmp}/nothing"], "There is no data folder"),
     ],

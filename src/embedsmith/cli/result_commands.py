@@ -114,7 +114,11 @@ def report_command(
 
     runs = [model for model in models if is_run(model)]
     if out is None and not runs:
-        raise ConfigError("None of these models is a run, whose folder could take the page: name a file with --out.")
+        absent = [model for model in models if "/" in model and not Path(model).exists()]
+        raise ConfigError(
+            (f"There is no folder {absent[0]}.\n" if absent else "")
+            + "None of these models is a run, whose folder could take the page: name a file with --out."
+        )
     console = make_console()
     path = out or Path(runs[-1]) / "report.html"
     content = report_models(

@@ -99,10 +99,8 @@ def plan_push(folder: Path, *, repository: str, is_public: bool = False, is_upda
     is_trained = is_run(folder) or (folder / AVERAGE_FILE).exists()
     kind = None if is_trained or not folder.is_dir() else kind_of_export(folder)
     if not is_trained and kind is None:
-        raise RunError(
-            f"{folder} is the folder of no run, average or export.\n"
-            "Give one that embedsmith train, average or export wrote."
-        )
+        what = f"{folder} is the folder of no run, average or export" if folder.exists() else f"There is no {folder}"
+        raise RunError(f"{what}.\nGive one that embedsmith train, average or export wrote.")
     if is_run(folder):
         read_outcome(folder)
     weights = weights_folder(str(folder)) if is_trained else folder

@@ -80,6 +80,11 @@ def is_run(folder: Path | str) -> bool:
     return (Path(folder) / CONFIG_FILE).exists()
 
 
+def why_no_run(folder: Path | str) -> str:
+    """What a folder that is no run's lacks, for people to read."""
+    return f"it has no {CONFIG_FILE}" if Path(folder).exists() else "there is no such folder"
+
+
 def read_outcome(folder: Path) -> dict[str, Any]:
     """The record that `write_outcome` wrote; raises RunError when the run is not finished, or the file damaged."""
     try:
@@ -90,7 +95,7 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         return found | {name: outcome.get(name, default) for name, default in newer.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not is_run(folder):
-            raise RunError(f"{folder} is not the folder of a finished run: it has no {CONFIG_FILE}.") from error
+            raise RunError(f"{folder} is not the folder of a finished run: {why_no_run(folder)}.") from error
         raise RunError(
             f"{folder} is not the folder of a finished run ({OUTCOME_FILE}: {error!r}).\n"
             f"Finish it with: embedsmith train --resume {folder}"

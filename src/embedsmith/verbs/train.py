@@ -45,7 +45,7 @@ from embedsmith.verbs.inputs import (
     write_inputs,
 )
 from embedsmith.verbs.prepare import PreparedRun, is_first_process, prepare_run
-from embedsmith.verbs.run_folder import CONFIG_FILE, OUTCOME_FILE, name_steps, write_outcome
+from embedsmith.verbs.run_folder import CONFIG_FILE, OUTCOME_FILE, name_steps, why_no_run, write_outcome
 
 log = logging.getLogger(__name__)
 
@@ -198,7 +198,7 @@ def resume_run(
     """Go on with a run that was stopped; it ends as if it had not been. Errors as `train`."""
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
-        raise RunError(f"{folder} is no run folder: it has no {CONFIG_FILE}.")
+        raise RunError(f"{folder} is no run folder: {why_no_run(folder)}.")
     files.check_output_folder(folder, option="--resume")
     config = load_config(path)
     if Path(config.output_dir).resolve() != Path(folder).resolve():  # it has been moved

@@ -21,7 +21,8 @@ def _load(model: str) -> None:
 
 @pytest.mark.parametrize("model", ["no/such-model", "nowhere", "smollm3-135m"])
 def test_an_unknown_model(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(ModelError, match=f"There is no model '{model}'[\\s\\S]*built-in name"):
+    told = f"There is no model '{model}' that can be loaded: there is no such folder, and the hub[\\s\\S]*built-in name"
+    with pytest.raises(ModelError, match=told):
         _load(model)
 
 

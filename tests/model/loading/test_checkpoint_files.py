@@ -11,7 +11,9 @@ import torch
 from safetensors.torch import load_file
 
 from embedsmith.model.embedder import Embedder
-from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file
+from embedsmith.model.embedding_model import load_embedding_model
+from embedsmith.model.loading.checkpoint_files import conversion_advice, find_file, why_missing
+from embedsmith.model.loading.fingerprint import fingerprint_model
 from embedsmith.support.errors import ModelError
 from tests.hub import Trap, put_in_hub_cache
 from tests.published import save_minicpm
@@ -104,3 +106,20 @@ def test_a_hub_repository_loads(tmp_path: Path, hub_cache: Path) -> None:
     put_in_hub_cache(hub_cache, "some/minicpm", {path.name: path for path in folder.iterdir()})
     expected = Embedder.load(str(folder), precision="fp32").encode(TEXTS)
     assert (Embedder.load("some/minicpm", precision="fp32").encode(TEXTS) == expected).all()
+
+
+def test_a_name_beside_runs_is_no_hub_id(
+    hub_cache: Path, model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`runs/tunde` is a slip of the pen; asking a hub may take minutes, and could bring another's model."""
+    put_in_hub_cache(hub_cache, "runs/tunde", {path.name: path for path in Path(model_folders["llama"]).iterdir()})
+    assert load_embedding_model("runs/tunde").dim > 0
+    for name in ("tuned", "base"):
+        (tmp_path / "runs" / name).mkdir(parents=True)
+        (tmp_path / "runs" / name / "run.yaml").touch()
+    monkeypatch.chdir(tmp_path)
+    for load in (load_embedding_model, fingerprint_model):
+        with pytest.raises(ModelError, match=r"'runs/tunde'.*: there is no such folder; runs has base, tuned\."):
+            load("runs/tunde")
+    assert why_missing("runs/tuned") is None
+    assert why_missing("owner/name") is None

@@ -15,6 +15,8 @@ from embedsmith.support.json_text import parse_json
 
 SETTINGS_FILE = "embedding.json"
 """How a text becomes a vector, in the folder of a run, an adapter or an export of ours."""
+_RUN_FILE = "run.yaml"  # in the folder of every run
+_SHOWN_RUNS = 5
 _CONVERSION = """\
 from glob import glob
 from safetensors.torch import save_file
@@ -26,6 +28,27 @@ for file in sorted(glob(folder + "/{pattern}")):
 save_file({{key: value.clone() for key, value in tensors.items()}}, folder + "/{target}", {{"format": "pt"}})"""
 
 
+def why_missing(model: str) -> str | None:
+    """Of a name that can be a folder's alone, which is not there, what to say; None: it is there, or may be the hub's.
+
+    `runs/tuned` may be a repository, too; beside other runs it is taken for a folder, so that nobody waits for a hub
+    on account of a slip of the pen.
+    """
+    path = Path(model)
+    try:
+        if path.exists():
+            return None
+        if model.startswith((".", "/", "~")) or model.count("/") > 1:
+            return "there is no such folder."
+        if "/" not in model:
+            return None
+        runs = sorted(file.parent.name for file in path.parent.glob(f"*/{_RUN_FILE}"))
+    except (OSError, ValueError):
+        return None  # no name that a folder can have
+    more = ", ..." if len(runs) > _SHOWN_RUNS else "."
+    return f"there is no such folder; {path.parent} has {', '.join(runs[:_SHOWN_RUNS])}{more}" if runs else None
+
+
 def find_file(source: str, name: str) -> Path | None:
     """A file of a folder, or of a hub repository (downloaded unless the hub's cache has it); None: not there."""
     folder = find_shipped(source) or Path(source)
@@ -34,6 +57,8 @@ def find_file(source: str, name: str) -> Path | None:
             return folder / name if (folder / name).is_file() else None
     except OSError:
         return None  # a name longer than names can be
+    if why_missing(source):
+        return None
     try:
         found = cached_file(
             source,

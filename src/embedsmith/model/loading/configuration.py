@@ -12,7 +12,7 @@ from transformers.models.auto.modeling_auto import (
 )
 
 from embedsmith.model.loading.builtin import BUILTIN
-from embedsmith.model.loading.checkpoint_files import conversion_advice
+from embedsmith.model.loading.checkpoint_files import conversion_advice, why_missing
 from embedsmith.model.loading.minicpm import granite_config, is_minicpm
 from embedsmith.model.loading.shipped import SHIPPED
 from embedsmith.support.errors import ModelError
@@ -32,6 +32,8 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
     Raises:
         ModelError: there is none, it needs program code of its own, or it names pickled weights.
     """
+    if missing := why_missing(source):
+        raise _no_model(model, missing)
     try:
         values, _ = PreTrainedConfig.get_config_dict(source)
         _check_layers(values, name=f"config.json of '{model}'")
@@ -48,16 +50,19 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
                 f"'{model}' needs program code from its own folder, which embedsmith never runs.\n"
                 "Choose a model whose architecture transformers knows, or MiniCPM."
             ) from error
-        is_path = source.startswith((".", "/", "~")) or source.count("/") > 1
-        reason = "there is no such folder." if is_path and not Path(source).exists() else reason_of(error)
-        raise ModelError(
-            f"There is no model '{model}' that can be loaded: {reason}\n"
-            f"It may be a built-in name ({', '.join((*BUILTIN, *SHIPPED))}), a hub id such as "
-            "HuggingFaceTB/SmolLM2-135M, a folder with config.json, a .gguf file, or a run folder."
-        ) from error
+        before = "" if Path(source).is_dir() else "there is no such folder, and the hub gives none: "
+        raise _no_model(model, before + reason_of(error)) from error
     if (weights := str(getattr(config, "transformers_weights", None) or ".safetensors")).endswith(".bin"):
         raise ModelError(f"'{model}' names {weights} as its weights.\n{conversion_advice(source)}")
     return config, False
+
+
+def _no_model(model: str, reason: str) -> ModelError:
+    return ModelError(
+        f"There is no model '{model}' that can be loaded: {reason}\n"
+        f"It may be a built-in name ({', '.join((*BUILTIN, *SHIPPED))}), a hub id such as "
+        "HuggingFaceTB/SmolLM2-135M, a folder with config.json, a .gguf file, or a run folder."
+    )
 
 
 def _check_layers(values: Mapping[str, Any], *, name: str) -> None:

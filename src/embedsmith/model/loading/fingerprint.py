@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from embedsmith.model.loading.backbone import find_adapter, find_model
-from embedsmith.model.loading.checkpoint_files import find_file
+from embedsmith.model.loading.checkpoint_files import find_file, why_missing
 from embedsmith.model.loading.graph_files import find_graph, graph_files
 from embedsmith.model.loading.llm2vec import LLM2VEC_FILE
 from embedsmith.model.loading.sentence_files import MODULES_FILE, find_modules
@@ -71,7 +71,10 @@ def _model_files(model: str) -> list[Path]:
     if not folder.is_dir():
         found = find_file(model, "config.json") or find_file(model, MODULES_FILE)
         if found is None:
-            raise ModelError(f"There is no model '{model}'.\nName a built-in one, a hub id, a folder or a .gguf file.")
+            reason = why_missing(model) or "there is no such folder, and the hub gives none."
+            raise ModelError(
+                f"There is no model '{model}': {reason}\nName a built-in one, a hub id, a folder or a .gguf file."
+            )
         folder = found.parent
     modules = find_modules(str(folder))
     inner = {"", *modules.folders} if modules else {""}
