@@ -100,8 +100,7 @@ def server_kinds(given: ServerFiles, *, precision: str) -> list[ServerKind]:
 def _llama(given: ServerFiles) -> ServerKind:
     """llama.cpp's, with as many slots as clients, all of them in one cache, and its own sizes of batches.
 
-    With ubatches of 4,096 tokens and more, for longer texts than the load test's, each batch costs it two seconds,
-    however few its texts.
+    Larger ones, which longer texts than the load test's would need, make it slower for few clients.
     """
     num_threads = str(len(os.sched_getaffinity(0)))
     missing = "there is no GGUF file" if given.gguf is None else None

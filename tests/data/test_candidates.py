@@ -10,7 +10,7 @@ import pytest
 from embedsmith.data.candidates import MiningTask, plan_mining, read_corpus
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
-from embedsmith.settings.choices import Pool
+from embedsmith.settings.choices import CandidatePool
 from embedsmith.support.errors import ConfigError, DataError
 
 ROWS = [
@@ -71,10 +71,10 @@ def test_pools_and_the_corpus(table: TripletTable) -> None:
         "n/a",
     ]
     assert _known(task, 2) == ["WET weather", "an animal moves"]
-    alone = plan_mining(table, corpus=corpus, pools=[Pool.CORPUS])
+    alone = plan_mining(table, corpus=corpus, pools=[CandidatePool.CORPUS])
     assert alone.documents[: alone.num_candidates] == ["WET weather", "snow"]
     assert alone.positives[0] == [alone.number_of["an animal moves"]]
-    both = plan_mining(table, pools=[Pool.NEGATIVES, Pool.ANCHORS])
+    both = plan_mining(table, pools=[CandidatePool.NEGATIVES, CandidatePool.ANCHORS])
     assert both.documents[: both.num_candidates] == [
         "A dog runs.",
         "rain",
@@ -99,8 +99,8 @@ def test_instructions_part_anchors(tmp_path: Path, cache: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pools": [Pool.CORPUS]}, "names the corpus, and there is none"),
-        ({"pools": [Pool.POSITIVES], "corpus": ["x"]}, "--corpus is given, and --candidates does not name it"),
+        ({"pools": [CandidatePool.CORPUS]}, "names the corpus, and there is none"),
+        ({"pools": [CandidatePool.POSITIVES], "corpus": ["x"]}, "--corpus is given, and --candidates does not name it"),
     ],
 )
 def test_pools_that_do_not_fit(table: TripletTable, options: dict[str, Any], message: str) -> None:
@@ -111,9 +111,9 @@ def test_pools_that_do_not_fit(table: TripletTable, options: dict[str, Any], mes
 def test_rows_that_do_not_fit(tmp_path: Path, cache: Path) -> None:
     pairs = _table(tmp_path, [{"anchor": "a", "positive": "b"}])
     with pytest.raises(ConfigError, match="names negatives, and no row has one"):
-        plan_mining(pairs, pools=[Pool.NEGATIVES])
+        plan_mining(pairs, pools=[CandidatePool.NEGATIVES])
     with pytest.raises(DataError, match="no text that negatives could be taken from"):
-        plan_mining(pairs, corpus=["-", "n/a"], pools=[Pool.CORPUS])
+        plan_mining(pairs, corpus=["-", "n/a"], pools=[CandidatePool.CORPUS])
     scored = _table(tmp_path, [{"sentence1": "a", "sentence2": "b", "score": score} for score in (1, 2)])
     with pytest.raises(DataError, match="these are scored pairs"):
         plan_mining(scored)

@@ -7,7 +7,7 @@ import pytest
 
 from embedsmith.data.mining import NOTHING, MiningRules, choose_negatives, count_disjoint
 from embedsmith.records.mined import Dropped
-from embedsmith.settings.choices import Choice
+from embedsmith.settings.choices import NegativeChoice
 from embedsmith.support.errors import ConfigError
 
 NUM_ANCHORS, NUM_NEAR = 40, 30
@@ -92,7 +92,7 @@ def test_what_is_looked_at_is_left_out_once_or_left() -> None:
 
 def test_a_random_choice_is_of_the_same_texts_whatever_the_grouping() -> None:
     data = near()
-    rules = MiningRules(num_negatives=3, choice=Choice.RANDOM, relative_margin=None, last_rank=10)
+    rules = MiningRules(num_negatives=3, choice=NegativeChoice.RANDOM, relative_margin=None, last_rank=10)
     chosen = choose_negatives(**data, rules=rules, anchors=range(NUM_ANCHORS))
     allowed = by_loops(data, MiningRules(num_negatives=10, relative_margin=None, last_rank=10))
     assert all(set(own) <= set(row) for own, row in zip(lists(chosen.numbers), allowed, strict=True))

@@ -11,7 +11,7 @@ from embedsmith.cli import run_command
 from embedsmith.data.mining import MiningRules
 from embedsmith.data.triplets import load_triplets
 from embedsmith.records.mined import Dropped
-from embedsmith.settings.choices import Choice, Pool, SearchKind, TooFew
+from embedsmith.settings.choices import CandidatePool, NegativeChoice, SearchKind, TooFew
 from embedsmith.support.errors import DataError, EmbedsmithError
 from embedsmith.verbs.mine import MiningModel, mine
 from tests.tiny import save_encoder, write_pairs, write_triplets
@@ -149,7 +149,7 @@ def test_rows_with_too_few_are_dropped_if_asked(pairs: Path, tmp_path: Path, enc
 
 def test_no_negative_is_a_positive_of_its_anchor(pairs: Path, tmp_path: Path, encoder: str) -> None:
     rules = MiningRules(num_negatives=50, relative_margin=None, last_rank=200)
-    pools = [Pool.POSITIVES, Pool.ANCHORS]
+    pools = [CandidatePool.POSITIVES, CandidatePool.ANCHORS]
     report = mine_with(pairs, tmp_path / "out.jsonl", encoder, rules=rules, pools=pools)
     positives_of: dict[str, set[str]] = {}
     rows = mined(tmp_path / "out.jsonl")
@@ -162,7 +162,9 @@ def test_no_negative_is_a_positive_of_its_anchor(pairs: Path, tmp_path: Path, en
 def test_own_negatives_may_go(tmp_path: Path, cache: Path, encoder: str) -> None:
     rows = write_triplets(tmp_path / "rows.tsv", num_rows=20)
     rules = MiningRules(num_negatives=2, relative_margin=None)
-    mine_with(rows, tmp_path / "out.jsonl", encoder, rules=rules, keeps_negatives=False, pools=[Pool.NEGATIVES])
+    mine_with(
+        rows, tmp_path / "out.jsonl", encoder, rules=rules, keeps_negatives=False, pools=[CandidatePool.NEGATIVES]
+    )
     theirs = {negative for own in load_triplets([str(rows)]).rows(np.arange(20)).negatives for negative in own}
     found = mined(tmp_path / "out.jsonl")
     assert all(len(row["negatives"]) == 2 and set(row["negatives"]) <= theirs for row in found)
@@ -172,7 +174,7 @@ def test_going_on_ends_alike(
     pairs: Path, tmp_path: Path, cache: Path, encoder: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
-    rules = MiningRules(num_negatives=2, choice=Choice.RANDOM, relative_margin=None)
+    rules = MiningRules(num_negatives=2, choice=NegativeChoice.RANDOM, relative_margin=None)
     first, second = tmp_path / "first.jsonl", tmp_path / "second.jsonl"
     mine_with(pairs, first, encoder, rules=rules)
     assert "texts are kept in" not in caplog.text

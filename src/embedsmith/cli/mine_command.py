@@ -16,7 +16,7 @@ from embedsmith.cli.app import (
     output,
     read_columns,
 )
-from embedsmith.settings.choices import Choice, OwnNegatives, Pool, Pooling, SearchKind, TooFew
+from embedsmith.settings.choices import CandidatePool, NegativeChoice, OwnNegatives, Pooling, SearchKind, TooFew
 from embedsmith.support.errors import ConfigError
 
 
@@ -54,7 +54,7 @@ def mine_command(
         str, typer.Option(help="Column of the corpus's text; a `title` goes before a `text`.")
     ] = "text",
     candidates: Annotated[
-        list[Pool] | None,
+        list[CandidatePool] | None,
         typer.Option(
             help="Where negatives come from: positives, negatives or anchors of other rows, corpus; several behind one "
             "--candidates; default: positives, and the corpus where there is one."
@@ -81,7 +81,9 @@ def mine_command(
     ] = None,
     max_score: Annotated[float | None, typer.Option(help="No text more similar than this (cosine).")] = None,
     min_score: Annotated[float | None, typer.Option(help="No text less similar than this (cosine).")] = None,
-    choice: Annotated[Choice, typer.Option(help="Which of the texts left: top or random.")] = Choice.TOP,
+    choice: Annotated[
+        NegativeChoice, typer.Option(help="Which of the texts left: top or random.")
+    ] = NegativeChoice.TOP,
     seed: Annotated[int, typer.Option(min=0, help="Of the random choice, and of the examples shown.")] = 7,
     own_negatives: Annotated[
         OwnNegatives, typer.Option(help="Negatives that rows have: keep them before the mined ones, or replace.")

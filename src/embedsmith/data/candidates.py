@@ -19,7 +19,7 @@ from embedsmith.data.faults import Faults
 from embedsmith.data.normalise import normalise
 from embedsmith.data.readers import FileRow, expand_sources, read_rows
 from embedsmith.data.table import TripletTable
-from embedsmith.settings.choices import Pool
+from embedsmith.settings.choices import CandidatePool
 from embedsmith.support.errors import ConfigError, DataError
 
 TEXT, TITLE = "text", "title"
@@ -55,7 +55,7 @@ def plan_mining(
     table: TripletTable,
     *,
     corpus: Sequence[str] = (),
-    pools: Sequence[Pool] = (),
+    pools: Sequence[CandidatePool] = (),
     uses_instructions: bool = True,
     keeps_negatives: bool = True,
     embeds_negatives: bool = False,
@@ -153,7 +153,7 @@ def read_document(row: FileRow, column: str) -> tuple[str, str | None]:
     return f"{title.strip()} {text}", None
 
 
-def choose_pools(table: TripletTable, *, pools: Sequence[Pool], has_corpus: bool) -> Sequence[Pool]:
+def choose_pools(table: TripletTable, *, pools: Sequence[CandidatePool], has_corpus: bool) -> Sequence[CandidatePool]:
     """Where candidates come from: `pools`, or what is usual for none.
 
     Raises:
@@ -164,21 +164,25 @@ def choose_pools(table: TripletTable, *, pools: Sequence[Pool], has_corpus: bool
         advice = "Give others." if table.has_scores else "Give them as the --corpus of others."
         raise DataError(f"Negatives are mined for pairs and triplets, and these are {table.kind}.\n{advice}")
     if not pools:
-        return [Pool.POSITIVES, *([Pool.CORPUS] if has_corpus else [])]
-    if Pool.CORPUS in pools and not has_corpus:
+        return [CandidatePool.POSITIVES, *([CandidatePool.CORPUS] if has_corpus else [])]
+    if CandidatePool.CORPUS in pools and not has_corpus:
         raise ConfigError("--candidates names the corpus, and there is none.\nName its files with --corpus.")
-    if has_corpus and Pool.CORPUS not in pools:
+    if has_corpus and CandidatePool.CORPUS not in pools:
         raise ConfigError("--corpus is given, and --candidates does not name it.\nAdd corpus to --candidates.")
-    if Pool.NEGATIVES in pools and not table.has_negatives:
+    if CandidatePool.NEGATIVES in pools and not table.has_negatives:
         raise ConfigError("--candidates names negatives, and no row has one.\nLeave negatives away.")
     return pools
 
 
-def _pooled(table: TripletTable, corpus: Sequence[str], pools: Sequence[Pool]) -> Iterable[str]:
+def _pooled(table: TripletTable, corpus: Sequence[str], pools: Sequence[CandidatePool]) -> Iterable[str]:
     """The texts of the pools; the corpus first, as its texts are what a search would find."""
-    if Pool.CORPUS in pools:
+    if CandidatePool.CORPUS in pools:
         yield from corpus
-    groups = [number for number, pool in enumerate((Pool.ANCHORS, Pool.POSITIVES, Pool.NEGATIVES)) if pool in pools]
+    groups = [
+        number
+        for number, pool in enumerate((CandidatePool.ANCHORS, CandidatePool.POSITIVES, CandidatePool.NEGATIVES))
+        if pool in pools
+    ]
     for rows in table.chunks() if groups else ():
         for group in groups:
             yield from rows.groups()[group]

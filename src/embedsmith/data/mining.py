@@ -18,7 +18,7 @@ import numpy as np
 
 from embedsmith.data.text_ids import TextIds
 from embedsmith.records.mined import Dropped
-from embedsmith.settings.choices import Choice
+from embedsmith.settings.choices import NegativeChoice
 from embedsmith.support.errors import ConfigError
 
 NOTHING = -1
@@ -53,7 +53,7 @@ class MiningRules:
     absolute_margin: float | None = None
     max_score: float | None = None
     min_score: float | None = None
-    choice: Choice = Choice.TOP
+    choice: NegativeChoice = NegativeChoice.TOP
     seed: int = 7
 
     def __post_init__(self) -> None:
@@ -173,7 +173,7 @@ def _verdicts(scores: np.ndarray, positive: np.ndarray, *, rules: MiningRules) -
 
 
 def _pick(places: np.ndarray, *, rules: MiningRules, anchor: int) -> np.ndarray:
-    if rules.choice is Choice.TOP or len(places) <= rules.num_negatives:
+    if rules.choice is NegativeChoice.TOP or len(places) <= rules.num_negatives:
         return places[: rules.num_negatives]
     stream = np.random.default_rng([rules.seed, anchor])
     return np.sort(stream.choice(places, size=rules.num_negatives, replace=False))

@@ -108,7 +108,7 @@ class SearchKind(StrEnum):
     INDEX = "index"
 
 
-class Pool(StrEnum):
+class CandidatePool(StrEnum):
     """Where candidates come from."""
 
     POSITIVES = "positives"
@@ -117,7 +117,7 @@ class Pool(StrEnum):
     CORPUS = "corpus"
 
 
-class Choice(StrEnum):
+class NegativeChoice(StrEnum):
     """Which of the texts that the rules leave."""
 
     TOP = "top"

@@ -34,7 +34,7 @@ from embedsmith.model.nearest import (
     measure_recall,
 )
 from embedsmith.records.mined import Dropped, MinedExample, MiningReport
-from embedsmith.settings.choices import Pool, SearchKind, TooFew
+from embedsmith.settings.choices import CandidatePool, SearchKind, TooFew
 from embedsmith.support.errors import DataError
 from embedsmith.verbs.mining_vectors import MiningModel, MiningVectors, embed_task
 
@@ -53,7 +53,7 @@ def mine(
     rules: MiningRules,
     corpus: Sequence[str] = (),
     text_column: str = "text",
-    pools: Sequence[Pool] = (),
+    pools: Sequence[CandidatePool] = (),
     columns: ColumnNames | None = None,
     keeps_negatives: bool = True,
     too_few: TooFew = TooFew.KEEP,
