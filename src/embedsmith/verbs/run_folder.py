@@ -81,8 +81,9 @@ def is_run(folder: Path | str) -> bool:
 
 
 def why_no_run(folder: Path | str) -> str:
-    """What a folder that is no run's lacks, for people to read."""
-    return f"it has no {CONFIG_FILE}" if Path(folder).exists() else "there is no such folder"
+    """What a folder that is no run's lacks, and what to name, for people to read."""
+    reason = f"it has no {CONFIG_FILE}" if Path(folder).exists() else "there is no such folder"
+    return f"{reason}.\nName the folder of a run; {CONFIG_FILE} lies in it."
 
 
 def read_outcome(folder: Path) -> dict[str, Any]:
@@ -95,7 +96,7 @@ def read_outcome(folder: Path) -> dict[str, Any]:
         return found | {name: outcome.get(name, default) for name, default in newer.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         if not is_run(folder):
-            raise RunError(f"{folder} is not the folder of a finished run: {why_no_run(folder)}.") from error
+            raise RunError(f"{folder} is not the folder of a finished run: {why_no_run(folder)}") from error
         raise RunError(
             f"{folder} is not the folder of a finished run ({OUTCOME_FILE}: {error!r}).\n"
             f"Finish it with: embedsmith train --resume {folder}"

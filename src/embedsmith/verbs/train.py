@@ -198,7 +198,7 @@ def resume_run(
     """Go on with a run that was stopped; it ends as if it had not been. Errors as `train`."""
     path = Path(folder) / CONFIG_FILE
     if not path.exists():
-        raise RunError(f"{folder} is no run folder: {why_no_run(folder)}.")
+        raise RunError(f"{folder} is no run folder: {why_no_run(folder)}")
     files.check_output_folder(folder, option="--resume")
     config = load_config(path)
     if Path(config.output_dir).resolve() != Path(folder).resolve():  # it has been moved

@@ -112,12 +112,12 @@ def test_a_name_beside_runs_is_no_hub_id(
     hub_cache: Path, model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`runs/tunde` is a slip of the pen; asking a hub may take minutes, and could bring another's model."""
+    monkeypatch.chdir(tmp_path)
     put_in_hub_cache(hub_cache, "runs/tunde", {path.name: path for path in Path(model_folders["llama"]).iterdir()})
     assert load_embedding_model("runs/tunde").dim > 0
     for name in ("tuned", "base"):
         (tmp_path / "runs" / name).mkdir(parents=True)
         (tmp_path / "runs" / name / "run.yaml").touch()
-    monkeypatch.chdir(tmp_path)
     for load in (load_embedding_model, fingerprint_model):
         with pytest.raises(ModelError, match=r"'runs/tunde'.*: there is no such folder; runs has base, tuned\."):
             load("runs/tunde")
