@@ -83,7 +83,7 @@ def test_an_extra_that_comes_with_the_wheels_own_requirements_cannot_be_missing(
 
 
 def test_what_runs_on_is_stopped_once_it_has_said_so(tmp_path: Path) -> None:
-    script = "trap 'kill $!; echo bye; exit 0' TERM\necho starting\necho ready\nsleep 60 > /dev/null &\nwait"
+    script = "sleep 60 > /dev/null &\ntrap 'kill $!; echo bye; exit 0' TERM\necho starting\necho ready\nwait"
     own = _make(tmp_path, embedsmith=script)
     check_probe(own, Probe(("serve",), "ready", runs_on=True))
     assert own.log.read_text().endswith("ready\nbye\nexit code 0\n\n")
