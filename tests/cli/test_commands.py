@@ -206,6 +206,7 @@ def test_data_triplets(work: list[str], capsys: pytest.CaptureFixture[str]) -> N
         (["evaluate"], "Missing argument"),
         (["explode"], "No such command"),
         (["train", "--resume", "nowhere"], "nowhere is no run folder: there is no such folder"),
+        (["export", "./nowhere", "out", "--to", "gguf"], "no model './nowhere' that can be loaded: there is no such"),
     ],
 )
 def test_other_faults(work: list[str], arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

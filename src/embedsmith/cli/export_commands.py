@@ -48,7 +48,9 @@ def export_command(
         from embedsmith.export.gguf_files import GGUF, GGUF_DTYPES
         from embedsmith.export.peft_files import PEFT, export_peft
         from embedsmith.export.static import STATIC
+        from embedsmith.model.loading.configuration import check_there
 
+    check_there(model)  # before any package that is not installed is named
     if to == STATIC:
         if dtype != "fp32":
             raise ConfigError(f"--dtype is {dtype!r}, and a static model's table is stored as fp32.\nLeave it away.")

@@ -22,6 +22,12 @@ _MOST_LAYERS = 10_000
 _WITH_SWITCH = ("gemma3_text",)  # use_bidirectional_attention; Gemma 1 has the word too, and its masks go by no word
 
 
+def check_there(model: str, source: str | None = None) -> None:
+    """Raise ModelError where a model's source (None: its name) can be a folder's alone and there is none."""
+    if missing := why_missing(source or model):
+        raise _no_model(model, missing)
+
+
 def load_config(model: str, source: str) -> tuple[Any, bool]:
     """The configuration, and whether it is another family's that stands for this one.
 
@@ -32,8 +38,7 @@ def load_config(model: str, source: str) -> tuple[Any, bool]:
     Raises:
         ModelError: there is none, it needs program code of its own, or it names pickled weights.
     """
-    if missing := why_missing(source):
-        raise _no_model(model, missing)
+    check_there(model, source)
     try:
         values, _ = PreTrainedConfig.get_config_dict(source)
         _check_layers(values, name=f"config.json of '{model}'")
