@@ -89,6 +89,14 @@ def test_what_runs_on_is_stopped_once_it_has_said_so(tmp_path: Path) -> None:
     assert own.log.read_text().endswith("ready\nbye\nexit code 0\n\n")
 
 
+def test_what_does_not_end_is_stopped_and_the_log_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("release.environments.LONGEST_S", 0.2)
+    own = _make(tmp_path, embedsmith="exec sleep 60")
+    with pytest.raises(FaultError, match="exit code -9, not 0"):
+        check_probe(own, PROBE)
+    assert "did not end within 0.2 s, and was stopped\nexit code -9\n" in own.log.read_text()
+
+
 def test_the_table_and_the_exit_code() -> None:
     def fail(error: Exception) -> str:
         raise error
