@@ -70,7 +70,7 @@ def test_exported_equals_live(
 def test_fewer_bits_are_smaller_files(
     model_folders: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)  # of another test in this process
+    monkeypatch.delitem(sys.modules, "openvino_telemetry", raising=False)  # tests/conftest.py hides it
     live = save_tuned(model_folders["llama"], tmp_path / "run", prompt="pretended-cot", end_token=False)
     shares = {}
     for dtype, least in ((Dtype.FP16, 0.9999), (Dtype.INT8, 0.9)):
