@@ -2,7 +2,9 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# Modules are compiled when they are first imported: a few of the tens of thousands that the packages bring.
+# Modules are compiled when they are first imported: a few of the tens of thousands that the packages bring. They must be
+# kept, then, also where images for containers forbid it: without, each of the tests' processes compiles for 15 s.
+unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
 .PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release release-check browser bench paper docs site notebooks format clean
