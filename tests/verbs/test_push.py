@@ -250,8 +250,11 @@ def test_what_the_hub_refuses_is_said(
     assert not hub.repositories
 
 
-def test_a_file_that_does_not_arrive(run: Path, hub: Hub, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_that_does_not_arrive(
+    run: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     hub.loses_files = True
+    monkeypatch.setattr("time.sleep", lambda _: None)  # twenty seconds between the client's attempts
     assert run_command(["push", str(run), OWN]) == 2
     assert f"Nothing was put into {OWN}: Error while uploading 'adapter_model.safetensors'" in capsys.readouterr().err
     assert hub.repositories == {OWN: {}}

@@ -139,11 +139,12 @@ def _convert(path: Path, folder: Path) -> None:
     header.check_can_convert()
     source: dict[str, Any] = {"pretrained_model_name_or_path": path.parent, "gguf_file": path.name}
     try:
-        config = AutoConfig.from_pretrained(**source, trust_remote_code=False)
-        check_proportions(
-            config, num_tensors=header.num_tensors, size_bytes=path.stat().st_size, names=(str(path), "its weights")
-        )
-        with redirect_stderr(StringIO()):  # several progress bars for a few seconds of work
+        # Several progress bars are kept back, for a few seconds of work.
+        with header.is_read_once(), redirect_stderr(StringIO()):
+            config = AutoConfig.from_pretrained(**source, trust_remote_code=False)
+            check_proportions(
+                config, num_tensors=header.num_tensors, size_bytes=path.stat().st_size, names=(str(path), "its weights")
+            )
             model, report = AutoModel.from_pretrained(
                 **source, dtype=torch.float32, trust_remote_code=False, output_loading_info=True
             )

@@ -4,10 +4,14 @@ The `gguf` package takes what would lie behind a file's end for nothing. So it w
 claims 2^60 values, and through arrays inside arrays as deep as somebody likes. Here both are refused.
 """
 
+import functools
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import gguf
 import numpy as np
 from gguf import GGUFReader, GGUFValueType
 from gguf.quants import dequantize
@@ -24,6 +28,10 @@ _MOST_VALUES = 2**24
 
 class _Reader(GGUFReader):
     """A reader that does not go beyond the file."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A vocabulary is read in a million slices, which take four times as long of a memmap as of the array behind it.
+        super().__setattr__(name, np.asarray(value) if name == "data" else value)
 
     def _get(self, offset: int, dtype: Any, count: int = 1, override_order: Any = None) -> Any:
         end = int(offset) + np.dtype(dtype).itemsize * int(count)
@@ -59,7 +67,7 @@ class GgufHeader:
         try:
             files.check_can_end(path)
             with np.errstate(over="raise"):
-                reader = _Reader(path)
+                self._reader = reader = _Reader(path)
             self.num_tensors = len(reader.tensors)
             self.settings = _text(reader, SETTINGS_KEY)
             self._architecture = _text(reader, "general.architecture")
@@ -91,6 +99,19 @@ class GgufHeader:
                 f"{', '.join(sorted(self._unread))}.\n"
                 "Use a file in another format, such as Q8_0, Q4_K_M or F16."
             )
+
+    @contextmanager
+    def is_read_once(self) -> Iterator[None]:
+        """Run a block in which transformers takes this header, which it would read four times more, and makes the map
+        of tensors' names once, which it would for every module."""
+        others = {name: getattr(gguf, name) for name in ("GGUFReader", "get_tensor_name_map")}
+        gguf.GGUFReader = lambda path: self._reader if str(path) == str(self.path) else _Reader(path)
+        gguf.get_tensor_name_map = functools.cache(gguf.get_tensor_name_map)
+        try:
+            yield
+        finally:
+            for name, other in others.items():
+                setattr(gguf, name, other)
 
 
 def _value(reader: GGUFReader, name: str) -> Any:
