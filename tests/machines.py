@@ -36,7 +36,7 @@ QUICK = (
 )
 NUMERIC = ("tests/model", "tests/training", "tests/export", "tests/evaluation", "tests/verbs")
 EVERYTHING = ("tests",)
-PYTHONS = ("3.11", "3.12", "3.13")
+PYTHONS = ("3.11", "3.12", "3.13", "3.14")
 LOGS = Path("build/test-machines")
 _NEEDED_GB = 10  # of disk, for an environment
 _AVX512 = ("avx512_f", "avx512_bw", "avx512_dq", "avx512_vl")

@@ -51,7 +51,7 @@ def expand_sources(sources: Sequence[str], *, faults: Faults, found: dict[Path, 
     for source in sources:
         matches = [source] if Path(source).exists() else sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (patterns may be absolute)
         if not matches:
-            faults.add(source, None, "no such file, and as a pattern it matches none")
+            faults.add(f"{source:.400}", None, "no such file, and as a pattern it matches none")
         for match in matches:
             path = Path(match)
             if path.is_dir():
