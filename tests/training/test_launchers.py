@@ -1,6 +1,8 @@
-"""torchrun and accelerate launch: a process of a run is killed, the other ends with a message, and the run goes on."""
+"""torchrun and accelerate launch: a run is stopped by a signal, goes on, has one of its processes killed, the other ends
+with a message, and the run goes on to its end."""
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -25,6 +27,8 @@ ACCELERATE = [
 ]
 LIMIT_S = 60.0
 """From the death of one process to the end of all."""
+NOTICE_S = 30.0
+"""Who sends SIGTERM, torchrun among them, often sends SIGKILL so much later."""
 
 
 def _launch(launcher: list[str], arguments: list[str], *, folder: Path) -> subprocess.Popen[str]:
@@ -50,7 +54,7 @@ def _process(launch: subprocess.Popen[str], *, rank: int) -> psutil.Process:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
-def test_a_run_whose_process_is_killed_ends_and_goes_on(
+def test_a_run_that_is_stopped_and_then_has_a_process_killed_goes_on(
     model_folders: dict[str, str], tmp_path: Path, cache: Path
 ) -> None:
     settings = {
@@ -68,6 +72,16 @@ def test_a_run_whose_process_is_killed_ends_and_goes_on(
     arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
     launch = _launch(TORCHRUN, [*arguments, "--output_dir", "run"], folder=tmp_path)
     _wait_for_step(tmp_path / "run", 4, launch=launch)
+    launch.terminate()
+    said, _ = launch.communicate(timeout=NOTICE_S)
+    assert launch.returncode != 0
+    assert said.count("SIGTERM: the run ends behind the step under way, with a checkpoint.") == 1
+    stopped = re.search(r"Stopped by SIGTERM after step (\d+) of 60", said)
+    assert stopped, said
+    assert (tmp_path / "run" / "checkpoints" / f"step-{int(stopped[1]):06d}").is_dir()
+
+    launch = _launch(TORCHRUN, ["--resume", "run"], folder=tmp_path)
+    _wait_for_step(tmp_path / "run", int(stopped[1]) + 4, launch=launch)
     _process(launch, rank=1).kill()
     killed_at = time.monotonic()
     said, _ = launch.communicate(timeout=LIMIT_S + 10)
