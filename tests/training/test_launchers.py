@@ -1,4 +1,4 @@
-"""torchrun and accelerate launch: a run is stopped by a signal, goes on, has one of its processes killed, the other ends
+"""torchrun and accelerate launch: a run is stopped by a signal, goes on, one of its processes is killed, the other ends
 with a message, and the run goes on to its end."""
 
 import json
