@@ -29,6 +29,7 @@ COMMANDS = (
     "evaluate runs/r --data sts --out results.json",
     "evaluate base --data sts --out of-base.json",
     "encode base texts.txt --out vectors.npy --vector-precision int8",
+    "encode base texts.txt --out corpus --shard-rows 8 --vector-precision int8",
     "export runs/r merged --to merged",
     "export runs/r peft --to peft",
     "average runs/r --to average --rank 2",

@@ -42,6 +42,17 @@ def _search(model: str, *more: str, capsys: pytest.CaptureFixture[str]) -> dict[
     return json.loads(capsys.readouterr().out)
 
 
+def test_a_damaged_shard_behind_the_first_leaves_no_table(
+    work: Path, model: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _encode(model)
+    damaged = Path("out/shards/000002.parquet")
+    damaged.write_bytes(damaged.read_bytes()[:-1] + b"x")
+    assert run_command(["search", model, "out", "a cat", "--store", "lancedb"]) == 2
+    assert "out/shards/000002.parquet is missing or is not the one that manifest.json" in capsys.readouterr().err
+    assert not list(Path("out").glob("*lance*"))
+
+
 @pytest.mark.parametrize("precision", ["float32", "float16", "int8"])
 def test_it_finds_exactly_what_the_shards_give(precision: str, work: Path, model: str) -> None:
     _encode(model, "--vector-precision", precision)

@@ -61,7 +61,7 @@ def learning_curve_svg(metrics: Sequence[Mapping[str, Any]]) -> str:
         left.set(title="Training loss", xlabel="step", ylim=(0, None))
         if evaluations:
             x = [record["step"] for record in evaluations]
-            bounds = 100 * np.array([record["dev_ci95"] for record in evaluations])
+            bounds = 100 * np.array([record["dev_ci95"] for record in evaluations], dtype=float)
             right.fill_between(x, bounds[:, 0], bounds[:, 1], color=COLOURS[1], alpha=0.25, linewidth=0)
             scores = [100 * record["dev_cosine_spearman"] for record in evaluations]
             right.plot(x, scores, color=COLOURS[1], marker="o", markersize=4)

@@ -2,9 +2,10 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from accelerate import Accelerator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from embedsmith.support import files
 from embedsmith.support.errors import RunError
@@ -12,6 +13,18 @@ from embedsmith.training.checkpoint import Progress
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
+
+
+class _Checked(BaseModel):
+    """What is computed with; a record may hold more."""
+
+    model_config = ConfigDict(strict=True)
+
+    step: int
+    elapsed_s: float | None = None
+    loss: float | None = None
+    dev_cosine_spearman: float | None = None
+    dev_ci95: Annotated[list[float], Field(min_length=2, max_length=2)] | None = None
 
 
 class MetricsFile:
@@ -71,10 +84,11 @@ def read_metrics(path: Path) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            record["step"]
-        except (ValueError, TypeError, KeyError) as error:
+            _Checked.model_validate(record)
+        except ValueError as error:
+            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise RunError(
-                f"{path}, line {number}: {line[:80]!r} is no record of a run ({error}).\nThe file is damaged: put that "
+                f"{path}, line {number}: {line[:80]!r} is no record of a run ({why}).\nThe file is damaged: put that "
                 "line back, or remove it."
             ) from error
         records.append(record)

@@ -111,7 +111,7 @@ def check_unchanged(folder: Path, inputs: Mapping[str, Any], *, machine: Mapping
     try:
         kept = parse_json(files.read_text(folder / INPUTS_FILE))
         changed = [what for key, what in _FILES.items() if kept[key] != inputs[key]]
-        settings = kept["settings"]
+        settings = dict(kept["settings"])
         begun_on = dict(kept["machine"])
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise RunError(

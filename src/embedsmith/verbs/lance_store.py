@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from embedsmith.records.found import PLACES, Place
 from embedsmith.support import files
-from embedsmith.support.errors import MissingExtraError
+from embedsmith.support.errors import EmbedsmithError, MissingExtraError
 from embedsmith.verbs.vector_folder import VectorFolder, stored_vectors
 
 log = logging.getLogger(__name__)
@@ -157,8 +157,14 @@ class LanceStore:
             with files.atomic_folder(self._path) as new:
                 database, batches = self._lancedb.connect(str(new)), _batches(folder)
                 first = next(batches)
-                rows = pa.RecordBatchReader.from_batches(first.schema, _and_then(first, batches))
-                database.create_table(TABLE, data=rows)
+                errors: list[EmbedsmithError] = []
+                rows = pa.RecordBatchReader.from_batches(first.schema, _and_then(first, batches, errors=errors))
+                try:
+                    database.create_table(TABLE, data=rows)
+                except Exception:  # one of its own, whatever the rows' was
+                    if errors:
+                        raise errors[0] from None
+                    raise
                 files.write_json(new / STORE_FILE, {"format": _FORMAT, "key": folder.key, "model": folder.model})
 
 
@@ -189,6 +195,13 @@ def _batches(folder: VectorFolder) -> Iterator[pa.RecordBatch]:
         yield from pa.table(columns).to_batches()
 
 
-def _and_then(first: pa.RecordBatch, others: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+def _and_then(
+    first: pa.RecordBatch, others: Iterator[pa.RecordBatch], *, errors: list[EmbedsmithError]
+) -> Iterator[pa.RecordBatch]:
+    """One and the others; an error that ends them is put into `errors`."""
     yield first
-    yield from others
+    try:
+        yield from others
+    except EmbedsmithError as error:
+        errors.append(error)
+        raise

@@ -14,12 +14,50 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from embedsmith.settings.choices import StoredPrecision
 from embedsmith.support import files
 from embedsmith.support.errors import RunError
 from embedsmith.support.json_text import parse_json
 
 MANIFEST_FILE, JOURNAL_FILE = "manifest.json", "unfinished.jsonl"
 _OF_ITS_OWN = ("made_from", "ranges_sha256", "shards")
+
+
+class _Checked(BaseModel):
+    """A part of a manifest that is taken without a further look; a newer one may hold more."""
+
+    model_config = ConfigDict(strict=True)
+
+
+class _Input(_Checked):
+    file: str
+    column: str
+
+
+class _Embedding(_Checked):
+    weights: list[str]
+    prompt: str | None
+    query_prompt: str | None
+    dim: int | None
+
+
+class _MadeFrom(_Checked):
+    embedding: _Embedding
+    inputs: list[_Input]
+    instruction: str | None
+    shard_rows: int
+    keep_text: bool
+    vector_precision: str
+
+
+class _Taken(_Checked):
+    made_from: _MadeFrom
+    model: str
+    dim: int
+    num_texts: int
+    computed_by: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -75,7 +113,7 @@ class Manifest:
             if path.exists():
                 try:
                     return parse(files.read_text(path))
-                except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+                except (ValueError, KeyError, TypeError, AttributeError, IndexError, OverflowError) as error:
                     raise RunError(
                         f"{path} is damaged, or was not written by embedsmith encode ({type(error).__name__}: "
                         f"{error}).\nChoose another folder."
@@ -142,11 +180,13 @@ def _parse_journal(text: str) -> Manifest:
 
 
 def _checked(manifest: Manifest) -> Manifest:
-    """It, with what everybody takes from it there; raises KeyError or TypeError."""
-    for name in ("embedding", "inputs", "shard_rows", "vector_precision"):
-        manifest.made_from[name]
-    for name in ("model", "dim", "num_texts", "computed_by"):
-        manifest.facts[name]
+    """It, with what everybody takes from it there; raises ValueError."""
+    try:
+        _Taken.model_validate({**manifest.facts, "made_from": manifest.made_from})
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    StoredPrecision(manifest.made_from["vector_precision"])
     return manifest
 
 

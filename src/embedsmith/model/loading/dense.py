@@ -94,7 +94,7 @@ def _load(modules: Modules, index: int, *, is_normalized: bool) -> Dense:
         tensors = load_file(weights_file)
         weight, bias = tensors.pop("linear.weight"), tensors.pop("linear.bias", None)
         shape, has_bias = (int(config["out_features"]), int(config["in_features"])), bool(config.get("bias", True))
-    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, SafetensorError) as error:
         raise ModelError(f"{name} is damaged: {error!r}") from error
     if tensors:
         raise ModelError(f"{name} holds {', '.join(sorted(tensors))}, which embedsmith does not compute.")

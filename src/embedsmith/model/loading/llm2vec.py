@@ -35,7 +35,9 @@ def read_llm2vec_settings(model: str, path: Path) -> Described:
         mode = str(values.get("pooling_mode", "mean"))
         # There, longer texts lose whole words until so many tokens are left; here, tokens.
         max_length = min(int(values.get("max_length", 512)), int(values.get("doc_max_length", 400)))
-    except (TypeError, ValueError) as error:
+        if max_length < 1:
+            raise ValueError(f"its lengths allow {max_length} tokens, and no text has so few")
+    except (TypeError, ValueError, OverflowError) as error:
         raise ModelError(f"{path} is damaged: {error!r}") from error
     if mode not in _POOLINGS:
         raise ModelError(f"'{model}' pools by {mode} ({LLM2VEC_FILE}); embedsmith computes {', '.join(_POOLINGS)}.")

@@ -4,12 +4,12 @@ What is refused is named, with what it means. Which layers the names and pattern
 """
 
 import logging
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from peft import LoraConfig
 
 from embedsmith.model.loading.backbone import ADAPTER_FILE
@@ -38,7 +38,7 @@ MERGE_ADVICE = (
     "PeftModel.from_pretrained(base, adapter).merge_and_unload().save_pretrained(folder), and the tokenizer beside it."
 )
 """What to do about an adapter that cannot be loaded as it is."""
-_LARGEST = sys.float_info.max
+_LARGEST = float(np.finfo(np.float32).max)
 _MEANINGS = {
     "alora_invocation_tokens": "an activated LoRA",
     "arrow_config": "routing between adapters",
@@ -123,7 +123,7 @@ def _check_types(values: Mapping[str, Any], *, folder: Path) -> None:
 def _wrong_types(values: Mapping[str, Any]) -> Iterator[tuple[str, Any, str]]:
     for key, pattern_key, is_right, meaning in (
         ("r", "rank_pattern", _is_rank, "a whole number above 0"),
-        ("lora_alpha", "alpha_pattern", _is_finite, "a finite number"),
+        ("lora_alpha", "alpha_pattern", _is_finite, "a finite number of float32"),
     ):
         patterns = values.get(pattern_key) or {}
         if not isinstance(patterns, dict):

@@ -74,6 +74,9 @@ class EmbeddingSettings:
             layers = values.get("bidirectional_layers", 0)
             if values["max_length"] is not None and int(values["max_length"]) < 1:
                 raise ValueError(f"max_length is {values['max_length']}, and no text has so few tokens")
+            for name in ("prompt", "query_prompt", "instruction"):
+                if not isinstance(values.get(name), str | None):
+                    raise ValueError(f"{name} is {values[name]!r:.60}, not a text")
             return cls(**{
                 **values,
                 "base_model": _name_of_base(values["base_model"]),
