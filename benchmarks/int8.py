@@ -1,6 +1,6 @@
 """What int8 products would cost in quality: STS scores of one model in fp32, bf16, and with int8 products simulated.
 
-python -m benchmarks.int8 --model runs/demo --sts sts/STSBenchmark-test.tsv.gz     prints a Markdown table
+python -m benchmarks.int8 --model runs/int8 --sts sts/STSBenchmark-test.tsv.gz     prints a Markdown table
 
 The simulation is the best that plain rounding gives: weights in 8 bits with a scale a row, inputs in 8 bits with a
 scale a token, sums and everything else in float32.
