@@ -18,7 +18,7 @@ def test_the_demo_writes_its_report_and_results(
     def tiny_config(output_dir: Path) -> RunConfig:
         return RunConfig(
             output_dir=str(output_dir),
-            model=ModelSection(model=model_folders["llama"], max_length=64),
+            model=ModelSection(model=model_folders["llama"], max_length=64, end_token=False),
             training=TrainingSection(batch_size=8, max_steps=4, warmup_steps=1),
             evaluation=EvaluationSection(eval_steps=2),
         )
@@ -29,6 +29,7 @@ def test_the_demo_writes_its_report_and_results(
     best, *_, tuned = values
     assert best.startswith("untrained (")
     assert tuned == "demo"
+    assert "untrained (last token)" in values
     for value in values.values():
         task = value["tasks"]["sample-dev"]
         assert set(task) == {"cosine_spearman", "ci95", "num_pairs"}

@@ -199,5 +199,12 @@ def _untrained(
             averages[Pooling(pooling)] += spearman(cosines, pairs.scores) / len(tasks)
     best = max(averages, key=lambda pooling: averages[pooling])
     return {
-        f"untrained ({TITLES[pooling]})": vectors[pooling] for pooling in dict.fromkeys((best, config.model.pooling))
+        f"untrained ({_title(pooling, config=config)})": vectors[pooling]
+        for pooling in dict.fromkeys((best, config.model.pooling))
     }
+
+
+def _title(pooling: Pooling | str, *, config: RunConfig) -> str:
+    """In words; what the last token is depends on the prompt where no end token is put."""
+    title = TITLES[Pooling(pooling)]
+    return title if config.model.end_token else title.replace("end token", "last token")
