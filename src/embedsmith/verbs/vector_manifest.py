@@ -38,18 +38,18 @@ class _Input(_Checked):
 
 class _Embedding(_Checked):
     weights: list[str]
-    prompt: str | None
-    query_prompt: str | None
     dim: int | None
+    prompt: str | None = None
+    query_prompt: str | None = None
 
 
 class _MadeFrom(_Checked):
     embedding: _Embedding
     inputs: list[_Input]
-    instruction: str | None
     shard_rows: int
     keep_text: bool
     vector_precision: str
+    instruction: str | None
 
 
 class _Taken(_Checked):
