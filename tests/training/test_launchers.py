@@ -1,5 +1,5 @@
-"""torchrun and accelerate launch: a run is stopped by a signal, goes on, one of its processes is killed, the other ends
-with a message, and the run goes on to its end."""
+"""torchrun and accelerate launch: a signal stops a run; a process of another is killed, the other ends with a message,
+and the run goes on to its end."""
 
 import json
 import re
@@ -29,6 +29,10 @@ LIMIT_S = 60.0
 """From the death of one process to the end of all."""
 
 
+def _options(settings: dict[str, str]) -> list[str]:
+    return [part for key, value in settings.items() for part in (f"--{key}", value)]
+
+
 def _launch(launcher: list[str], arguments: list[str], *, folder: Path) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", *launcher, "-m", "embedsmith", "train", *arguments, "--device", "cpu"]
     environment = worker_environment(folder)
@@ -52,7 +56,7 @@ def _process(launch: subprocess.Popen[str], *, rank: int) -> psutil.Process:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no such signal")
-def test_a_run_that_is_stopped_and_then_has_a_process_killed_goes_on(
+def test_a_run_is_stopped_by_a_signal_and_another_survives_a_killed_process(
     model_folders: dict[str, str], tmp_path: Path, cache: Path
 ) -> None:
     settings = {
@@ -67,19 +71,18 @@ def test_a_run_that_is_stopped_and_then_has_a_process_killed_goes_on(
         "eval_steps": "60",
         "save_steps": "2",
     }
-    arguments = [part for key, value in settings.items() for part in (f"--{key}", value)]
-    launch = _launch(TORCHRUN, [*arguments, "--output_dir", "run"], folder=tmp_path)
-    _wait_for_step(tmp_path / "run", 4, launch=launch)
+    launch = _launch(TORCHRUN, _options({**settings, "max_steps": "5000", "output_dir": "long"}), folder=tmp_path)
+    _wait_for_step(tmp_path / "long", 4, launch=launch)
     launch.terminate()
     said, _ = launch.communicate(timeout=LIMIT_S)  # after 30 s torchrun kills, and nothing is said
     assert launch.returncode != 0
     assert said.count("SIGTERM: the run ends behind the step under way, with a checkpoint.") == 1
-    stopped = re.search(r"Stopped by SIGTERM after step (\d+) of 60", said)
+    stopped = re.search(r"Stopped by SIGTERM after step (\d+) of 5000", said)
     assert stopped, said
-    assert (tmp_path / "run" / "checkpoints" / f"step-{int(stopped[1]):06d}").is_dir()
+    assert (tmp_path / "long" / "checkpoints" / f"step-{int(stopped[1]):06d}").is_dir()
 
-    launch = _launch(TORCHRUN, ["--resume", "run"], folder=tmp_path)
-    _wait_for_step(tmp_path / "run", int(stopped[1]) + 4, launch=launch)
+    launch = _launch(TORCHRUN, _options({**settings, "output_dir": "run"}), folder=tmp_path)
+    _wait_for_step(tmp_path / "run", 4, launch=launch)
     _process(launch, rank=1).kill()
     killed_at = time.monotonic()
     said, _ = launch.communicate(timeout=LIMIT_S + 10)
