@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 # Modules are compiled when they are first imported: a few of the tens of thousands that the packages bring. They must be
-# kept, then, also where images for containers forbid it: without, each of the tests' processes compiles for 15 s.
+# kept, then, also where images for containers forbid it: without, each of the tests' processes compiles some thousand.
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 

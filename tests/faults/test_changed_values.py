@@ -19,8 +19,8 @@ from embedsmith.cli import run_command
 READERS = {
     "runs/r/adapter/embedding.json": "evaluate runs/r --data sts",
     "runs/r/adapter/adapter_config.json": "evaluate runs/r --data sts",
-    "runs/r/metrics.jsonl": "card runs/r",
-    "runs/r/outcome.json": "card runs/r",
+    "runs/r/metrics.jsonl": "report runs/r --out page.html --no-training-data",
+    "runs/r/outcome.json": "card runs/r --results results.json",
     "stopped/checkpoints/inputs.json": "train --resume stopped",
     "stopped/metrics.jsonl": "train --resume stopped",
     "results.json": "compare of-base.json results.json",
@@ -50,6 +50,11 @@ def _changed(value: Any, at: Place, other: Any) -> Any:
         holder = holder[name]
     holder[at[-1]] = other
     return whole
+
+
+@pytest.mark.parametrize("command", dict.fromkeys(READERS.values()))
+def test_unchanged_files_are_read(command: str, work: Path) -> None:
+    assert run_command(command.split()) == 0
 
 
 @pytest.mark.parametrize("name", READERS)

@@ -5,21 +5,18 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from accelerate import Accelerator
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from embedsmith.support import files
 from embedsmith.support.errors import RunError
+from embedsmith.support.json_parts import JsonParts
 from embedsmith.training.checkpoint import Progress
 
 METRICS_FILE = "metrics.jsonl"
 Record = dict[str, Any]
 
 
-class _Checked(BaseModel):
-    """What is computed with; a record may hold more."""
-
-    model_config = ConfigDict(strict=True)
-
+class _Record(JsonParts):
     step: int
     elapsed_s: float | None = None
     loss: float | None = None
@@ -84,11 +81,10 @@ def read_metrics(path: Path) -> list[Record]:
     for number, line in enumerate(lines, start=1):
         try:
             record = json.loads(line)
-            _Checked.model_validate(record)
+            _Record.check(record)
         except ValueError as error:
-            why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
             raise RunError(
-                f"{path}, line {number}: {line[:80]!r} is no record of a run ({why}).\nThe file is damaged: put that "
+                f"{path}, line {number}: {line[:80]!r} is no record of a run ({error}).\nThe file is damaged: put that "
                 "line back, or remove it."
             ) from error
         records.append(record)

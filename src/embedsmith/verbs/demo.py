@@ -13,8 +13,8 @@ from embedsmith.verbs.train import train
 
 
 def demo_config(output_dir: Path) -> RunConfig:
-    """The demo's settings: one pass over the built-in sample, as `recipes/smollm2-135m-best.yaml` goes over NLI, but
-    for its batches, and with a prompt that is computed once for all texts."""
+    """The demo's settings: one pass over the built-in sample, with the prompt and the adapter of
+    `recipes/smollm2-135m-best.yaml`; attention goes one way, so that the prompt is computed once for all texts."""
     return RunConfig(
         output_dir=str(output_dir),
         model=ModelSection(prompt="pretended-cot", end_token=False),

@@ -14,36 +14,29 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
-
 from embedsmith.settings.choices import StoredPrecision
 from embedsmith.support import files
 from embedsmith.support.errors import RunError
+from embedsmith.support.json_parts import JsonParts
 from embedsmith.support.json_text import parse_json
 
 MANIFEST_FILE, JOURNAL_FILE = "manifest.json", "unfinished.jsonl"
 _OF_ITS_OWN = ("made_from", "ranges_sha256", "shards")
 
 
-class _Checked(BaseModel):
-    """A part of a manifest that is taken without a further look; a newer one may hold more."""
-
-    model_config = ConfigDict(strict=True)
-
-
-class _Input(_Checked):
+class _Input(JsonParts):
     file: str
     column: str
 
 
-class _Embedding(_Checked):
+class _Embedding(JsonParts):
     weights: list[str]
     dim: int | None
     prompt: str | None = None
     query_prompt: str | None = None
 
 
-class _MadeFrom(_Checked):
+class _MadeFrom(JsonParts):
     embedding: _Embedding
     inputs: list[_Input]
     shard_rows: int
@@ -52,7 +45,7 @@ class _MadeFrom(_Checked):
     instruction: str | None
 
 
-class _Taken(_Checked):
+class _Manifest(JsonParts):
     made_from: _MadeFrom
     model: str
     dim: int
@@ -181,11 +174,7 @@ def _parse_journal(text: str) -> Manifest:
 
 def _checked(manifest: Manifest) -> Manifest:
     """It, with what everybody takes from it there; raises ValueError."""
-    try:
-        _Taken.model_validate({**manifest.facts, "made_from": manifest.made_from})
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    _Manifest.check({**manifest.facts, "made_from": manifest.made_from})
     StoredPrecision(manifest.made_from["vector_precision"])
     return manifest
 
