@@ -141,6 +141,18 @@ def test_reading_goes_on_after_a_fault(tmp_path: Path) -> None:
     assert len(faults) == 2
 
 
+@pytest.mark.parametrize("suffix", ["jsonl", "csv", "tsv", "jsonl.gz", "parquet"])
+def test_a_file_that_changes_while_it_is_read_is_a_fault(tmp_path: Path, suffix: str) -> None:
+    path = _write(tmp_path / f"data.{suffix}", ROWS)
+    faults = Faults()
+    rows = read_rows(path, faults=faults)
+    next(rows)
+    with path.open("ab") as file:
+        file.write(b"\n")
+    list(rows)
+    assert any("has changed while it was read" in text for text in faults.texts)
+
+
 def test_sources_that_are_none(tmp_path: Path) -> None:
     faults = Faults()
     (tmp_path / "a.doc").touch()

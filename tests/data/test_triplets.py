@@ -6,9 +6,11 @@ import json
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedsmith.data import triplets as module
@@ -29,6 +31,14 @@ LAYOUTS = {
 def _jsonl(path: Path, *rows: dict[str, object]) -> str:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return str(path)
+
+
+def _write_anchors(path: Path, anchors: list[str]) -> None:
+    rows = [{**LAYOUTS["ours"], "anchor": anchor} for anchor in anchors]
+    if path.suffix == ".parquet":
+        pq.write_table(pa.Table.from_pylist(rows), path)
+    else:
+        _jsonl(path, *rows)
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -131,6 +141,30 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, cache: Path, monkeyp
     load_triplets([source])
     monkeypatch.setattr(module, "read_rows", lambda *_, **__: pytest.fail("read again"))
     assert load_triplets([source]).rows(np.array([0])).negatives == [["n"]]
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+def test_a_file_that_changes_while_it_is_converted_is_refused(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+) -> None:
+    """Else its new rows would be kept under the name of its old ones."""
+    path = tmp_path / f"t.{suffix}"
+
+    def write(anchor: str) -> None:
+        _write_anchors(path, [anchor] * 3)
+
+    def find_roles_meanwhile(*arguments: Any, **options: Any) -> Any:
+        write("new")
+        return find_roles(*arguments, **options)
+
+    write("old")
+    find_roles = module.find_roles
+    with monkeypatch.context() as meanwhile, pytest.raises(DataError, match=rf"t.{suffix}: has changed while it was"):
+        meanwhile.setattr(module, "find_roles", find_roles_meanwhile)
+        load_triplets([str(path)])
+    assert not list(cache.rglob("*.arrow"))
+    write("old")
+    assert load_triplets([str(path)]).rows(np.array([0])).anchors == ["old"]
 
 
 @pytest.mark.parametrize("kept", [0, 7, 0.3, 0.7, -1, "garbage", "another table"])

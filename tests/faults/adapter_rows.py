@@ -96,6 +96,24 @@ FAULTS = [
         set_json("peft/adapter_config.json", target_modules="(a+)+("),
     ),
     _adapter(
+        "an adapter with a pattern that repeats too often",
+        "pattern",
+        "Get the file again",
+        set_json("peft/adapter_config.json", target_modules="a{99999999999999}"),
+    ),
+    _adapter(
+        "an adapter with a pattern that takes forever",
+        "takes forever",
+        "name the layers",
+        set_json("peft/adapter_config.json", target_modules=r"([a-z_.\d]+)+!"),
+    ),
+    _adapter(
+        "an adapter with a pattern of ranks that takes forever",
+        "takes forever",
+        "name the layers",
+        set_json("peft/adapter_config.json", rank_pattern={r"([a-z_.\d]+)+!": 4}),
+    ),
+    _adapter(
         "an adapter_config.json that is no JSON", "adapter_config.json", "again", put("peft/adapter_config.json", "{")
     ),
     _adapter(

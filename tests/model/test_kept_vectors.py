@@ -201,7 +201,7 @@ def test_no_room(keep: Callable[..., np.ndarray], cache: Path, monkeypatch: pyte
     usage = shutil.disk_usage(cache.parent)
     monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
     with pytest.raises(
-        RunError, match=r"need 0.0 GB in .*\nFree some space, or name another folder .* EMBEDSMITH_CACHE"
+        RunError, match=r"need 0\.\d+ MB in .*\nFree some space, or name another folder .* EMBEDSMITH_CACHE"
     ):
         keep()
 

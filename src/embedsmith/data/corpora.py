@@ -19,7 +19,7 @@ from embedsmith.data.columns import text_fault
 from embedsmith.data.faults import Faults
 from embedsmith.data.hub import check_extra, hub_rows, is_hub_id, require_commit
 from embedsmith.data.readers import FileRow, expand_sources, is_text_file, read_rows
-from embedsmith.support.digests import kept_digest
+from embedsmith.support.digests import file_state, kept_digest
 from embedsmith.support.errors import DataError
 
 USUAL_NAMES = (TEXT, "sentence", "content", "contents", "passage", "document", "body")
@@ -54,7 +54,7 @@ class CorpusFile:
         num_empty: rows whose text is missing or white space; they are left out.
         sha256: of its bytes; None of a dataset.
         commit: of a dataset; None of a file.
-        state: size and time of change, which tell that a file is still the same; None of a dataset.
+        state: what tells that a file is still the same (`file_state`); None of a dataset.
     """
 
     file: str
@@ -63,7 +63,7 @@ class CorpusFile:
     num_empty: int
     sha256: str | None
     commit: str | None
-    state: tuple[int, int] | None
+    state: list[int] | None
 
     def describe(self) -> dict[str, Any]:
         """For a manifest."""
@@ -135,7 +135,7 @@ def _check_unchanged(file: CorpusFile) -> None:
     if file.commit is not None:  # what it stands for does not change
         return
     try:
-        is_same = _state(Path(file.file)) == file.state
+        is_same = file_state(Path(file.file)) == file.state
     except OSError:
         is_same = False
     if not is_same:
@@ -194,7 +194,7 @@ def _survey(
     """None where it has a fault, which is noted."""
     num_faults = faults.count
     try:
-        state = _state(place) if isinstance(place, Path) else None
+        state = file_state(place) if isinstance(place, Path) else None
         if isinstance(place, Path) and not place.is_file():  # a pipe gives its rows once
             faults.add(place, None, "is no regular file, and is read more than once; write its rows into one")
             return None
@@ -276,8 +276,3 @@ def _read_id(row: FileRow, id_column: str | None) -> tuple[str | None, str | Non
     if fault := text_fault(value):
         return None, f"{id_column} {fault}".replace("must be a text", "must be a text or a whole number")
     return value, None
-
-
-def _state(path: Path) -> tuple[int, int]:
-    found = path.stat()
-    return found.st_size, found.st_mtime_ns

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 from embedsmith.data.faults import Faults, doubled_name
 from embedsmith.data.parquet import ParquetRows, open_parquet, parquet_rows
 from embedsmith.support import files
+from embedsmith.support.digests import file_state
 from embedsmith.support.json_text import DoubledNameError, parse_json
 
 SUFFIXES = (".jsonl", ".csv", ".tsv", ".jsonl.gz", ".csv.gz", ".tsv.gz", ".parquet")
@@ -26,6 +27,7 @@ TEXT_SUFFIXES = (".txt", ".txt.gz")
 Row = dict[str, Any]
 FileRow = Mapping[str, Any]
 """A row as its file has it; of parquet, its values are read when they are asked for."""
+CHANGED = "has changed while it was read; start again once nothing writes to it"
 _GZIP = b"\x1f\x8b"
 Item = TypeVar("Item")
 
@@ -96,9 +98,12 @@ def _watch(path: Path, read: Callable[[], Iterable[Item]], *, faults: Faults) ->
     num_faults = faults.count
     try:
         files.check_can_end(path)
+        state = file_state(path)
         for item in read():
             num_items += 1
             yield item
+        if path.is_file() and file_state(path) != state:  # a pipe's time of change is when it was written to
+            faults.add(path, None, CHANGED)
     except OSError as error:
         faults.add(path, None, f"cannot be read: {error.strerror or error}")
     if num_items == 0 and faults.count == num_faults:

@@ -25,6 +25,7 @@ from embedsmith.data.hub import find_commit, hub_rows, is_hub_id
 from embedsmith.data.parquet import ColumnRows
 from embedsmith.data.plain_batches import PlainRows, find_plain_rows, used_columns
 from embedsmith.data.readers import (
+    CHANGED,
     FileRow,
     expand_sources,
     read_columns,
@@ -128,12 +129,14 @@ def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
     found = []
     for path in expand_sources([name], faults=faults):
         try:
-            found.append(
-                _Origin(path, files.fingerprint([path], digest_of=kept_digest), source.instruction, source.symmetric)
-            )
+            found.append(_Origin(path, _contents(path), source.instruction, source.symmetric))
         except OSError as error:
             faults.add(path, None, f"cannot be read: {error.strerror or error}")
     return found
+
+
+def _contents(path: Path) -> str:
+    return files.fingerprint([path], digest_of=kept_digest)
 
 
 def _doubled(origins: Sequence[_Origin]) -> Iterator[str]:
@@ -170,6 +173,7 @@ def _all_rows(
 ) -> Iterator[TableRow | pa.RecordBatch]:
     first: tuple[str, str] | None = None
     for number, origin in enumerate(origins):
+        num_faults = faults.count
         reader = _Reader(origin, columns=columns, remarks=remarks, faults=faults)
         for line, row, kind in reader.read():
             first = first or (str(origin.place), kind)
@@ -192,6 +196,8 @@ def _all_rows(
                     is_symmetric=origin.is_symmetric or row.score is not None,
                     score=row.score,
                 )
+        if faults.count == num_faults and isinstance(origin.place, Path) and _contents(origin.place) != origin.contents:
+            faults.add(origin.place, None, CHANGED)  # its rows are not those that the table would be named after
 
 
 def _doubts_of(texts: tuple[str, ...]) -> list[str]:

@@ -17,8 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from embedsmith.support.errors import RunError
+from embedsmith.support.errors import EmbedsmithError, RunError
 
+_NO_ROOM_BYTES = 2**16
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HANDED_OVER = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
 
@@ -59,6 +61,9 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
     """Yield an empty temporary folder that becomes `path` (replacing what was there) if the block succeeds.
 
     An empty folder is filled, file by file, and stays the one it is: somebody may stand in it, or a link name it.
+
+    Raises:
+        OSError: the disk is full, whatever the library that writes in the block makes of it; or as `write_bytes`.
     """
     path = Path(path).absolute()
     is_filled = path.is_dir() and not any(path.iterdir())
@@ -77,8 +82,21 @@ def atomic_folder(path: Path | str) -> Iterator[Path]:
             sync(path)
         else:
             _replace_folder(path, by=temporary)
+    except Exception as error:
+        if (number := _number_of_full(error, place)) is None:
+            raise
+        said = "" if os.strerror(number) in str(error) else f" ({type(error).__name__}: {error})"
+        raise OSError(number, f"{os.strerror(number)}{said}", str(path)) from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _number_of_full(error: Exception, place: Path) -> int | None:
+    """Of a system's error for want of room that a library hands on in words of its own, or in none."""
+    if isinstance(error, EmbedsmithError) or (isinstance(error, OSError) and error.errno is not None):
+        return None
+    named = next((number for number in _FULL if os.strerror(number) in str(error)), None)
+    return named or (errno.ENOSPC if shutil.disk_usage(place).free < _NO_ROOM_BYTES else None)
 
 
 def _replace_folder(path: Path, *, by: Path) -> None:
@@ -93,6 +111,22 @@ def _replace_folder(path: Path, *, by: Path) -> None:
 
 def _name_of_previous(path: Path) -> Path:
     return path.with_name(f".{path.name}.previous.tmp")
+
+
+def copy_folder(source: Path, target: Path) -> None:
+    """Copy a folder's files, folders among them, into another, which may be there.
+
+    Raises:
+        OSError: the disk is full, or the like; it names what could not be written, as `shutil.copytree`'s does not.
+    """
+    target.mkdir(exist_ok=True)
+    for path in sorted(source.iterdir()):
+        copy = target / path.name
+        if path.is_dir():
+            copy_folder(path, copy)
+        else:
+            with path.open("rb") as read, naming(copy), copy.open("wb") as written:
+                shutil.copyfileobj(read, written, 2**20)
 
 
 def remove_folder(path: Path) -> None:
@@ -136,7 +170,7 @@ def naming(path: Path) -> Iterator[None]:
 
 def is_disk_full(error: OSError) -> bool:
     """Whether something could not be written for want of room: on the disk, in a quota, or in the size allowed."""
-    return error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+    return error.errno in _FULL
 
 
 def describe_full(error: OSError) -> tuple[str, str]:
@@ -223,9 +257,13 @@ def check_room(folder: Path, *, size_bytes: int, what: str, advice: str) -> None
     """
     if (free := shutil.disk_usage(folder).free) < size_bytes:
         raise RunError(
-            f"{what} need {size_bytes / 1e9:,.1f} GB in {folder}, and the disk has {free / 1e9:,.1f} GB left.\n"
+            f"{what} need {_as_size(size_bytes)} in {folder}, and the disk has {_as_size(free)} left.\n"
             f"Free some space, or {advice}."
         )
+
+
+def _as_size(num_bytes: int) -> str:
+    return f"{num_bytes / 1e9:,.1f} GB" if num_bytes >= 1e9 else f"{num_bytes / 1e6:,.2f} MB"
 
 
 def check_can_end(path: Path) -> None:

@@ -10,7 +10,6 @@ on from here finds it as it was, whatever came later. Cost: writing and reading 
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -94,7 +93,7 @@ def save_checkpoint(
         files.write_json(temporary / _PROGRESS, asdict(progress))
         kept = run_folder / embedder.trained.folder_name
         if progress.best_step < progress.step and kept.is_dir():
-            shutil.copytree(kept, temporary / _KEPT)
+            files.copy_folder(kept, temporary / _KEPT)
         files.write_text(temporary / SUMS_FILE, _sums_of(temporary))
     checkpoints = _checkpoints(run_folder)
     for later in checkpoints[checkpoints.index(folder) + 1 :]:
@@ -266,7 +265,7 @@ def _put_back_kept(run_folder: Path, checkpoint: Path, *, embedder: Embedder, pr
         embedder.save(target)
     elif (checkpoint / _KEPT).is_dir():
         with files.atomic_folder(target) as temporary:
-            shutil.copytree(checkpoint / _KEPT, temporary, dirs_exist_ok=True)
+            files.copy_folder(checkpoint / _KEPT, temporary)
 
 
 def _checkpoints(run_folder: Path) -> list[Path]:

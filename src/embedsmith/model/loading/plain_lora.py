@@ -24,6 +24,7 @@ from peft.utils.other import ModulesToSaveWrapper
 
 from embedsmith.model.loading.architecture import build_skeleton, head_names
 from embedsmith.model.loading.backbone import ADAPTER_FILE, Backbone
+from embedsmith.model.loading.layer_patterns import check_patterns_end
 from embedsmith.model.loading.peft_config import (
     BESIDE_LORA,
     MERGE_ADVICE,
@@ -73,6 +74,7 @@ def read_plain_lora(folder: Path, *, weights: Mapping[str, torch.Tensor], backbo
     prefix = f"{skeleton.base_model_prefix}." if with_head else ""
     heads = head_names(skeleton)
     names = [*heads, *(name for name, _ in skeleton.named_modules())]
+    check_patterns_end(values, names=names, folder=folder)
     config = _resolve(values, skeleton, folder=folder)
     adapted = {name: module for name, module in skeleton.named_modules() if isinstance(module, LoraLayer)}
     _check_kinds(values, skeleton, adapted=adapted, prefix=prefix, folder=folder)
@@ -118,7 +120,7 @@ def _resolve(values: Mapping[str, Any], skeleton: Any, *, folder: Path) -> LoraC
             warnings.simplefilter("ignore")  # everything that peft warns of is looked at here
             config = LoraConfig(**known, task_type="FEATURE_EXTRACTION", init_lora_weights=False)
             get_peft_model(skeleton, copy.deepcopy(config))
-    except re.error as error:
+    except (re.error, OverflowError) as error:
         raise ModelError(
             f"The adapter {folder} has a pattern that cannot be read in {ADAPTER_FILE}: {error}\n"
             "Get the file again, or mend it."
