@@ -59,10 +59,11 @@ test: setup browser
 test-machines: setup
 	$(BIN)/python -m tests.machines $(MACHINES)
 
-# SEED: of the moments, as a run before has printed it. Last comes a Ray cluster on this machine, with a worker killed.
+# SEED: of the moments, as a run before has printed it. Then disks that are full, where one may be mounted. Last comes a
+# Ray cluster on this machine, with a worker killed.
 test-reliability: setup
 	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/python -m tests.reliability $(if $(SEED),--seed $(SEED))
-	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/reliability/ray_cluster.py
+	HF_HUB_OFFLINE=1 OMP_NUM_THREADS=1 $(BIN)/pytest tests/reliability/full_disks.py tests/reliability/ray_cluster.py
 
 # Each in an environment of its own (gigabytes), which the tests find by its name; that of Node where it is.
 test-versions: setup .venv-versions-3/.installed .venv-versions-6/.installed .venv-versions-node/.installed

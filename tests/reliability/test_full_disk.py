@@ -6,7 +6,6 @@ Files may not grow here beyond a size, which anybody can ask for; a full file sy
 import resource
 import shutil
 import signal
-import subprocess
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from embedsmith.model.embedder import Embedder
 from embedsmith.support import files
 from embedsmith.training.checkpoint import find_fault
 from tests.reliability import jobs
+from tests.reliability.disks import fill, make_room, small_disk
 from tests.reliability.jobs import Reference, copy_stage, run_result
 from tests.reliability.killing import Command, Moment
 
@@ -52,38 +52,22 @@ def test_a_run_without_room_for_a_checkpoint_goes_on_exactly(
     assert run_result(folder) == reference.result
 
 
-@contextmanager
-def _small_disk(folder: Path) -> Iterator[None]:
-    """A file system of its own in the place of a folder."""
-    folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=4m", "tmpfs", folder], check=False, capture_output=True)
-    if done.returncode:
-        folder.rmdir()
-        pytest.skip("only who may mount can have a disk that is full")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", folder], check=True)
-
-
-@pytest.mark.skipif(shutil.which("mount") is None, reason="there is no mount")
 def test_a_run_on_a_disk_that_is_full_goes_on_exactly_once_there_is_room(
     reference_of: Callable[[str], Reference], stage: Path
 ) -> None:
     reference = reference_of("train")
     folder = copy_stage(stage)
-    with _small_disk(folder / "run"):
+    with small_disk(folder / "run"):
         command = Command(reference.job.arguments, folder=folder, kill_at=Moment(jobs.STEP, 3, signal=signal.SIGTERM))
         assert command.wait() == 143, command.said
-        others = folder / "run" / "of others"
-        others.write_bytes(bytes(shutil.disk_usage(folder / "run").free - BETWEEN_WEIGHTS_AND_OPTIMIZER))
+        fill(folder / "run", room=BETWEEN_WEIGHTS_AND_OPTIMIZER)
         command = Command(["train", "--resume", "run"], folder=folder)
         assert command.wait() == 2, command.said
         assert "cannot be written: No space left on device.\n" in command.said
         assert command.said.endswith("then go on with:\n  embedsmith train --resume run\n")
         assert "Traceback" not in command.said
         assert not list((folder / "run").rglob(".*.tmp"))
-        others.unlink()
+        make_room(folder / "run")
         command = Command(["train", "--resume", "run"], folder=folder)
         assert command.wait() == 0, command.said
         assert run_result(folder) == reference.result

@@ -72,7 +72,7 @@ def at_home(value: Any) -> Any:
         raise ConfigError("The name of a model or file is empty.\nIs a variable of your shell not set?")
     if value is None or not str(value).startswith("~"):
         return value
-    return type(value)(os.path.expanduser(value))  # noqa: PTH111 (a text stays a text)
+    return type(value)(files.expand_home(str(value)))
 
 
 def output(*, suffix: str | None = None) -> Callable[[typer.CallbackParam, Path | None], Path | None]:

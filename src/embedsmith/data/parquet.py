@@ -97,6 +97,9 @@ def open_parquet(path: Path, *, faults: Faults) -> ParquetRows | None:
     except (pa.ArrowException, UnicodeDecodeError) as error:
         faults.add(path, None, f"is not a readable parquet file: {error}")
         return None
+    if (num_rows := file.metadata.num_rows) < 0:
+        faults.add(path, None, f"is not a readable parquet file: it says that it has {num_rows} rows")
+        return None
     if doubled := doubled_name(names):
         faults.add(path, None, doubled)
         return None

@@ -16,6 +16,7 @@ import torch
 from embedsmith.export.graph import EmbeddingGraph, dynamic_shapes, example_inputs, inexpressible, quiet
 from embedsmith.model.graph_runner import OUTPUTS
 from embedsmith.model.loading.graph_files import OPENVINO_FILE
+from embedsmith.support import files
 from embedsmith.support.errors import MissingExtraError
 from embedsmith.support.libraries import import_openvino, without_openvino_reports
 
@@ -34,6 +35,7 @@ def write_openvino(
 
     Raises:
         ModelError: torch cannot trace the model, or openvino has no place for one of its operations.
+        RunError: the disk has no room for it.
     """
     openvino = import_openvino()
     file = folder / OPENVINO_FILE
@@ -48,8 +50,19 @@ def write_openvino(
         output.get_tensor().set_names({name})
     if in_8_bits:
         made = _round(made)
+    size = _size(made, in_16_bits=in_16_bits)
+    files.check_room(file.parent, size_bytes=size, what="The model's weights", advice="choose another place")
     openvino.save_model(made, file, compress_to_fp16=in_16_bits)
     return file
+
+
+def _size(made: Any, *, in_16_bits: bool) -> int:
+    """Bytes of its weights, and what its operations may take.
+
+    For openvino's own error on a full disk says nothing of it, and by then its file is gone.
+    """
+    weights = sum(part.get_byte_size() for part in made.get_ops() if part.get_type_name() == "Constant")
+    return int(weights // (2 if in_16_bits else 1)) + 2**20
 
 
 def _round(made: Any) -> Any:

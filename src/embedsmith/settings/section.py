@@ -1,11 +1,11 @@
 """What every section of a configuration is built from: its base, and how values of a type are read."""
 
-from pathlib import Path
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from embedsmith.settings.prompts import resolve_template
+from embedsmith.support import files
 
 
 def no_bool(value: Any) -> Any:
@@ -29,7 +29,7 @@ def _as_place(value: str) -> str:
         raise ValueError("is empty")
     if "\0" in value:
         raise ValueError("holds a NUL, which no path does")
-    return str(Path(value).expanduser()) if value.startswith("~") else value
+    return files.expand_home(value)
 
 
 def _as_template(value: str | None) -> str | None:

@@ -319,6 +319,11 @@ def _umask() -> int:
     return mask
 
 
+def expand_home(name: str) -> str:
+    """`~` and `~user` at the start of a name as the folders they stand for; a name that starts so by chance stays."""
+    return os.path.expanduser(name)  # noqa: PTH111 (pathlib's raises for such a name, and a hub id is no path)
+
+
 def cache_root() -> Path:
     """Where converted models and data are kept: $EMBEDSMITH_CACHE, else embedsmith/ in the user's cache folder."""
     if own := os.environ.get("EMBEDSMITH_CACHE"):

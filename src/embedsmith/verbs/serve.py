@@ -110,7 +110,7 @@ def name_models(models: Sequence[str]) -> dict[str, str]:
         name, model = match.groups() if match else (argument, argument)
         if name in named:
             raise ConfigError(f"Two models are called {name!r}.\nGive one of them another name: NAME=MODEL.")
-        named[name] = os.path.expanduser(model)  # noqa: PTH111 (a hub id stays text)
+        named[name] = files.expand_home(model)
     return named
 
 

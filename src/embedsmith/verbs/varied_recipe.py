@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import by_full_key, is_setting, load_config, parse_config, read_yaml_file
 from embedsmith.settings.section import Place, Section
+from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, list_faults
 
 
@@ -36,7 +37,7 @@ def read_plan_file(path: Path, *, what: str) -> dict[str, Any]:
     if not isinstance(values, dict):
         raise ConfigError(f"The {what} file {path} must hold a recipe and output_dir, as KEY: VALUE.")
     if isinstance(values.get("recipe"), str):
-        values["recipe"] = str(path.parent / Path(values["recipe"]).expanduser())
+        values["recipe"] = str(path.parent / files.expand_home(values["recipe"]))
     return values
 
 
@@ -120,7 +121,7 @@ def changes_of(axis: str, label: str, value: Any, *, no_seed: str, faults: list[
         no_seed: what is said of a seed among them.
         faults: get what is wrong.
     """
-    is_several = isinstance(value, dict) and all(map(is_setting, value))
+    is_several = isinstance(value, dict) and all(isinstance(key, str) and is_setting(key) for key in value)
     if is_several or is_setting(axis):
         changes = value if is_several else {axis: value}
         if "training.seed" in by_full_key(changes, faults=faults):

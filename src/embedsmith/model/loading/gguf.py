@@ -54,7 +54,7 @@ def find_gguf(model: str) -> "GgufFile":
     Raises:
         ModelError: there is none.
     """
-    path = Path(model).expanduser()
+    path = Path(files.expand_home(model))
     if not path.is_file():
         on_hub = _ON_HUB.fullmatch(model)
         found = find_file(on_hub[1], on_hub[2]) if on_hub else None
