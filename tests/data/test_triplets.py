@@ -144,8 +144,9 @@ def test_unchanged_files_are_not_read_again(tmp_path: Path, cache: Path, monkeyp
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("change", ["written anew", "gone"])
 def test_a_file_that_changes_while_it_is_converted_is_refused(
-    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, suffix: str
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, suffix: str, change: str
 ) -> None:
     """Else its new rows would be kept under the name of its old ones."""
     path = tmp_path / f"t.{suffix}"
@@ -154,12 +155,13 @@ def test_a_file_that_changes_while_it_is_converted_is_refused(
         _write_anchors(path, [anchor] * 3)
 
     def find_roles_meanwhile(*arguments: Any, **options: Any) -> Any:
-        write("new")
+        write("new") if change == "written anew" else path.unlink(missing_ok=True)
         return find_roles(*arguments, **options)
 
     write("old")
+    message = rf"t.{suffix}: (has changed while it was read|cannot be read: No such file)"
     find_roles = module.find_roles
-    with monkeypatch.context() as meanwhile, pytest.raises(DataError, match=rf"t.{suffix}: has changed while it was"):
+    with monkeypatch.context() as meanwhile, pytest.raises(DataError, match=message):
         meanwhile.setattr(module, "find_roles", find_roles_meanwhile)
         load_triplets([str(path)])
     assert not list(cache.rglob("*.arrow"))

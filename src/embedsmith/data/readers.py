@@ -98,11 +98,11 @@ def _watch(path: Path, read: Callable[[], Iterable[Item]], *, faults: Faults) ->
     num_faults = faults.count
     try:
         files.check_can_end(path)
-        state = file_state(path)
+        state = file_state(path) if path.is_file() else None  # a pipe changes as it is written to
         for item in read():
             num_items += 1
             yield item
-        if path.is_file() and file_state(path) != state:  # a pipe's time of change is when it was written to
+        if state and file_state(path) != state:
             faults.add(path, None, CHANGED)
     except OSError as error:
         faults.add(path, None, f"cannot be read: {error.strerror or error}")

@@ -118,6 +118,13 @@ class _Origin:
     instruction: str | None
     is_symmetric: bool
 
+    def has_changed(self) -> bool:
+        """Whether a file no longer has its contents, or is gone; what stands at a commit never does."""
+        try:
+            return isinstance(self.place, Path) and _contents(self.place) != self.contents
+        except OSError:
+            return True
+
 
 def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
     source = TrainSource(files=source) if isinstance(source, str) else source
@@ -196,7 +203,7 @@ def _all_rows(
                     is_symmetric=origin.is_symmetric or row.score is not None,
                     score=row.score,
                 )
-        if faults.count == num_faults and isinstance(origin.place, Path) and _contents(origin.place) != origin.contents:
+        if faults.count == num_faults and origin.has_changed():
             faults.add(origin.place, None, CHANGED)  # its rows are not those that the table would be named after
 
 
