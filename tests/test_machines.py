@@ -72,15 +72,23 @@ def test_the_closing_line(line: str, expected: dict[str, int]) -> None:
     assert count(f"12 passed, before\n{line}\n") == expected
 
 
+def _why_not(*, quick: bool) -> dict[str, str | None]:
+    return {machine.name: machine.why_not for machine in machines.machines(quick=quick)}
+
+
 def test_a_processor_stands_for_those_below_it(monkeypatch: pytest.MonkeyPatch) -> None:
     avx512 = {"avx2", "avx512_f", "avx512_bw", "avx512_dq", "avx512_vl"}
     monkeypatch.setattr(machines.platform, "machine", lambda: "x86_64")
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: dict.fromkeys(avx512, True))
-    all_of_them = {machine.name: machine for machine in machines.machines(quick=False)}
-    assert all_of_them["cooperlake"].why_not == "the processor has no avx512_bf16"
-    assert all_of_them["avx2+AVX512_CORE_AMX"].why_not == "the processor has no avx512_bf16, amx_tile, amx_bf16"
-    assert all_of_them["default+AVX512_CORE"].why_not is None
+    why_not = _why_not(quick=False)
+    assert why_not["cooperlake"] == "the processor has no avx512_bf16"
+    assert why_not["avx2+AVX512_CORE_AMX"] == "the processor has no avx512_bf16, amx_tile, amx_bf16"
+    assert why_not["default+AVX512_CORE"] is None
+    assert _why_not(quick=True)["haswell"] is None
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx2": True, "avx512_f": False})
+    assert _why_not(quick=True)["haswell"] == "this processor has no more, so the other tests have run as one"
+    assert _why_not(quick=False)["haswell"] is _why_not(quick=True)["x86-64"] is None
     monkeypatch.setattr(machines.platform, "machine", lambda: "aarch64")
-    why_not = {machine.name: machine.why_not for machine in machines.machines(quick=True)}
+    why_not = _why_not(quick=True)
     assert why_not["haswell"] == "the processor is no x86 but aarch64"
     assert why_not["this-one"] is why_not["no-compiler"] is None
