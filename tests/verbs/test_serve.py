@@ -45,8 +45,9 @@ def _ask_and_stop(process: subprocess.Popen[str]) -> None:
     with urllib.request.urlopen(urllib.request.Request(url[0], body, headers)) as answer:
         assert len(json.load(answer)["data"][0]["embedding"]) == 64
     headers["Authorization"] = "Bearer another"
-    with pytest.raises(urllib.error.HTTPError, match="401"):
+    with pytest.raises(urllib.error.HTTPError, match="401") as refused:
         urllib.request.urlopen(urllib.request.Request(url[0], body, headers))
+    refused.value.close()
     process.send_signal(signal.SIGTERM)
     assert process.wait(60) == 0
     assert process.stderr.read() == "SIGTERM: answering 0 requests, then stopping\n"
