@@ -85,7 +85,7 @@ FAULTS = [
     Fault(
         "data that may not be read", STATS.format("t.tsv"), "t.tsv", CORRECT, without_rights("t.tsv"), is_of_rights=True
     ),
-    Fault("a name of 5,000 characters", STATS.format("a" * 5000 + ".tsv"), "aaaa", "Check"),
+    Fault("a name of 5,000 characters", STATS.format("a" * 5000 + ".tsv"), "aaaa", CORRECT),
     Fault(
         "scores that are no numbers",
         "evaluate base --data sts",
