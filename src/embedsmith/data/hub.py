@@ -32,7 +32,7 @@ _COMMIT = re.compile(r"[0-9a-f]{40}")
 def is_hub_id(source: str) -> bool:
     """Whether a source is a hub dataset, and no file, glob or `sample`."""
     is_local = (
-        Path(source).exists() or is_data_file(source) or is_text_file(source) or any(mark in source for mark in "*?[")
+        files.is_there(source) or is_data_file(source) or is_text_file(source) or any(mark in source for mark in "*?[")
     )
     return not is_local and _NAME.fullmatch(source) is not None
 

@@ -51,9 +51,8 @@ def expand_sources(sources: Sequence[str], *, faults: Faults, found: dict[Path, 
     paths: list[Path] = []
     found = {} if found is None else found
     for source in sources:
-        # pathlib's `exists` raises for a name that is too long, in some Pythons; its `glob` takes no whole path.
-        is_there = os.path.exists(source)  # noqa: PTH110
-        matches = [source] if is_there else sorted(glob.glob(source, recursive=True))  # noqa: PTH207
+        is_there = files.is_there(source)
+        matches = [source] if is_there else sorted(glob.glob(source, recursive=True))  # noqa: PTH207 (patterns may be absolute)
         if not matches:
             faults.add(f"{source:.400}", None, "no such file, and as a pattern it matches none")
         for match in matches:

@@ -319,6 +319,11 @@ def _umask() -> int:
     return mask
 
 
+def is_there(name: str) -> bool:
+    """Whether a file or folder has this name: none has one that is too long, for which pathlib may raise."""
+    return os.path.exists(name)  # noqa: PTH110
+
+
 def expand_home(name: str) -> str:
     """`~` and `~user` at the start of a name as the folders they stand for; a name that starts so by chance stays."""
     return os.path.expanduser(name)  # noqa: PTH111 (pathlib's raises for such a name, and a hub id is no path)
