@@ -85,4 +85,4 @@ def test_a_command_that_has_no_room_says_so_and_leaves_nothing_half_written(name
         assert "Traceback" not in said
         assert "The disk is full: " in said or "and the disk has " in said, said
         assert not [file for file in left if file.endswith(".tmp")], said
-    pytest.fail(f"never enough: {said}")
+    pytest.fail(f"{_MOST_BYTES:,} bytes are not enough: {said}")

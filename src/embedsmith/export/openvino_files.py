@@ -51,16 +51,14 @@ def write_openvino(
     if in_8_bits:
         made = _round(made)
     size = _size(made, in_16_bits=in_16_bits)
+    # On a full disk openvino's error does not say so, and its file is gone by then.
     files.check_room(file.parent, size_bytes=size, what="The model's weights", advice="choose another place")
     openvino.save_model(made, file, compress_to_fp16=in_16_bits)
     return file
 
 
 def _size(made: Any, *, in_16_bits: bool) -> int:
-    """Bytes of its weights, and what its operations may take.
-
-    For openvino's own error on a full disk says nothing of it, and by then its file is gone.
-    """
+    """Bytes of its weights, and a megabyte for what it does with them."""
     weights = sum(part.get_byte_size() for part in made.get_ops() if part.get_type_name() == "Constant")
     return int(weights // (2 if in_16_bits else 1)) + 2**20
 

@@ -20,6 +20,7 @@ from typing import Any
 from embedsmith.support.errors import EmbedsmithError, RunError
 
 _NO_ROOM_BYTES = 2**16
+"""Where a disk has less, a library's error that names no reason is taken for want of room."""
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _HANDED_OVER = ("/dev/stdin", "/dev/fd/", "/proc/self/fd/")
 
