@@ -5,7 +5,7 @@
 SmolLM2-135M, and random models of Gemma-2B's and MiniCPM-2B's shapes; batches of 256 triplets, LoRA on q and v, bf16.
 Prints a table: medians, after some steps that warm up (the first ones compile; a size of row is recorded when it is met
 for the third time, so small models want 20 steps or more). flash attention of sentence-transformers needs the package
-flash-attn, else torch's own attention stands in, which is said.
+flash-attn or flash-attn-4, else torch's own attention stands in, which is said.
 `--device cpu --layers 2 --batch-size 8` tries the script itself where there is no GPU.
 """
 
@@ -13,7 +13,6 @@ import argparse
 import statistics
 import tempfile
 import time
-from importlib.util import find_spec
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -26,7 +25,7 @@ from benchmarks.protocol import WorkerSpec, write_batches
 from benchmarks.texts import TextSource, default_sources
 from benchmarks.variants import VARIANTS
 from benchmarks.workers.embedsmith_worker import EmbedsmithSubject
-from benchmarks.workers.sentence_transformers_worker import SentenceTransformersSubject
+from benchmarks.workers.sentence_transformers_worker import SentenceTransformersSubject, flash_attention
 from embedsmith.model.loading.sources import source_of
 from embedsmith.support.free_memory import let_go
 
@@ -72,7 +71,7 @@ def main() -> None:
     parser.add_argument("--layers", type=int, help="so many of the large shapes' layers")
     arguments = parser.parse_args()
     name = torch.cuda.get_device_name() if arguments.device == "cuda" else "cpu"
-    flash = "flash attention" if find_spec("flash_attn") else "torch's attention: flash-attn is not installed"
+    flash = flash_attention() or "torch's attention: neither flash-attn nor flash-attn-4 is installed"
     print(f"{name}, torch {torch.__version__}; sentence-transformers with {flash}\n")
     print("| model | tokens | embedsmith | sentence-transformers | times as fast | peak memory, GB |")
     print("| --- | ---: | ---: | ---: | ---: | ---: |")

@@ -4,7 +4,6 @@ The trainer is its own. Only the loop around `training_step` is ours, because a 
 """
 
 import tempfile
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -18,10 +17,17 @@ from sentence_transformers import (
 )
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers.utils import is_flash_attn_2_available, is_flash_attn_4_available
 
 from benchmarks.protocol import Batch, WorkerSpec, read_batches
 
 _COLUMNS = ("anchor", "positive", "negative")
+
+
+def flash_attention() -> str | None:
+    """The version of flash attention that is installed, as transformers calls it; None: neither is."""
+    versions = {"flash_attention_2": is_flash_attn_2_available, "flash_attention_4": is_flash_attn_4_available}
+    return next((name for name, is_there in versions.items() if is_there()), None)
 
 
 class SentenceTransformersSubject:
@@ -30,8 +36,8 @@ class SentenceTransformersSubject:
     def __init__(self, spec: WorkerSpec, *, chat_template: bool) -> None:
         dtype = torch.bfloat16 if spec.precision == "bf16" else torch.float32
         options: dict[str, Any] = {"dtype": dtype}
-        if spec.device != "cpu" and find_spec("flash_attn"):
-            options["attn_implementation"] = "flash_attention_2"
+        if spec.device != "cpu" and (flash := flash_attention()):
+            options["attn_implementation"] = flash
         transformer = Transformer(spec.model, max_seq_length=spec.max_length, model_kwargs=options)
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="lasttoken")
         self.model = SentenceTransformer(modules=[transformer, pooling], device=spec.device)
