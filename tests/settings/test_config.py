@@ -8,7 +8,7 @@ from embedsmith.cli.app import read_overrides
 from embedsmith.settings.choices import Pooling
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.data import TrainSource
-from embedsmith.settings.recipe import load_config
+from embedsmith.settings.recipe import known_keys, load_config, parse_config
 from embedsmith.support.errors import ConfigError
 
 
@@ -153,6 +153,30 @@ def test_values_of_the_wrong_kind(given: dict[str, str], message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         load_config(overrides={"output_dir": "x", **given})
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("key", known_keys())
+@pytest.mark.parametrize("value", [3.5, "!", [3.5], {"a": 3.5}, [{"a": 3.5}], [[]]], ids=str)
+def test_a_fault_names_its_setting_and_no_program_s_types(key: str, value: object) -> None:
+    try:
+        parse_config({"output_dir": "x"}, overrides={key: value})
+    except ConfigError as error:
+        assert key.split(".")[0] in str(error)
+        for word in ("function", "validator", "<", "Annotated", "list[", "[str", "0x"):
+            assert word not in str(error)
+
+
+def test_of_a_setting_of_several_kinds_one_fault_is_shown() -> None:
+    train = ["a.tsv", 3, {"instruction": "i"}, {"path": "b.tsv", "files": "b.tsv"}]
+    settings = {"data": {"train": train}, "model": {"bidirectional_layers": "some"}}
+    with pytest.raises(ConfigError) as error:
+        parse_config({"output_dir": "x", **settings})
+    assert str(error.value).splitlines()[1:-1] == [
+        "  model.bidirectional_layers: should be a number of layers, or all; it is 'some'",
+        "  data.train.1: should be a valid string; it is 3",
+        "  data.train.2.files: must be given",
+        "  data.train.3.path: no such setting. Did you mean data.train.3.files?",
+    ]
 
 
 def test_the_home_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -1,10 +1,12 @@
 """The settings of what is learned from: its sources, and how they are mixed."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from embedsmith.settings.section import Float, Int, Place, Section, as_list
+from embedsmith.settings.section import LIST, ONE, Float, Int, Place, Section, as_list, one_or_list
+
+_MAPPING = "<mapping>"
 
 
 class TrainSource(Section):
@@ -18,12 +20,20 @@ class TrainSource(Section):
     """Whether positives and negatives are queries too, as in NLI and STS data; of texts, whether they are queries."""
 
 
+def _place_or_mapping(value: Any) -> str:
+    return _MAPPING if isinstance(value, (dict, TrainSource)) else ONE
+
+
+Source = Annotated[Annotated[Place, Tag(ONE)] | Annotated[TrainSource, Tag(_MAPPING)], Discriminator(_place_or_mapping)]
+Columns = Annotated[Annotated[str, Tag(ONE)] | Annotated[list[str], Tag(LIST)], Discriminator(one_or_list)]
+
+
 class DataSection(Section):
     """The triplets, pairs, scored pairs or texts to learn from; which of them, the columns say."""
 
-    train: Annotated[list[Place | TrainSource], BeforeValidator(as_list)] = Field(default=["sample"], min_length=1)
+    train: Annotated[list[Source], BeforeValidator(as_list)] = Field(default=["sample"], min_length=1)
     """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
-    columns: dict[str, str | list[str]] = Field(default={})
+    columns: dict[str, Columns] = Field(default={})
     """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...},
     {sentence1: ..., sentence2: ..., score: ...} for scored pairs, or {text: ...} for texts alone; of positives and
     negatives several, as a list."""

@@ -1,8 +1,8 @@
 """The settings of the language model: which one, and how its states become an embedding."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
 from embedsmith.settings.choices import Pooling, Precision, Quantization
 from embedsmith.settings.prompts import INSTRUCTION_FIELD
@@ -10,6 +10,24 @@ from embedsmith.settings.section import Int, Place, Section, Template
 
 DEFAULT_MAX_LENGTH = 150
 """Most tokens per text where nobody says, if the model takes as many."""
+
+
+def _number_or_all(value: Any) -> str | None:
+    if value == "all":
+        return "<all>"
+    try:
+        float(value)
+    except (TypeError, ValueError):
+        return None
+    return "<number>"
+
+
+Layers = Annotated[
+    Annotated[Int, Field(ge=0), Tag("<number>")] | Annotated[Literal["all"], Tag("<all>")],
+    Discriminator(
+        _number_or_all, custom_error_type="layers", custom_error_message="should be a number of layers, or all"
+    ),
+]
 
 
 class ModelSection(Section):
@@ -29,7 +47,7 @@ class ModelSection(Section):
     """Fills {instruction} in a prompt, where a row of data has none of its own."""
     end_token: bool = True
     """Whether the end token is put behind every text; false: a prompt's last token is the last one (PromptEOL)."""
-    bidirectional_layers: Annotated[Int, Field(ge=0)] | Literal["all"] = 0
+    bidirectional_layers: Layers = 0
     """In how many of the last layers a token sees the whole text, not only what stands before it; all: every layer."""
     max_length: Int | None = Field(default=None, ge=2)
     """Most tokens per text, prompt and end token included; longer texts are cut, never the prompt or the end token.

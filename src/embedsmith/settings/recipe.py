@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from embedsmith.settings.config import RunConfig
+from embedsmith.settings.data import TrainSource
 from embedsmith.settings.section import Section
 from embedsmith.settings.yaml_text import parse_yaml
 from embedsmith.support import files
@@ -226,12 +227,15 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _describe(detail: Any) -> str:
-    key = ".".join(str(part) for part in detail["loc"])
+    place = [part for part in detail["loc"] if not _is_within(str(part), "<>")]
+    is_listed = any(isinstance(part, int) for part in place)  # a source's own setting, which no option sets
+    key = ".".join(map(str, place))
     kind, value = detail["type"], detail["input"]
     if kind == "extra_forbidden":
-        return f"{key}: no such setting.{_closest(key, known_keys())}"
+        beside = [".".join(map(str, [*place[:-1], name])) for name in TrainSource.model_fields]
+        return f"{key}: no such setting.{_closest(key, beside if is_listed else known_keys())}"
     if kind == "missing":
-        return f"{key}: must be given, on the command line: --{key} VALUE"
+        return f"{key}: must be given" + ("" if is_listed else f", on the command line: --{key} VALUE")
     message = detail["msg"].removeprefix("Value error, ")
     if not key:
         return str(message)

@@ -42,6 +42,13 @@ Names = Annotated[list[str], BeforeValidator(_as_names)]
 Place = Annotated[str, AfterValidator(_as_place)]
 """A file, a folder or what stands for one; a `~` in front is the home folder."""
 Template = Annotated[str | None, AfterValidator(_as_template)]
+ONE, LIST = "<one>", "<list>"
+"""Tags of the kinds that a setting's value may be of. In a message they are left out, as all in angle brackets is."""
+
+
+def one_or_list(value: Any) -> str:
+    """The tag by which a value is read, for pydantic's `Discriminator`: without, it names the faults of every kind."""
+    return LIST if isinstance(value, list) else ONE
 
 
 class Section(BaseModel):

@@ -6,9 +6,9 @@ The formulas are in `training/loss.py`; that a teacher fits the rest of a run is
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from embedsmith.settings.section import Float, Place, Section, as_list
+from embedsmith.settings.section import LIST, ONE, Float, Place, Section, as_list, one_or_list
 
 
 class EmbeddingDistance(StrEnum):
@@ -18,10 +18,15 @@ class EmbeddingDistance(StrEnum):
     SQUARED = "squared"
 
 
+Teachers = Annotated[
+    Annotated[Place, Tag(ONE)] | Annotated[list[Place], Field(min_length=1), Tag(LIST)], Discriminator(one_or_list)
+]
+
+
 class TeacherSection(Section):
     """Another embedding model that helps with the training; it is not trained and not needed afterwards."""
 
-    teacher: Place | Annotated[list[Place], Field(min_length=1)] | None = None
+    teacher: Teachers | None = None
     """Any MODEL, or a sentence-transformers folder or hub id; several, as a list, are one whose cosines are the mean of
     theirs."""
     centered: bool | None = None
