@@ -61,7 +61,7 @@ def test_all_faults_of_a_file_show_together(tmp_path: Path) -> None:
         "recipe: must be given",
         "output_dir: must be given in the file, or as --output-dir DIR",
         "seed:",
-        "halving.reduction_factor: input should be greater than or equal to 2",
+        "halving.reduction_factor: should be greater than or equal to 2",
         "final_seeds.0",
     ):
         assert part in str(caught.value)

@@ -192,8 +192,11 @@ def test_faulty_sweep_files(work: Path) -> None:
     Path("bad.yaml").write_text("axes: {}\nseedz: [1]\n")
     with pytest.raises(ConfigError) as caught:
         read_sweep(Path("bad.yaml"), overrides={})
-    for part in ("seedz", "axes", "recipe", "output_dir"):
+    for part in ("seedz: no such key", "axes", "recipe", "output_dir"):
         assert part in str(caught.value)
+    Path("bad.yaml").write_text("output_dir: o\nrecipe: [r.yaml]\naxes: {seed: [3]}\n")
+    with pytest.raises(ConfigError, match="(?m)^  recipe: should be a valid string$"):
+        read_sweep(Path("bad.yaml"), overrides={})
     with pytest.raises(ConfigError, match=r"no sweep file nowhere\.yaml"):
         read_sweep(Path("nowhere.yaml"), overrides={})
     assert run_command(["sweep", "--config", "recipe.yaml", "--grid", "seed"]) == 2

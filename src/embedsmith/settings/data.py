@@ -1,12 +1,21 @@
 """The settings of what is learned from: its sources, and how they are mixed."""
 
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from embedsmith.settings.section import LIST, ONE, Float, Int, Place, Section, as_list, one_or_list
-
-_MAPPING = "<mapping>"
+from embedsmith.settings.section import (
+    LIST,
+    MAPPING,
+    ONE,
+    Float,
+    Int,
+    Place,
+    Section,
+    as_list,
+    one_or_list,
+    one_or_mapping,
+)
 
 
 class TrainSource(Section):
@@ -20,11 +29,7 @@ class TrainSource(Section):
     """Whether positives and negatives are queries too, as in NLI and STS data; of texts, whether they are queries."""
 
 
-def _place_or_mapping(value: Any) -> str:
-    return _MAPPING if isinstance(value, (dict, TrainSource)) else ONE
-
-
-Source = Annotated[Annotated[Place, Tag(ONE)] | Annotated[TrainSource, Tag(_MAPPING)], Discriminator(_place_or_mapping)]
+Source = Annotated[Annotated[Place, Tag(ONE)] | Annotated[TrainSource, Tag(MAPPING)], Discriminator(one_or_mapping)]
 Columns = Annotated[Annotated[str, Tag(ONE)] | Annotated[list[str], Tag(LIST)], Discriminator(one_or_list)]
 
 

@@ -18,7 +18,7 @@ from pydantic.fields import FieldInfo
 
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.data import TrainSource
-from embedsmith.settings.section import Section
+from embedsmith.settings.section import Section, without_tags
 from embedsmith.settings.yaml_text import parse_yaml
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, list_faults
@@ -227,7 +227,7 @@ def _read_recipe(path: Path) -> dict[str, Any]:
 
 
 def _describe(detail: Any) -> str:
-    place = [part for part in detail["loc"] if not _is_within(str(part), "<>")]
+    place = without_tags(detail["loc"])
     is_listed = any(isinstance(part, int) for part in place)  # a source's own setting, which no option sets
     key = ".".join(map(str, place))
     kind, value = detail["type"], detail["input"]

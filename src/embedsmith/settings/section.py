@@ -1,5 +1,6 @@
 """What every section of a configuration is built from: its base, and how values of a type are read."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
@@ -42,13 +43,24 @@ Names = Annotated[list[str], BeforeValidator(_as_names)]
 Place = Annotated[str, AfterValidator(_as_place)]
 """A file, a folder or what stands for one; a `~` in front is the home folder."""
 Template = Annotated[str | None, AfterValidator(_as_template)]
-ONE, LIST = "<one>", "<list>"
-"""Tags of the kinds that a setting's value may be of. In a message they are left out, as all in angle brackets is."""
+ONE, LIST, MAPPING = "<one>", "<list>", "<mapping>"
+"""Tags of the kinds that a setting's value may be of, for pydantic's `Discriminator`: without, a message would hold the
+faults of every kind."""
 
 
 def one_or_list(value: Any) -> str:
-    """The tag by which a value is read, for pydantic's `Discriminator`: without, it names the faults of every kind."""
+    """The tag of a value that is one, or several."""
     return LIST if isinstance(value, list) else ONE
+
+
+def one_or_mapping(value: Any) -> str:
+    """The tag of a value that is a name, or has settings of its own."""
+    return MAPPING if isinstance(value, (dict, BaseModel)) else ONE
+
+
+def without_tags(place: Sequence[str | int]) -> list[str | int]:
+    """Where a fault is, as it stands in the file."""
+    return [part for part in place if not (isinstance(part, str) and part.startswith("<"))]
 
 
 class Section(BaseModel):

@@ -226,7 +226,10 @@ def _read_range(name: str, value: dict[str, Any], faults: list[str]) -> Range | 
     try:
         given = _RangeValues.model_validate(value)
     except ValidationError as error:
-        faults += [f"{name}.{'.'.join(map(str, one['loc']))}: {one['msg'].lower()}" for one in error.errors()]
+        faults += [
+            f"{name}.{'.'.join(map(str, one['loc']))}: {one['msg'].lower().removeprefix('input ')}"
+            for one in error.errors()
+        ]
         return None
     numbers = [given.low, given.high, *([given.step] if given.step else [])]
     wrong = [

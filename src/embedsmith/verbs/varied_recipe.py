@@ -2,13 +2,13 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import Field, ValidationError
+from pydantic import Discriminator, Field, Tag, ValidationError
 
 from embedsmith.settings.config import RunConfig
 from embedsmith.settings.recipe import by_full_key, is_setting, load_config, parse_config, read_yaml_file
-from embedsmith.settings.section import Place, Section
+from embedsmith.settings.section import MAPPING, ONE, Place, Section, one_or_mapping, without_tags
 from embedsmith.support import files
 from embedsmith.support.errors import ConfigError, list_faults
 
@@ -18,7 +18,9 @@ class VariedRecipe(Section):
 
     output_dir: Place
     """Folder of what comes out."""
-    recipe: Place | dict[str, Any]
+    recipe: Annotated[
+        Annotated[Place, Tag(ONE)] | Annotated[dict[str, Any], Tag(MAPPING)], Discriminator(one_or_mapping)
+    ]
     """What is varied: a recipe's file, or its sections."""
     settings: dict[str, Any] = Field(default={})
     """Settings of the recipe that are changed for every run."""
@@ -66,11 +68,13 @@ def check_plan(
 
 
 def _describe(detail: Any, options: Mapping[str, str]) -> str:
-    key = ".".join(map(str, detail["loc"]))
+    key = ".".join(map(str, without_tags(detail["loc"])))
+    if detail["type"] == "extra_forbidden":
+        return f"{key}: no such key"
     if detail["type"] == "missing":
         return f"{key}: must be given in the file" + (f", or as {options[key]}" if key in options else "")
     message = detail["msg"].removeprefix("Value error, ")
-    message = message[0].lower() + message[1:]
+    message = (message[0].lower() + message[1:]).removeprefix("input ")
     return f"{key}: {message}" if key else message
 
 
