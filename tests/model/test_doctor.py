@@ -159,6 +159,26 @@ def test_products_of_rounded_inputs_are_no_fault_of_the_model(
     assert doctor._tolerance(dtype, device=torch.device(kind)) == expected
 
 
+@pytest.mark.parametrize("layers", [0, "all"])
+def test_rounding_is_told_from_a_fault_in_float32(
+    model_folders: dict[str, str],
+    layers: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """As with a model whose attention has just begun to go both ways: bfloat16 moves its vectors by 0.3 and more."""
+    monkeypatch.setitem(doctor._TOLERANCE, torch.bfloat16, 1e-9)
+    settings = {"precision": "bf16", "max_length": 64, "bidirectional_layers": layers, "prompt": "the {text}"}
+    diagnosis = examine(Embedder.load(model_folders["llama"], **settings))
+    assert diagnosis.is_healthy, _wrong(diagnosis)
+    details = {finding.check: finding.detail for finding in diagnosis.findings}
+    assert "by rounding: in float32 differs from the text alone by" in details["transformers' padded forward"]
+    assert "bfloat16 rounds the vectors" in caplog.text
+
+    monkeypatch.setattr(doctor, "_reference", lambda *_: np.zeros((5, 64)))
+    assert list(_wrong(examine(Embedder.load(model_folders["llama"], **settings)))) == ["transformers' padded forward"]
+
+
 @pytest.mark.parametrize(("way", "said"), [("apart", "apart from the text"), ("joined", "joined with the text")])
 def test_how_a_prompt_is_tokenised_is_said(way: PromptTokens, said: str, model_folders: dict[str, str]) -> None:
     embedder = Embedder.load(model_folders["llama"], prompt="the cat {text}", prompt_tokens=way, precision="fp32")

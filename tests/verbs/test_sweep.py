@@ -195,7 +195,7 @@ def test_faulty_sweep_files(work: Path) -> None:
     for part in ("seedz: no such key", "axes", "recipe", "output_dir"):
         assert part in str(caught.value)
     Path("bad.yaml").write_text("output_dir: o\nrecipe: [r.yaml]\naxes: {seed: [3]}\n")
-    with pytest.raises(ConfigError, match="(?m)^  recipe: should be a valid string$"):
+    with pytest.raises(ConfigError, match=r"(?m)^  recipe: should be a valid string$"):
         read_sweep(Path("bad.yaml"), overrides={})
     with pytest.raises(ConfigError, match=r"no sweep file nowhere\.yaml"):
         read_sweep(Path("nowhere.yaml"), overrides={})

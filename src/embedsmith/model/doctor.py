@@ -6,7 +6,9 @@ others, and through transformers' own padded forward gives the same vector. Each
 wrong, what to do. Cost: a few forwards of short texts.
 """
 
-from dataclasses import dataclass
+import logging
+from copy import deepcopy
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,6 +22,8 @@ from embedsmith.model.layers.open_mask import see_ahead
 from embedsmith.model.tokens import TokenizedTexts
 from embedsmith.settings.choices import Pooling, Side
 from embedsmith.support.errors import EmbedsmithError, ModelError
+
+log = logging.getLogger(__name__)
 
 EXAMPLE = "The library on Mill Street opens at nine."
 _OTHERS = ("Rain.", "Two dogs ran along the beach while the tide came in.", "Is the 7:40 train on time today?")
@@ -245,30 +249,66 @@ def _vectors(embedder: Embedder, text: str) -> list[Finding]:
         alone = embedder.encode([text])[0]
         if finding := _not_numbers(embedder, alone):
             return [finding]
-        together = embedder.encode(texts)[0]
-        chunked = embedder.encode(texts, max_tokens=1)[0]
-        reference = _reference(embedder, texts)[0]
+        findings = _other_ways(embedder, texts)
     except (RuntimeError, TypeError, ValueError, EmbedsmithError) as error:
         advice = "This architecture does not run on packed texts; choose another model."
         return [Finding("forward", False, f"fails: {error}", advice)]
-    tolerance = _tolerance(embedder.backbone.model.dtype, device=embedder.device)
-    findings = []
-    for name, vector in (
-        ("packed with other texts", together),
-        ("the same texts one by one", chunked),
-        ("transformers' padded forward", reference),
-    ):
-        distance = float(np.linalg.norm(alone - vector))
-        is_ok = distance <= tolerance
-        advice = (
-            "" if is_ok else "Texts see each other or padding changes them: this model's embeddings would be wrong."
-        )
-        findings.append(Finding(name, is_ok, f"differs from the text alone by {distance:.1e}", advice))
+    if not all(finding.is_ok for finding in findings) and (exact := _in_float32(embedder)):
+        findings = [
+            replace(
+                finding, is_ok=True, detail=f"{finding.detail} by rounding: in float32 {in_float32.detail}", advice=""
+            )
+            if in_float32.is_ok
+            else finding
+            for finding, in_float32 in zip(findings, _other_ways(exact, texts), strict=True)
+        ]
     spread = float(np.linalg.norm(alone - embedder.encode([_OTHERS[0]])[0]))
     is_ok = spread > _COLLAPSED
     advice = "" if is_ok else "All texts get one vector; the weights are damaged."
     findings.append(Finding("another text", is_ok, f"differs by {spread:.1e}", advice))
     return findings
+
+
+def _other_ways(embedder: Embedder, texts: list[str]) -> list[Finding]:
+    """The first text's vector beside others, in pieces, and by transformers: each is that of the text alone."""
+    alone = embedder.encode(texts[:1])[0]
+    ways = {
+        "packed with other texts": embedder.encode(texts)[0],
+        "the same texts one by one": embedder.encode(texts, max_tokens=1)[0],
+        "transformers' padded forward": _reference(embedder, texts)[0],
+    }
+    tolerance = _tolerance(embedder.backbone.model.dtype, device=embedder.device)
+    distances = {name: float(np.linalg.norm(alone - vector)) for name, vector in ways.items()}
+    wrong = "Texts see each other or padding changes them: this model's embeddings would be wrong."
+    return [
+        Finding(
+            name, is_ok := distance <= tolerance, f"differs from the text alone by {distance:.1e}", wrong * (not is_ok)
+        )
+        for name, distance in distances.items()
+    ]
+
+
+def _in_float32(embedder: Embedder) -> Embedder | None:
+    """A copy in float32, which tells rounding from a fault; None: it holds float32, or what cannot be brought to it.
+
+    A model that was hardly trained since its attention goes both ways may move by more than any fault in bfloat16.
+    """
+    model = embedder.backbone.model
+    is_plain = all(weight.is_floating_point() for weight in model.parameters())
+    if model.dtype is torch.float32 or not is_plain or embedder.is_sharded or embedder.adapter is not None:
+        return None
+    try:
+        with embedder.plain_layers() as plain:
+            backbone = replace(embedder.backbone, model=deepcopy(plain).float())
+    except (MemoryError, torch.OutOfMemoryError):
+        return None
+    log.warning(
+        "%s rounds the vectors of '%s' by more than is usual, so it is looked at in float32.\n"
+        "Set model.precision to fp32 if they are to be exact.",
+        str(model.dtype).removeprefix("torch."),
+        embedder.backbone.name,
+    )
+    return Embedder(backbone, settings=embedder.settings, fused=embedder.decoder is not None)
 
 
 def _tolerance(dtype: torch.dtype, *, device: torch.device) -> float:
