@@ -1,7 +1,6 @@
 """What the columns of training files mean: every usual form, every negative, and a remark on what is not used."""
 
 import csv
-import json
 from pathlib import Path
 from typing import Any
 
@@ -13,15 +12,11 @@ import pytest
 from embedsmith.data.table import TripletTable
 from embedsmith.data.triplets import load_triplets
 from embedsmith.support.errors import DataError
+from tests.data.rows import write_jsonl
 
 Rows = list[tuple[str, ...]]
 PASSAGE = {"docid": "7", "title": "T", "text": "n1"}
 ROW = {"anchor": "a", "positive": "p", "negative": "n"}
-
-
-def _jsonl(path: Path, *rows: dict[str, Any]) -> str:
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
-    return str(path)
 
 
 def _texts(table: TripletTable) -> Rows:
@@ -77,7 +72,7 @@ def test_every_negative_of_every_form_is_used(tmp_path: Path, cache: Path, form:
     row, expected = FORMS[form]
     path = tmp_path / f"t.{suffix}"
     if suffix == "jsonl":
-        _jsonl(path, row)
+        write_jsonl(path, row)
     else:
         pq.write_table(pa.Table.from_pylist([row]), path)
     assert _texts(load_triplets([str(path)])) == expected
@@ -85,7 +80,7 @@ def test_every_negative_of_every_form_is_used(tmp_path: Path, cache: Path, form:
 
 def test_numbers_of_negatives_differ_from_row_to_row(tmp_path: Path, cache: Path) -> None:
     rows = [{"query": f"a{k}", "pos": [f"p{k}"], "neg": [f"n{k}-{m}" for m in range(k)]} for k in range(5)]
-    table = load_triplets([_jsonl(tmp_path / "t.jsonl", *rows)])
+    table = load_triplets([write_jsonl(tmp_path / "t.jsonl", *rows)])
     assert [len(texts) - 2 for texts in _texts(table)] == [0, 1, 2, 3, 4]
     assert (table.kind, table.negatives_per_row) == ("triplets", (0, 4))
     assert table.size == "5 triplets with 0 to 4 negatives each"
@@ -109,7 +104,7 @@ def test_empty_fields_of_numbered_columns_say_that_a_row_has_fewer(tmp_path: Pat
 
 def test_rows_of_numbered_columns_may_have_more_or_fewer_of_them(tmp_path: Path, cache: Path) -> None:
     base = {"anchor": "a", "positive": "p"}
-    source = _jsonl(
+    source = write_jsonl(
         tmp_path / "t.jsonl",
         base | {"negative_1": "n1", "negative_2": "n2"},
         base | {"negative_1": "n1"},
@@ -120,7 +115,7 @@ def test_rows_of_numbered_columns_may_have_more_or_fewer_of_them(tmp_path: Path,
 
 
 def test_faults_name_the_negative(tmp_path: Path, cache: Path) -> None:
-    source = _jsonl(
+    source = write_jsonl(
         tmp_path / "t.jsonl",
         {"query": "a", "pos": ["p"], "neg": ["n", " ", 3]},
         {"query": "a", "pos": [], "neg": ["n"]},
@@ -167,7 +162,7 @@ UNUSED: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[str, ...]]] = {
 @pytest.mark.parametrize("case", UNUSED)
 def test_columns_that_are_not_used_are_said(tmp_path: Path, cache: Path, case: str) -> None:
     row, columns, unused = UNUSED[case]
-    source = _jsonl(tmp_path / "t.jsonl", row, row | {"score": 2})
+    source = write_jsonl(tmp_path / "t.jsonl", row, row | {"score": 2})
     for _ in range(2):  # from the file, and from what was kept of it
         remarks = [remark for remark in load_triplets([source], columns=columns).facts.remarks if "teach" not in remark]
         names = list(dict.fromkeys([*unused, *(["score"] if case != "scored pairs" else [])]))
@@ -195,7 +190,7 @@ def test_a_column_without_a_name_is_said(tmp_path: Path, cache: Path) -> None:
 
 
 def test_files_with_the_same_unused_columns_share_a_line(tmp_path: Path, cache: Path) -> None:
-    sources = [_jsonl(tmp_path / f"{k}.jsonl", ROW | {"anchor": f"a{k}", "id": k}) for k in range(3)]
+    sources = [write_jsonl(tmp_path / f"{k}.jsonl", ROW | {"anchor": f"a{k}", "id": k}) for k in range(3)]
     [remark] = load_triplets(sources).facts.remarks
     assert remark == f"{sources[0]} and 2 more files: columns that are not used: id"
 
@@ -214,13 +209,13 @@ def test_files_with_the_same_unused_columns_share_a_line(tmp_path: Path, cache: 
 def test_instructions_are_used_under_either_name(tmp_path: Path, cache: Path, row: dict[str, Any]) -> None:
     columns = {"anchor": "question", "positive": "answer"} if "question" in row else {}
     other = row | ({"score": 2} if "score" in row else {})
-    table = load_triplets([_jsonl(tmp_path / "t.jsonl", row, other)], columns=columns)
+    table = load_triplets([write_jsonl(tmp_path / "t.jsonl", row, other)], columns=columns)
     assert table.rows(np.arange(2)).instructions == ["i", "i"]
     assert not table.facts.remarks
 
 
 def test_a_role_that_is_not_named_is_found_under_its_usual_names(tmp_path: Path, cache: Path) -> None:
-    source = _jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "p", "negative": "n", "anchor": "x"})
+    source = write_jsonl(tmp_path / "t.jsonl", {"question": "a", "answer": "p", "negative": "n", "anchor": "x"})
     table = load_triplets([source], columns={"anchor": "question", "positive": "answer"})
     assert _texts(table) == [("a", "p", "n")]
     assert table.facts.remarks == (f"{source}: columns that are not used: anchor",)
@@ -242,19 +237,19 @@ def test_a_role_that_is_not_named_is_found_under_its_usual_names(tmp_path: Path,
 def test_what_is_not_clear_is_a_fault(
     tmp_path: Path, cache: Path, row: dict[str, Any], columns: dict[str, Any], message: str
 ) -> None:
-    source = _jsonl(tmp_path / "t.jsonl", row)
+    source = write_jsonl(tmp_path / "t.jsonl", row)
     with pytest.raises(DataError, match=message):
         load_triplets([source], columns=columns)
 
 
 def test_of_two_names_the_recipe_may_choose(tmp_path: Path, cache: Path) -> None:
-    source = _jsonl(tmp_path / "t.jsonl", ROW | {"query": "q"})
+    source = write_jsonl(tmp_path / "t.jsonl", ROW | {"query": "q"})
     assert _texts(load_triplets([source], columns={"anchor": "query"})) == [("q", "p", "n")]
 
 
 def test_rows_that_teach_the_wrong_thing_are_counted_and_the_first_is_named(tmp_path: Path, cache: Path) -> None:
-    first = _jsonl(tmp_path / "1.jsonl", {"query": "a", "pos": ["p"], "neg": ["n", "m"]})
-    second = _jsonl(
+    first = write_jsonl(tmp_path / "1.jsonl", {"query": "a", "pos": ["p"], "neg": ["n", "m"]})
+    second = write_jsonl(
         tmp_path / "2.jsonl",
         {"query": "b", "pos": ["q", "m "], "neg": ["m", "n"]},
         {"query": "c", "pos": ["r"], "neg": ["n", "r"]},
