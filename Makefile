@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 unexport PYTHONDONTWRITEBYTECODE
 INSTALL := $(BIN)/pip install --quiet --no-compile --constraint constraints.txt
 
-.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release release-check browser bench paper docs site notebooks format clean
+.PHONY: help setup demo test test-machines test-reliability test-versions fuzz audit lock release release-check browser bench paper docs notebooks format clean
 
 help:
 	@echo "make demo    train the built-in model on the built-in sample and write runs/demo/report.html"
@@ -21,8 +21,7 @@ help:
 	@echo "make release what goes out, in dist/; make lock: what it needs, by hash; make audit: known vulnerabilities of that"
 	@echo "make release-check  the wheel as users install it, alone and with each of EXTRAS, outside of the checkout"
 	@echo "make setup   the virtual environment alone ($(VENV))"
-	@echo "make docs    write into the pages what the program says of its commands and settings"
-	@echo "make site    the pages as a site, to read from disk: site/index.html"
+	@echo "make docs    write into the pages what the program says of itself, and make a site of them: site/index.html"
 	@echo "make notebooks  run the gallery's scripts anew, into notebooks and pictures"
 	@echo "make format  let ruff put the code in shape"
 	@echo "make clean   remove the environment and the demo's run"
@@ -113,14 +112,6 @@ browser:
 		command -v chromium >/dev/null || echo "Those tests are left out. Install chromium to run them."; \
 	fi
 
-# Strict: a link that leads nowhere ends it.
-site: $(VENV)/.site-installed
-	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/mkdocs build --quiet
-
-$(VENV)/.site-installed: $(VENV)/.installed
-	$(INSTALL) --editable '.[docs]'
-	touch $@
-
 # NAMES: of some of the gallery's scripts; all take some minutes.
 notebooks: $(VENV)/.notebooks-installed
 	HF_HUB_OFFLINE=1 $(BIN)/python -m examples.notebooks $(NAMES)
@@ -147,8 +138,10 @@ paper: setup
 		$(if $(DATA),--triplets '$(DATA)') $(if $(filter-out sample,$(STS)),--sts '$(STS)') \
 		$(if $(DEV),--dev '$(DEV)') $(if $(STEPS),--steps $(STEPS)) $(if $(ARMS),--arms $(ARMS)) $(if $(OUT),--out '$(OUT)')
 
+# The site is strict: a link that leads nowhere ends it. It is read from disk, or put anywhere.
 docs: setup
 	$(BIN)/python -m docs.generate
+	NO_MKDOCS_2_WARNING=1 PYTHONPATH=src $(BIN)/mkdocs build --quiet
 
 format: setup
 	$(BIN)/ruff check --fix .
