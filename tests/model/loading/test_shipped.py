@@ -20,7 +20,7 @@ from embedsmith.model.loading.sentence_files import is_encoder
 from embedsmith.model.loading.shipped import SHIPPED, find_shipped
 from tests.tiny import TEXTS
 
-MOST_BYTES = 8_000_000
+MOST_BYTES = 8_000_000  # of each
 NUM_PAIRS = 60
 
 

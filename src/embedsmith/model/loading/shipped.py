@@ -5,7 +5,7 @@ What is not needed to load them (checkpoints, states of an average) is not there
 
 from pathlib import Path
 
-SHIPPED = ("smollm2-135m-sts",)
+SHIPPED = ("smollm2-135m-sts", "smollm2-135m-sts-taught")
 _FOLDER = Path(__file__).parents[1] / "shipped"
 
 
