@@ -278,14 +278,15 @@ def _other_ways(embedder: Embedder, texts: list[str]) -> list[Finding]:
         "transformers' padded forward": _reference(embedder, texts)[0],
     }
     tolerance = _tolerance(embedder.backbone.model.dtype, device=embedder.device)
-    distances = {name: float(np.linalg.norm(alone - vector)) for name, vector in ways.items()}
-    wrong = "Texts see each other or padding changes them: this model's embeddings would be wrong."
-    return [
-        Finding(
-            name, is_ok := distance <= tolerance, f"differs from the text alone by {distance:.1e}", wrong * (not is_ok)
+    findings = []
+    for name, vector in ways.items():
+        distance = float(np.linalg.norm(alone - vector))
+        is_ok = distance <= tolerance
+        advice = (
+            "" if is_ok else "Texts see each other or padding changes them: this model's embeddings would be wrong."
         )
-        for name, distance in distances.items()
-    ]
+        findings.append(Finding(name, is_ok, f"differs from the text alone by {distance:.1e}", advice))
+    return findings
 
 
 def _in_float32(embedder: Embedder) -> Embedder | None:
