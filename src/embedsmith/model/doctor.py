@@ -253,15 +253,8 @@ def _vectors(embedder: Embedder, text: str) -> list[Finding]:
     except (RuntimeError, TypeError, ValueError, EmbedsmithError) as error:
         advice = "This architecture does not run on packed texts; choose another model."
         return [Finding("forward", False, f"fails: {error}", advice)]
-    if not all(finding.is_ok for finding in findings) and (exact := _in_float32(embedder)):
-        findings = [
-            replace(
-                finding, is_ok=True, detail=f"{finding.detail} by rounding: in float32 {in_float32.detail}", advice=""
-            )
-            if in_float32.is_ok
-            else finding
-            for finding, in_float32 in zip(findings, _other_ways(exact, texts), strict=True)
-        ]
+    if not all(finding.is_ok for finding in findings):
+        findings = _without_rounding(findings, embedder, texts)
     spread = float(np.linalg.norm(alone - embedder.encode([_OTHERS[0]])[0]))
     is_ok = spread > _COLLAPSED
     advice = "" if is_ok else "All texts get one vector; the weights are damaged."
@@ -289,27 +282,34 @@ def _other_ways(embedder: Embedder, texts: list[str]) -> list[Finding]:
     return findings
 
 
-def _in_float32(embedder: Embedder) -> Embedder | None:
-    """A copy in float32, which tells rounding from a fault; None: it holds float32, or what cannot be brought to it.
+def _without_rounding(findings: list[Finding], embedder: Embedder, texts: list[str]) -> list[Finding]:
+    """The findings of `_other_ways`, where what agrees in float32 is no fault; as they are where it cannot be tried.
 
-    A model that was hardly trained since its attention goes both ways may move by more than any fault in bfloat16.
+    A model that was hardly trained since its attention goes both ways may move by more in bfloat16 than by a fault.
     """
     model = embedder.backbone.model
     is_plain = all(weight.is_floating_point() for weight in model.parameters())
     if model.dtype is torch.float32 or not is_plain or embedder.is_sharded or embedder.adapter is not None:
-        return None
+        return findings
     try:
         with embedder.plain_layers() as plain:
             backbone = replace(embedder.backbone, model=deepcopy(plain).float())
+        copy = Embedder(backbone, settings=embedder.settings, fused=embedder.decoder is not None)
+        in_float32 = _other_ways(copy, texts)
     except (MemoryError, torch.OutOfMemoryError):
-        return None
+        return findings
     log.warning(
-        "%s rounds the vectors of '%s' by more than is usual, so it is looked at in float32.\n"
+        "%s rounds the vectors of '%s' by more than is usual, so they are compared in float32.\n"
         "Set model.precision to fp32 if they are to be exact.",
         str(model.dtype).removeprefix("torch."),
         embedder.backbone.name,
     )
-    return Embedder(backbone, settings=embedder.settings, fused=embedder.decoder is not None)
+    return [
+        replace(rounded, is_ok=True, detail=f"{rounded.detail} by rounding: in float32 {exact.detail}", advice="")
+        if exact.is_ok
+        else rounded
+        for rounded, exact in zip(findings, in_float32, strict=True)
+    ]
 
 
 def _tolerance(dtype: torch.dtype, *, device: torch.device) -> float:
