@@ -17,7 +17,7 @@ from embedsmith.cli.app import read_overrides
 from embedsmith.settings.recipe import known_keys, load_config
 from embedsmith.verbs.optimize_space import read_search
 from embedsmith.verbs.sweep import read_sweep
-from tests.docs.pages import ROOT, Block, Span
+from tests.docs.pages import ROOT, Block, NotRun, Span
 
 PLACEHOLDERS = re.compile(r"\b(MODEL|RUN|FILE|DIR|NAME|RECIPE|ADAPTER)\b|\.\.\.")
 SMALL = {"max_steps": "2", "warmup_steps": "1", "batch_size": "4", "eval_steps": "2", "save_steps": "2"}
@@ -38,13 +38,13 @@ class Command:
 
     Attributes:
         line: of the page.
-        words: of the shell, without a comment behind them.
-        not_run: why it is not run, or "".
+        words: of the shell, without a comment behind them, and without the file that its output goes to.
+        not_run: why it is not run as it stands; None: it is.
     """
 
     line: int
     words: list[str]
-    not_run: str
+    not_run: NotRun | None = None
 
 
 def commands_of(span: Span) -> Iterator[Command]:
@@ -55,17 +55,17 @@ def commands_of(span: Span) -> Iterator[Command]:
     elif span.code.split()[0] in TOOLS:
         words = shlex.split(span.code)
         is_name = words[0] != "embedsmith" or span.code in commands() or PLACEHOLDERS.search(span.code)
-        yield Command(span.line, words, "it names a command, or has a place for a name" if is_name else "")
+        yield Command(span.line, words, NotRun("it names a command, or has a place for a name") if is_name else None)
 
 
 def _commands_of_block(block: Block) -> Iterator[Command]:
-    unused = dict(block.not_run)
+    unused = set(block.not_run)
     for number, line in enumerate(block.text.splitlines(), start=block.line + 1):
-        if words := shlex.split(line, comments=True):
-            start = next((start for start, _ in block.not_run if line.startswith(start)), None)
-            unused.pop(start or "", None)
-            yield Command(number, words, "" if start is None else dict(block.not_run)[start])
-    assert not unused, f"line {block.line}: the block has no line that starts with {list(unused)}"
+        if words := shlex.split(line.partition(" > ")[0], comments=True):
+            said = next((said for said in block.not_run if line.startswith(said.start)), None)
+            unused.discard(said)
+            yield Command(number, words, said)
+    assert not unused, f"line {block.line}: the block has no line that starts with {[said.start for said in unused]}"
 
 
 def check(words: list[str]) -> None:
@@ -95,17 +95,23 @@ def check(words: list[str]) -> None:
 
 
 def _check_arguments(arguments: list[str]) -> None:
+    context = _read(arguments)
+    if context and takes_settings(context.command):
+        _check_settings(context.params.get("config"), read_overrides(context.args))
+
+
+def _read(arguments: list[str]) -> Any:
+    """What click makes of them; None: an option that acts as soon as it is read, or a command's name alone."""
     command, rest = typer.main.get_command(app), _spread_lists(arguments)
-    if _options_of(command).intersection(rest[:1]):  # one that acts as soon as it is read
-        return
+    if _options_of(command).intersection(rest[:1]):
+        return None
     context = command.make_context("embedsmith", list(rest))
     while hasattr(command, "commands"):
         name, command, rest = command.resolve_command(context, rest)
         if not rest:
-            return  # the command's name alone, in a sentence
+            return None
         context = command.make_context(name, list(rest), parent=context)
-    if takes_settings(command):
-        _check_settings(context.params.get("config"), read_overrides(context.args))
+    return context
 
 
 def _options_of(command: Any) -> set[str]:
@@ -154,7 +160,8 @@ def shrink(words: list[str]) -> list[str]:
     """The arguments of `embedsmith` for seconds of work: `SMALL` and few seeds, prompts, draws replace the page's."""
     rest, small = words[1:], list(_SMALL_OPTIONS.get(words[1], []))
     if takes_settings(commands()[f"embedsmith {words[1]}"]) and not {"--resume", "--settings"} & {*words}:
-        small += [part for key, value in SMALL.items() for part in (f"--{key}", value)]
+        settings = {**SMALL, "eval_steps": "1", "average_last": "2"} if _keeps_an_average(rest) else SMALL
+        small += [part for key, value in settings.items() for part in (f"--{key}", value)]
     replaced = {option.split(".")[-1].removeprefix("--") for option in small if option.startswith("--")}
     kept: list[str] = []
     while rest:
@@ -164,3 +171,10 @@ def shrink(words: list[str]) -> list[str]:
         else:
             kept.append(word)
     return [*kept, *small]
+
+
+def _keeps_an_average(arguments: list[str]) -> bool:
+    context = _read(arguments)
+    path, overrides = context.params.get("config"), read_overrides(context.args)
+    is_run = context.info_name == "train"
+    return is_run and load_config(path, overrides=overrides).evaluation.keep == "average"

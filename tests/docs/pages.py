@@ -17,7 +17,22 @@ PAGES = {
     for path in [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 }
 _PARSER = MarkdownIt("commonmark").enable("table")
-_NOT_RUN = re.compile(r"<!-- not run(?:, `([^`]+)`)?: (.+?) -->")
+_NOT_RUN = re.compile(r"<!-- (?:not run|run by (tests/[\w/]+\.py))(?:, `([^`]+)`)?: (.+?) -->")
+
+
+@dataclass(frozen=True)
+class NotRun:
+    """What is said in front of a block that is not run as it stands there.
+
+    Attributes:
+        reason: why it is not.
+        start: of the line that is meant, or "" for the whole block.
+        by: the file of tests that runs it, or "": none does.
+    """
+
+    reason: str
+    start: str = ""
+    by: str = ""
 
 
 @dataclass(frozen=True)
@@ -28,13 +43,13 @@ class Block:
         line: of the page, counted from 1, where it begins.
         language: what is named behind the opening fence.
         text: what stands in it.
-        not_run: (start of a line, or "" for the whole block; reason) of each `<!-- not run: ... -->` in front of it.
+        not_run: each `<!-- not run: ... -->` and `<!-- run by tests/...: ... -->` in front of it.
     """
 
     line: int
     language: str
     text: str
-    not_run: tuple[tuple[str, str], ...]
+    not_run: tuple[NotRun, ...]
 
 
 @dataclass(frozen=True)
@@ -103,7 +118,7 @@ def links(text: str) -> list[str]:
 
 def code(text: str) -> Iterator[Span]:
     """Code spans and fenced blocks in reading order."""
-    not_run: list[tuple[str, str]] = []
+    not_run: list[NotRun] = []
     line = 0
     for token in parse(text):
         line = token.map[0] + 1 if token.map else line
@@ -113,6 +128,6 @@ def code(text: str) -> Iterator[Span]:
             if child.type == "code_inline":
                 yield Span(line, child.content)
         if token.type == "html_block":
-            not_run += [(start, reason) for start, reason in _NOT_RUN.findall(token.content)]
+            not_run += [NotRun(reason, start, by) for by, start, reason in _NOT_RUN.findall(token.content)]
         elif token.type != "inline":
             not_run = []

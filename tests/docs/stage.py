@@ -7,33 +7,44 @@ import csv
 import gzip
 import io
 import json
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, LlamaConfig, PreTrainedTokenizerFast
 
+from benchmarks.quality import FIVE
 from embedsmith.data.sample import sample_pairs_path, sample_triplets_path
-from embedsmith.model.loading.builtin import find_installed
+from embedsmith.model.loading.builtin import BUILTIN, find_installed
 from embedsmith.model.loading.gguf import GgufFile, mark_made
+from embedsmith.model.loading.shipped import SHIPPED
 from tests.docs.pages import ROOT
 from tests.hub import put_in_hub_cache
 from tests.published import save_minicpm
 from tests.published_adapter import save_adapter_folder
 from tests.published_embedders import save_embedding_gemma, save_qwen3_embedding
-from tests.tiny import save_teacher
+from tests.tiny import save_model, save_teacher
+from tests.tuned import save_tuned
 
-STS = ("STS12", "STS14", "STS15", "STSBenchmark-train", "STSBenchmark-dev", "STSBenchmark-test", "SICK-R")
+NLI = ("snli", "mnli", "snli_dev", "snli_test", "mnli_dev", "cad")
+STS = (*FIVE, "STSBenchmark-train", "STSBenchmark-dev")
 _NUM_PAIRS = 16
-_NUM_TRIPLETS = 60
+_NUM_TRIPLETS = 48
 
 
 def build_stage(folder: Path) -> Path:
-    """Models and data, made once for all pages: `models/`, `hub/`, and `data/` with what a user's folder holds."""
-    built_in = GgufFile(find_installed("smollm2-135m").pieces, name="smollm2-135m")
-    small = save_small_smollm2(folder / "models" / built_in.folder.name)
+    """Models, made once for all pages, and `data/`, which holds what a user's folder does."""
+    pieces = find_installed("smollm2-135m").pieces
+    small, gemma = (folder / "models" / GgufFile(pieces, name=name).folder.name for name in BUILTIN)
+    save_small_smollm2(small)
     mark_made(small)
+    shutil.copytree(small, gemma)
+    save_model("llama", folder / "data" / "tiny-llama")
+    for name in SHIPPED:
+        save_tuned(str(small), folder / "shipped" / name)
     base = save_minicpm(folder / "hub-files" / "minicpm")
     save_adapter_folder(folder / "hub-files" / "adapter", base=base)
     on_the_hub = {
@@ -99,7 +110,7 @@ def _make_tokenizer() -> PreTrainedTokenizerFast:
 def _write_data(folder: Path) -> None:
     triplets = _read_rows(sample_triplets_path(), columns=("anchor", "positive", "negative"))
     pairs = _read_rows(sample_pairs_path(), columns=("sentence1", "sentence2", "score"))
-    for number, name in enumerate(("snli", "mnli", "snli_dev")):
+    for number, name in enumerate(NLI):
         own = triplets[number * _NUM_TRIPLETS : (number + 1) * _NUM_TRIPLETS]
         _write_table(folder / "nli" / f"{name}_triplets.tsv.gz", own)
     for number, name in enumerate(STS):
@@ -113,11 +124,18 @@ def _write_data(folder: Path) -> None:
     _write_table(folder / "dev.tsv", pairs[-_NUM_PAIRS:])
     faq = [f'"{row["anchor"]}","{row["positive"]}"' for row in triplets[:40]]
     (folder / "faq.csv").write_text("\n".join(["question,answer", *faq, ""]), encoding="utf-8")
-    lines = "".join(json.dumps(row) + "\n" for row in triplets[-_NUM_TRIPLETS:])
+    alone = [{"anchor": row["anchor"], "positive": row["anchor"], "negative": []} for row in triplets[:_NUM_TRIPLETS]]
+    (folder / "nli" / "wikipedia.jsonl").write_text(_lines(alone), encoding="utf-8")
     for path in (folder / "mine.jsonl", folder / "mine" / "one.jsonl"):
         path.parent.mkdir(exist_ok=True)
-        path.write_text(lines, encoding="utf-8")
-    (folder / "recipes").symlink_to(ROOT / "recipes")
+        path.write_text(_lines(triplets[-_NUM_TRIPLETS:]), encoding="utf-8")
+    (folder / "mine" / "questions.txt").write_text("Who sleeps?\nWhere is it?\n", encoding="utf-8")
+    for name in ("docs", "recipes"):
+        (folder / name).symlink_to(ROOT / name)
+
+
+def _lines(rows: Sequence[Any]) -> str:
+    return "".join(json.dumps(row) + "\n" for row in rows)
 
 
 def _read_rows(path: Path, *, columns: Sequence[str]) -> list[dict[str, str]]:

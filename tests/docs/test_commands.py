@@ -14,20 +14,32 @@ from typing import Any
 import pytest
 from huggingface_hub import constants
 
-from embedsmith.cli import run_command
+from benchmarks.quality import FIVE
 from embedsmith.evaluation import sts
+from embedsmith.model.loading import builtin, shipped
 from embedsmith.settings import recipe
 from embedsmith.settings.yaml_text import parse_yaml
 from embedsmith.verbs.optimize_space import SearchConfig, make_search
-from tests.docs.commands import SMALL, TOOLS, check, commands_of, shrink
+from tests.docs.commands import SMALL, TOOLS, check, commands_of
 from tests.docs.pages import PAGES, ROOT, Block, code
+from tests.docs.running import run
 from tests.docs.stage import build_stage
 
 GENERATED = ("docs/commands.md", "docs/settings.md", "docs/recipes.md")
 TEXTS = {name: path.read_text(encoding="utf-8") for name, path in PAGES.items() if name not in GENERATED}
 FROM_THE_README = "embedsmith train --output_dir runs/mine --data.train 'mine/*.jsonl' --evaluation.dev dev.tsv"
-GOES_ON = ("docs/evaluation.md", "docs/export.md", "docs/vectors.md", "docs/corpora.md", "docs/symptoms.md")
-"""Pages that go on with the run of the README."""
+GO_ON_WITH_THE_README = ("corpora", "evaluation", "export", "serving", "symptoms", "vectors")
+BEST = "embedsmith train --config recipes/smollm2-135m-best.yaml --output_dir"
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+EARLIER = {
+    **{f"docs/{page}.md": [FROM_THE_README] for page in GO_ON_WITH_THE_README},
+    "docs/domain.md": ["embedsmith train --config recipes/smollm2-135m-nli.yaml"],
+    "docs/quality.md": [
+        *(f"{BEST} runs/{name}" for name in ("both-ways", "directions", "directions-seed-8")),
+        f"embedsmith evaluate {MINILM} --data sts --out minilm.json --tasks {' '.join(FIVE)}",
+    ],
+}
+"""What a page goes on with: commands of other pages."""
 NEEDS = {"docs/export.md": ["onnx", "onnxscript", "onnxruntime"]}
 """Packages that a page is about."""
 LANGUAGES = ("bash", "python", "yaml", "text")
@@ -40,15 +52,21 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def here(stage: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A user's folder; the cache holds the small model in the place of the built-in one, the hub's cache the others."""
+    """A user's folder; the small model stands for the built-in ones, the hub's cache holds the others."""
     for path in (stage / "data").iterdir():
         (tmp_path / path.name).symlink_to(path)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EMBEDSMITH_CACHE", str(stage))
+    monkeypatch.setitem(builtin.BUILTIN, "gemma3-270m", builtin.BUILTIN["smollm2-135m"])
+    monkeypatch.setattr(shipped, "_FOLDER", stage / "shipped")
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(stage / "hub"))
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(sts, "NUM_DRAWS", 200)
     return tmp_path
+
+
+def test_what_pages_go_on_with_stands_on_the_readme() -> None:
+    assert FROM_THE_README in TEXTS["README.md"]
 
 
 @pytest.mark.parametrize("page", TEXTS)
@@ -58,9 +76,8 @@ def test_what_a_page_shows_works(
     names: dict[str, Any] = {}
     for package in NEEDS.get(page, []):
         pytest.importorskip(package, reason=f"{package} is not installed: pip install 'embedsmith[onnx]'")
-    if page in GOES_ON:
-        assert FROM_THE_README in TEXTS["README.md"]
-        assert run_command(shrink(shlex.split(FROM_THE_README))) == 0
+    for earlier in EARLIER.get(page, []):
+        assert run(shlex.split(earlier)) == 0, f"{earlier}: {capsys.readouterr().err}"
     for span in code(TEXTS[page]):
         if isinstance(span.code, Block) and span.code.language == "yaml":
             _check_yaml(parse_yaml(span.code.text))
@@ -70,10 +87,8 @@ def test_what_a_page_shows_works(
                 _run_python(_imports(span.code) if span.code.not_run else span.code, names, where=f"{page}:{span.line}")
         for command in commands_of(span):
             _check(command.words, where=f"{page}:{command.line}")
-            if not command.not_run:
-                advice = f"{page}:{command.line}: say in front of the block why this is not run: <!-- not run: ... -->"
-                assert command.words[0] == "embedsmith", advice
-                assert run_command(shrink(command.words)) == 0, f"{page}:{command.line}: {capsys.readouterr().err}"
+            if command.not_run is None:
+                assert run(command.words) == 0, f"{page}:{command.line}: {capsys.readouterr().err}"
 
 
 def _check_yaml(values: dict[str, Any]) -> None:
@@ -107,6 +122,30 @@ def _imports(block: Block) -> Block:
 
 def _load_small(*arguments: Any, overrides: dict[str, str], load: Any = recipe.load_config) -> Any:
     return load(*arguments, overrides={**overrides, **SMALL})
+
+
+@pytest.mark.parametrize("page", TEXTS)
+def test_what_other_tests_run_is_named_there(page: str) -> None:
+    for span in code(TEXTS[page]):
+        names = [(command.not_run, _name_of(command.words)) for command in commands_of(span) if command.not_run]
+        if isinstance(span.code, Block) and span.code.language == "python":
+            names = [(said, "") for said in span.code.not_run]
+        for said, name in names:
+            if said.by and name not in ("pip", "make"):
+                where = f"{page}:{span.line}: {said.by}"
+                assert (ROOT / said.by).is_file(), f"{where} is not there"
+                assert name in (ROOT / said.by).read_text(encoding="utf-8"), f"{where} has no {name}"
+
+
+def _name_of(words: list[str]) -> str:
+    """What a test that runs a command has to name: the verb, the module, or the launcher."""
+    match words:
+        case ["embedsmith", "data", verb, *_] | ["embedsmith", verb, *_]:
+            return verb
+        case ["python", "-m", module, *_]:
+            return module.rpartition(".")[2]
+        case _:
+            return words[0]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").rglob("*.yaml")), ids=lambda path: path.stem)
