@@ -8,7 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from embedsmith.cli import run_command
-from embedsmith.model import doctor
+from embedsmith.model import vector_checks
 from embedsmith.model.doctor import Diagnosis, examine
 from embedsmith.model.embedder import Embedder
 from embedsmith.model.loading.settings import PromptTokens
@@ -78,7 +78,7 @@ def test_texts_that_see_each_other_are_found(llama: Embedder, monkeypatch: pytes
 
 
 def test_a_wrong_attention_is_found(llama: Embedder, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("embedsmith.model.doctor._reference", lambda *_: np.zeros((5, 64)))
+    monkeypatch.setattr("embedsmith.model.vector_checks._reference", lambda *_: np.zeros((5, 64)))
     assert list(_wrong(examine(llama))) == ["transformers' padded forward"]
 
 
@@ -156,7 +156,7 @@ def test_products_of_rounded_inputs_are_no_fault_of_the_model(
     kind: str, dtype: torch.dtype, products: str, expected: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: products)
-    assert doctor._tolerance(dtype, device=torch.device(kind)) == expected
+    assert vector_checks._tolerance(dtype, device=torch.device(kind)) == expected
 
 
 @pytest.mark.parametrize("layers", [0, "all"])
@@ -167,7 +167,7 @@ def test_rounding_is_told_from_a_fault_in_float32(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     """As with a model whose attention has just begun to go both ways: bfloat16 moves its vectors by 0.3 and more."""
-    monkeypatch.setitem(doctor._TOLERANCE, torch.bfloat16, 1e-9)
+    monkeypatch.setitem(vector_checks._TOLERANCE, torch.bfloat16, 1e-9)
     settings = {"precision": "bf16", "max_length": 64, "bidirectional_layers": layers, "prompt": "the {text}"}
     diagnosis = examine(Embedder.load(model_folders["llama"], **settings))
     assert diagnosis.is_healthy, _wrong(diagnosis)
@@ -175,7 +175,7 @@ def test_rounding_is_told_from_a_fault_in_float32(
     assert "by rounding: in float32 differs from the text alone by" in details["transformers' padded forward"]
     assert "bfloat16 rounds the vectors" in caplog.text
 
-    monkeypatch.setattr(doctor, "_reference", lambda *_: np.zeros((5, 64)))
+    monkeypatch.setattr(vector_checks, "_reference", lambda *_: np.zeros((5, 64)))
     assert list(_wrong(examine(Embedder.load(model_folders["llama"], **settings)))) == ["transformers' padded forward"]
 
 
