@@ -132,6 +132,20 @@ def test_without_a_whole_one_all_are_named(
         _train_into(run, model_folders, triplets, scores=[0.1], resume=True)
 
 
+def test_nothing_is_put_back_where_the_metrics_are_damaged(
+    whole: Path, tmp_path: Path, model_folders: dict[str, str], triplets: TripletTable
+) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(whole, run)
+    flip_a_bit(run / "checkpoints/step-000008/weights.safetensors")  # so that the adapter of step 6 would be put back
+    (run / "metrics.jsonl").write_text('{"step": "one"}\n', encoding="utf-8")
+    (run / "adapter" / "adapter_model.safetensors").write_bytes(b"another")
+    before = {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+    with pytest.raises(RunError, match=r"metrics.jsonl, line 1: .* is no record of a run"):
+        _train_into(run, model_folders, triplets, scores=[0.1], resume=True)
+    assert before == {path: path.read_bytes() for path in run.rglob("*") if path.is_file()}
+
+
 def test_one_of_an_earlier_version_is_taken_as_it_is(
     whole: Path,
     tmp_path: Path,

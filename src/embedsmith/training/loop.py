@@ -27,6 +27,7 @@ from embedsmith.training.checkpoint import Progress, load_checkpoint
 from embedsmith.training.distributed import Processes
 from embedsmith.training.keeping import Display, Keeper, Outcome, Watch
 from embedsmith.training.memory import kept_bytes_per_token, leave_room, tokens_that_fit
+from embedsmith.training.metrics import METRICS_FILE, read_metrics
 from embedsmith.training.mntp import MaskedPrediction
 from embedsmith.training.objective import Objective
 from embedsmith.training.projection import start_projection
@@ -64,7 +65,7 @@ def train_adapter(
 
     Raises:
         ConfigError: settings do not fit the data.
-        RunError: the loss is not finite, or the checkpoint is damaged.
+        RunError: the loss is not finite, or the checkpoint or `metrics.jsonl` is damaged.
     """
     settings = config.training
     schedule = make_schedule(config, num_triplets=len(triplets))
@@ -76,6 +77,7 @@ def train_adapter(
     bytes_per_token = kept_bytes_per_token(embedder)
     folder = Path(config.output_dir)
     if resume:
+        read_metrics(folder / METRICS_FILE)  # where it is damaged, nothing is put back
         progress = load_checkpoint(
             folder,
             embedder=embedder,
