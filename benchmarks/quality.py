@@ -13,8 +13,9 @@ contestants.yaml is a list; the first is what all others are compared with:
       prompt: pretended-cot                # options of `embedsmith evaluate`: prompt, end_token, pooling
       end_token: false
 
---out gets evaluations/ (files that `embedsmith compare` takes) and comparison.json. What is scored already is not
-scored again, as long as the model is the same. Encoding is timed in rounds in which every model has its turn.
+--out gets evaluations/ (files that `embedsmith compare` takes), comparison.json, and of it a table, comparison.md, and a
+picture, comparison.svg. What is scored already is not scored again, as long as the model is the same. Encoding is timed
+in rounds in which every model has its turn.
 """
 
 import argparse
@@ -31,6 +32,7 @@ import yaml
 from rich.console import Console
 
 from benchmarks.machine import processor_name
+from benchmarks.quality_page import comparison_svg, comparison_table
 from benchmarks.texts import SEED
 from embedsmith.evaluation.saved import load_evaluation, save_evaluation
 from embedsmith.evaluation.sts import load_local_tasks
@@ -79,17 +81,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     names = [",".join(map(str, paths)) for paths in places.values()]
     for line, comparison in zip(lines[1:], compare_models(names, tasks=options.tasks), strict=True):
         line["difference"] = comparison.average.to_json()
-    files.write_json(
-        options.out / RESULTS_FILE,
-        {
-            "tasks": options.tasks,
-            "sentences": options.num_sentences,
-            "rounds": options.rounds,
-            "machine": {"processor": processor_name(), "threads": torch.get_num_threads()},
-            "contestants": lines,
-        },
-    )
-    console.print(f"wrote {options.out / RESULTS_FILE}")
+    found = {
+        "tasks": options.tasks,
+        "sentences": options.num_sentences,
+        "rounds": options.rounds,
+        "machine": {"processor": processor_name(), "threads": torch.get_num_threads()},
+        "contestants": lines,
+    }
+    files.write_json(options.out / RESULTS_FILE, found)
+    files.write_text(options.out / "comparison.md", comparison_table(found))
+    files.write_text(options.out / "comparison.svg", comparison_svg(found))
+    print(comparison_table(found))
 
 
 def read_contestants(path: Path) -> list[Contestant]:

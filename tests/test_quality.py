@@ -54,7 +54,8 @@ def test_contestants_are_scored_timed_and_compared(tmp_path: Path, monkeypatch: 
 
     page = comparison_table(found)
     assert page.index("**triplets**") < page.index("with a prompt") < page.index("**as it ships**")
-    assert comparison_svg(found) == comparison_svg(found)
+    assert comparison_svg(found) == comparison_svg(found) == (out / "comparison.svg").read_text()
+    assert page == (out / "comparison.md").read_text()
 
     monkeypatch.setattr(quality, "evaluate", None)  # all is scored already
     quality.main(arguments)
