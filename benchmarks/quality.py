@@ -13,9 +13,9 @@ contestants.yaml is a list; the first is what all others are compared with:
       prompt: pretended-cot                # options of `embedsmith evaluate`: prompt, end_token, pooling
       end_token: false
 
---out gets evaluations/ (files that `embedsmith compare` takes), comparison.json, and of it a table, comparison.md, and a
-picture, comparison.svg. What is scored already is not scored again, as long as the model is the same. Encoding is timed
-in rounds in which every model has its turn.
+--out gets evaluations/ (files that `embedsmith compare` takes), comparison.json, and of it a table, comparison.md, and
+a picture, comparison.svg. What is scored already is not scored again, as long as the model is the same. Encoding is
+timed in rounds in which every model has its turn.
 """
 
 import argparse
