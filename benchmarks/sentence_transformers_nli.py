@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from sentence_transformers import (
     SentenceTransformer,
@@ -52,7 +53,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = STATIC if options.static else TRANSFORMER
     make = make_static if options.static else make_transformer
     triplets = load_triplets(options.triplets)
-    anchors, positives, negatives = triplets.rows(range(len(triplets))).groups()
+    anchors, positives, negatives = triplets.rows(np.arange(len(triplets))).groups()
     data = Dataset.from_dict({"anchor": anchors, "positive": positives, "negative": negatives}).shuffle(options.seed)
     seconds = train(make(options.model), data, settings, num_steps=_TRIAL_STEPS, seed=options.seed) / _TRIAL_STEPS
     num_steps = max(1, int(options.minutes * 60 / seconds))
