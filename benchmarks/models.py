@@ -21,25 +21,26 @@ from transformers.utils import logging
 FAMILIES = ("gemma", "phi", "granite")
 
 
-def make_plain_folder(model: Path, target: Path) -> Path:
-    """A folder with the same weights whose tokenizer appends the end token and has no chat template.
+def make_plain_folder(model: Path, target: Path, *, end_token: bool = True) -> Path:
+    """A folder with the same weights whose tokenizer has no chat template, and appends the end token.
 
     So the other tools compute the very tokens embedsmith does.
     """
     target.mkdir(parents=True)
-    plain_tokenizer(model).save_pretrained(target)
+    plain_tokenizer(model, end_token=end_token).save_pretrained(target)
     shutil.copy(model / "config.json", target)
     (target / "model.safetensors").symlink_to((model / "model.safetensors").resolve())
     return target
 
 
-def plain_tokenizer(model: Path) -> PreTrainedTokenizerFast:
-    """The model's tokenizer, appending the end token, without chat template."""
+def plain_tokenizer(model: Path, *, end_token: bool = True) -> PreTrainedTokenizerFast:
+    """The model's tokenizer, without chat template, appending the end token."""
     tokenizer = AutoTokenizer.from_pretrained(model)
     tokenizer.chat_template = None
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # some transformers read none from a GGUF file
-    end = (tokenizer.eos_token, tokenizer.eos_token_id)
-    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
+    if end_token:
+        end = (tokenizer.eos_token, tokenizer.eos_token_id)
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(single=f"$A {end[0]}", special_tokens=[end])
     return tokenizer
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import quality
+from benchmarks import quality, sentence_transformers_nli
 from benchmarks.quality_page import comparison_svg, comparison_table
+from embedsmith.model.embedding_model import load_embedding_model
 from embedsmith.verbs.evaluate import evaluate
-from tests.tiny import save_encoder, save_model, write_pairs
+from tests.tiny import save_encoder, save_model, write_pairs, write_triplets
 
 
 def _contestants(folder: Path) -> Path:
@@ -60,6 +61,16 @@ def test_contestants_are_scored_timed_and_compared(tmp_path: Path, monkeypatch: 
     monkeypatch.setattr(quality, "evaluate", None)  # all is scored already
     quality.main(arguments)
     assert json.loads((out / "comparison.json").read_text())["contestants"][0]["scores"] == seeds["scores"]
+
+
+@pytest.mark.parametrize("kind", [[], ["--static"]], ids=["transformer", "static"])
+def test_what_sentence_transformers_makes_in_the_same_time_can_be_scored(
+    kind: list[str], model_folders: dict[str, str], tmp_path: Path
+) -> None:
+    triplets, out = write_triplets(tmp_path / "t.tsv", num_rows=2100 if kind else 200), tmp_path / "out"
+    given = [model_folders["llama"], "--triplets", str(triplets), "--minutes", "0.001", "--out", str(out), *kind]
+    sentence_transformers_nli.main(given)
+    assert load_embedding_model(str(out)).encode(["a cat", "a dog"]).shape[0] == 2
 
 
 def test_faults_in_the_list_are_named(tmp_path: Path) -> None:
