@@ -5,10 +5,10 @@ python -m benchmarks.sentence_transformers_nli MODEL --triplets 'nli/*_triplets.
 Without --static it is its NLI example (examples/sentence_transformer/training/nli/training_nli_v2.py): every weight,
 batches of 128 without duplicates, multiple-negatives ranking loss, learning rate 2e-5, a tenth of the steps to warm up;
 mean pooling, as for any body without a pooling of its own. A batch is embedded 32 texts at a time, and again with its
-gradients (its CachedMultipleNegativesRankingLoss), as a whole one needs more than 24 GB. With --static it is its recipe
-for static models (Aarsen 2025, huggingface.co/blog/static-embeddings): a table of vectors by token, begun at MODEL's
-own, batches of 2,048, learning rate 2e-1. As many steps as fit into the time are found by a few steps beforehand, which
-do not count.
+gradients (its CachedMultipleNegativesRankingLoss): half of one ran out of memory (docs/performance.md). With --static
+it is its recipe for static models (Aarsen 2025, huggingface.co/blog/static-embeddings): a table of vectors by token,
+begun at MODEL's own, batches of 2,048, learning rate 2e-1. As many steps as fit into the time are found by a few steps
+beforehand, which do not count.
 """
 
 import argparse
