@@ -176,5 +176,5 @@ def shrink(words: list[str]) -> list[str]:
 def _keeps_an_average(arguments: list[str]) -> bool:
     context = _read(arguments)
     path, overrides = context.params.get("config"), read_overrides(context.args)
-    is_run = context.info_name == "train"
+    is_run = context.info_name in ("train", "plan")
     return is_run and load_config(path, overrides=overrides).evaluation.keep == "average"
