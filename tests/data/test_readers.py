@@ -59,6 +59,19 @@ def test_a_csv_field_may_hold_a_line_break(tmp_path: Path) -> None:
     assert _read(path) == ([{"anchor": "one\r\ntwo\nthree", "positive": "y"}], [])
 
 
+@pytest.mark.parametrize("mark", [";", "\t"])
+def test_a_csv_may_be_parted_by_what_its_header_is_parted_by(tmp_path: Path, mark: str) -> None:
+    path = tmp_path / "data.csv"
+    path.write_bytes(f'\ufeff"anchor, ""short"""{mark}positive\r\n"1,5{mark} or so"{mark}one, and\n'.encode())
+    assert _read(path) == ([{'anchor, "short"': f"1,5{mark} or so", "positive": "one, and"}], [])
+
+
+def test_in_a_csv_with_a_comma_in_its_header_other_marks_are_text(tmp_path: Path) -> None:
+    path = tmp_path / "data.csv"
+    path.write_text("anchor;a,positive;b\tc\n1;2,3\t4;5\n")
+    assert _read(path) == ([{"anchor;a": "1;2", "positive;b\tc": "3\t4;5"}], [])
+
+
 @pytest.mark.parametrize(
     ("name", "content", "fault"),
     [
@@ -162,6 +175,14 @@ def test_sources_that_are_none(tmp_path: Path) -> None:
         faults.raise_if_any(what="data")
     for part in ("4 faults", "none.tsv: no such file", "matches none", "unknown format", "is a folder"):
         assert part in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "cure"), [("a.json", ".jsonl"), ("a.xlsx", ".csv"), ("a.doc", "known are .jsonl")])
+def test_a_format_that_is_not_read_comes_with_a_cure(tmp_path: Path, name: str, cure: str) -> None:
+    (tmp_path / name).touch()
+    faults = Faults()
+    expand_sources([str(tmp_path / name)], faults=faults)
+    assert "unknown format" in faults.texts[0] and cure in faults.texts[0]
 
 
 def test_globs_are_sorted_and_a_file_named_twice_is_a_fault(tmp_path: Path) -> None:

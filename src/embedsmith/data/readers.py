@@ -1,9 +1,10 @@
 """Files -> rows, streamed, with every fault noted by file and line instead of stopping at the first.
 
 Formats by suffix: .jsonl, .csv, .tsv, .txt, each also .gz, and .parquet. A .txt holds a text a line: its column `text`.
-Lines end in "\n" or "\r\n" and nothing else. A .tsv has no quoting: a field holds no tab and no line break and `"` is
-just a character. Text is strict UTF-8; a byte-order mark is dropped. A name that stands twice is a fault. Memory: one
-row (parquet: one batch).
+Lines end in "\n" or "\r\n" and nothing else. The fields of a .csv may be parted by semicolons or tabs, too, as
+spreadsheets write them where a comma stands in numbers: its header shows. A .tsv has no quoting: a field holds no tab
+and no line break and `"` is just a character. Text is strict UTF-8; a byte-order mark is dropped. A name that stands
+twice is a fault. Memory: one row (parquet: one batch).
 """
 
 import csv
@@ -11,8 +12,10 @@ import glob
 import gzip
 import io
 import os
+import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,6 +31,13 @@ Row = dict[str, Any]
 FileRow = Mapping[str, Any]
 """A row as its file has it; of parquet, its values are read when they are asked for."""
 CHANGED = "has changed while it was read; start again once nothing writes to it"
+_KNOWN = f"known are {', '.join((*SUFFIXES, *TEXT_SUFFIXES))}"
+_CURES = {
+    ".json": "write an object a line into a .jsonl, for example with jq -c '.[]'",
+    ".xlsx": "save the sheet as .csv, in UTF-8",
+    ".xls": "save the sheet as .csv, in UTF-8",
+}
+"""By suffix, what to do about a format that is not read."""
 _GZIP = b"\x1f\x8b"
 Item = TypeVar("Item")
 
@@ -60,7 +70,7 @@ def expand_sources(sources: Sequence[str], *, faults: Faults, found: dict[Path, 
             if path.is_dir():
                 faults.add(path, None, f"is a folder; name its files, for example {path}/*.jsonl")
             elif not (is_data_file(path.name) or is_text_file(path.name)):
-                faults.add(path, None, f"unknown format; known are {', '.join((*SUFFIXES, *TEXT_SUFFIXES))}")
+                faults.add(path, None, f"unknown format; {_CURES.get(path.suffix, _KNOWN)}")
             elif (place := unpacked(path)) in found:
                 faults.add(path, None, f"is named twice: by {found[place]} and by {source}")
             else:
@@ -192,15 +202,17 @@ def _csv_rows(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> I
 def _csv_records(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -> Iterator[tuple[int, list[str]]]:
     """(first line, fields) of each row; a row's quoted fields may go over several lines."""
     csv.field_size_limit(2**31 - 1)
+    lines = iter(lines)
+    head = list(islice(lines, 1))
     first = 0
 
     def texts() -> Iterator[str]:
         nonlocal first
-        for number, line in lines:
+        for number, line in chain(head, lines):
             first = first or number
             yield line  # with its own line end: inside quotes it is part of the text
 
-    reader = csv.reader(texts(), strict=True)
+    reader = csv.reader(texts(), strict=True, delimiter=_delimiter(head[0][1] if head else ""))
     while True:
         first = 0
         try:
@@ -213,6 +225,12 @@ def _csv_records(path: Path, lines: Iterable[tuple[int, str]], faults: Faults) -
             continue
         if fields:
             yield first, fields
+
+
+def _delimiter(header: str) -> str:
+    """What parts the fields, by the header's first line: a comma, if one stands there outside quotes."""
+    unquoted = re.sub(r'"[^"]*"', "", header)
+    return next((mark for mark in ",;\t" if mark in unquoted), ",")
 
 
 def _table_rows(
