@@ -102,6 +102,14 @@ def test_texts_alone_need_a_teacher(
     assert load_config(tmp_path / "r.yaml").teacher.teacher == teacher
 
 
+def test_a_column_that_is_taken_for_texts_alone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Its partner holds single words, which are not guessed to be texts."""
+    (tmp_path / "shop.csv").write_text("asked;found\nwarm shoes;boots\nfor my feet;socks\n")
+    assert run_command(["init", str(tmp_path / "shop.csv"), "--out", str(tmp_path / "r.yaml")]) == 2
+    said = capsys.readouterr().err
+    assert "texts alone (of the column asked, guessed)" in said and "--columns '{anchor: COLUMN" in said
+
+
 def test_a_development_set_and_an_embedding_model(tmp_path: Path, cache: Path, model_folders: dict[str, str]) -> None:
     """A model that says itself how it embeds goes on so."""
     dev, out = write_pairs(tmp_path / "dev.tsv"), tmp_path / "r.yaml"

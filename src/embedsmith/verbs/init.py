@@ -120,7 +120,7 @@ def draft_recipe(
     found = _find_columns(sources, columns=columns)
     table = load_triplets(sources, columns=found.named)
     if table.has_texts and teacher is None:
-        raise ConfigError("The rows are texts alone, and learn from a teacher's vectors.\nName one: --teacher MODEL")
+        raise ConfigError(_no_teacher(found))
     if teacher is not None and not table.has_texts:
         raise ConfigError(f"The rows are {table.kind}, and --teacher is for texts alone.\nSee docs/losses.md.")
     described = describe_model(find_model(model))
@@ -179,6 +179,14 @@ def _find_columns(sources: Sequence[str], *, columns: ColumnNames | None) -> Fou
     paths = [sample_triplets_path()] if sources[0] == SAMPLE else expand_sources(sources[:1], faults=faults)
     faults.raise_if_any(what="training data")
     return find_columns(paths[0], columns=columns)
+
+
+def _no_teacher(found: FoundColumns) -> str:
+    texts, cure = "texts alone", "Name one: --teacher MODEL"
+    if found.is_guess:
+        texts += f" (of the column {', '.join(found.roles)}, guessed)"
+        cure += "\nOr name the columns that belong together: --columns '{anchor: COLUMN, positive: COLUMN}'"
+    return f"The rows are {texts}, and learn from a teacher's vectors.\n{cure}"
 
 
 def _describe_columns(found: FoundColumns, facts: DataFacts) -> list[str]:
