@@ -41,6 +41,48 @@ def test_by_what_stands_in_them(tmp_path: Path, names: list[str], row: list[str]
     assert set(found.roles.values()) == set(named)
 
 
+def _write_marked(path: Path, names: list[str], marks: list[str]) -> Path:
+    return _write(path, names, [[*TEXTS[:2], mark] for mark in marks])
+
+
+def test_a_mark_that_is_named_after_what_it_says_is_a_score(tmp_path: Path) -> None:
+    """Not one more column that is not used: then pairs that do not belong together would be trained to."""
+    path = _write_marked(tmp_path / "t.tsv", ["question1", "question2", "is_duplicate"], ["0", "1", "1"])
+    assert find_columns(path).named == {"sentence1": "question1", "sentence2": "question2", "score": "is_duplicate"}
+
+
+@pytest.mark.parametrize(
+    ("names", "marks", "cure"),
+    [
+        (
+            ["sentence1", "sentence2", "label"],
+            ["0", "1"],
+            "'{sentence1: sentence1, sentence2: sentence2, score: label}'",
+        ),
+        (["asked", "found", "label"], ["1", "0"], "'{sentence1: asked, sentence2: found, score: label}'"),
+        (["asked", "found", "same"], ["no", "Yes"], "Write 1 there"),
+    ],
+)
+def test_what_a_mark_says_is_asked(tmp_path: Path, names: list[str], marks: list[str], cure: str) -> None:
+    with pytest.raises(DataError, match="seems to say which pairs belong together") as caught:
+        find_columns(_write_marked(tmp_path / "t.tsv", names, marks))
+    assert cure in str(caught.value)
+
+
+def test_what_the_user_says_of_a_mark_counts(tmp_path: Path) -> None:
+    path = _write_marked(tmp_path / "t.tsv", ["sentence1", "sentence2", "label"], ["0", "1"])
+    columns = {"sentence1": "sentence1", "sentence2": "sentence2", "score": "label"}
+    assert find_columns(path, columns=columns).named == columns
+
+
+@pytest.mark.parametrize(
+    ("name", "marks"), [("is_new", ["0", "1"]), ("is_duplicate", ["1", "1"]), ("label", ["a", "b"])]
+)
+def test_other_marks_are_not_used(tmp_path: Path, name: str, marks: list[str]) -> None:
+    path = _write_marked(tmp_path / "t.tsv", ["asked", "found", name], marks)
+    assert find_columns(path).named == {"anchor": "asked", "positive": "found"}
+
+
 def test_usual_names_need_no_guess(tmp_path: Path) -> None:
     found = find_columns(_write(tmp_path / "t.tsv", ["positive", "anchor", "note"], [TEXTS]))
     assert (found.named, found.roles, found.is_guess) == ({}, {"anchor": "anchor", "positive": "positive"}, False)

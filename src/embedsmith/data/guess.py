@@ -19,7 +19,9 @@ _ROWS_LOOKED_AT = 1000
 _NEGATIVE_NAME = re.compile("neg|wrong|incorrect|distractor|contradict|irrelevant|unrelated", re.IGNORECASE)
 _SCORE_NAME = re.compile("score|sim|rating|relevance|grade|gold", re.IGNORECASE)
 _LABEL_NAME = re.compile("(gold_)?label", re.IGNORECASE)
-_HALVES = ({"premise", "hypothesis"}, {"sentence1", "sentence2"})
+_SAME_NAME = re.compile("dup|same|match|paraphras|equivalent|related", re.IGNORECASE)
+_YES_OR_NO = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}, {"no", "yes"}, {"n", "y"})
+_HALVES = (("premise", "hypothesis"), ("sentence1", "sentence2"))
 
 
 @dataclass(frozen=True)
@@ -45,13 +47,14 @@ def find_columns(path: Path, *, columns: ColumnNames | None = None) -> FoundColu
         columns: what the user says; then nothing is guessed.
 
     Raises:
-        DataError: the file cannot be read, holds labelled pairs, or no two columns of text.
+        DataError: the file cannot be read, holds labelled pairs, or no column of text.
     """
     faults = Faults()
     rows = [row for _, row in islice(read_rows(path, faults=faults), _ROWS_LOOKED_AT)]
     faults.raise_if_any(what="training data")
     names = tuple(rows[0])
-    _refuse_labelled(path, names)
+    if not columns:
+        _refuse_labelled(path, rows)
     known = find_roles(names, columns=columns or {})
     if isinstance(known, str) and columns:
         raise DataError(f"{path}: {known}")
@@ -63,12 +66,27 @@ def find_columns(path: Path, *, columns: ColumnNames | None = None) -> FoundColu
     return FoundColumns(named, roles, is_guess=True)
 
 
-def _refuse_labelled(path: Path, names: Sequence[str]) -> None:
-    if any(halves <= set(names) for halves in _HALVES) and any(_LABEL_NAME.fullmatch(name) for name in names):
-        raise DataError(
-            f"{path} holds pairs with a label, of which triplets can be made.\n"
-            f"First: embedsmith data triplets {path} --out triplets.tsv"
-        )
+def _refuse_labelled(path: Path, rows: Sequence[FileRow]) -> None:
+    names = set(rows[0])
+    halves = next((halves for halves in _HALVES if names.issuperset(halves)), None)
+    label = next((name for name in rows[0] if _LABEL_NAME.fullmatch(name)), None)
+    if halves is None or label is None:
+        return
+    if _says_yes_or_no(rows, label):
+        raise _ask_what_it_says(path, rows, texts=halves, flag=label)
+    raise DataError(
+        f"{path} holds pairs with a label, of which triplets can be made.\n"
+        f"First: embedsmith data triplets {path} --out triplets.tsv"
+    )
+
+
+def _ask_what_it_says(path: Path, rows: Sequence[FileRow], *, texts: Sequence[str], flag: str) -> DataError:
+    """Whether a yes or a no marks the pairs that belong together is for a person to say."""
+    columns = ", ".join(f"{role}: {name}" for role, name in zip(PAIR_ROLES, (*texts, flag), strict=True))
+    cure = f"If 1 says that they do: --columns '{{{columns}}}'"
+    if not _holds_numbers(rows, flag):
+        cure = "Write 1 there for those that do and 0 for the others, or keep only those that do, without that column."
+    return DataError(f"{path}: '{flag}' seems to say which pairs belong together, and which do not.\n{cure}")
 
 
 def _guess(path: Path, rows: Sequence[FileRow]) -> dict[str, str | list[str]]:
@@ -79,6 +97,12 @@ def _guess(path: Path, rows: Sequence[FileRow]) -> dict[str, str | list[str]]:
     scores = [name for name in names if _SCORE_NAME.search(name) and _holds_numbers(rows, name)]
     if len(right) == 2 and len(scores) == 1 and not wrong:
         return dict(zip(PAIR_ROLES, (*right, scores[0]), strict=True))
+    flags = [name for name in names if _says_yes_or_no(rows, name)]
+    same = [name for name in flags if _SAME_NAME.search(name)]
+    if len(right) == 2 and len(same) == 1 and _holds_numbers(rows, same[0]):
+        return dict(zip(PAIR_ROLES, (*right, same[0]), strict=True))
+    if len(right) >= 2 and (asked := [*same, *(name for name in flags if _LABEL_NAME.fullmatch(name))]):
+        raise _ask_what_it_says(path, rows, texts=right[:2], flag=asked[0])
     if len(right) >= 2:
         found: dict[str, str | list[str]] = {ANCHOR: right[0], POSITIVE: right[1]}
         return found | ({NEGATIVE: wrong if len(wrong) > 1 else wrong[0]} if wrong else {})
@@ -98,6 +122,11 @@ def _holds_texts(rows: Sequence[FileRow], name: str) -> bool:
 def _is_text(value: object) -> bool:
     first = value[0] if isinstance(value, list) and value else value
     return isinstance(first, str) and parse_score(first) is None and len(first.split()) > 1
+
+
+def _says_yes_or_no(rows: Sequence[FileRow], name: str) -> bool:
+    """Whether a column holds two values, such as 0 and 1, or true and false."""
+    return {str(row.get(name)).strip().lower() for row in rows} in _YES_OR_NO
 
 
 def _holds_numbers(rows: Sequence[FileRow], name: str) -> bool:
