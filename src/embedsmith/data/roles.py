@@ -194,7 +194,8 @@ def _missing(names: Sequence[str], missing: Sequence[str], *, columns: ColumnNam
         looked_for = ", ".join(name for role in missing for name in _as_list(columns.get(role, role)))
     return (
         f"no usable columns: it has {', '.join(names) or 'none'}; looked for {looked_for} "
-        f"(name them with data.columns, or --columns, for example {{anchor: {names[0] if names else '...'}, ...}})"
+        "(name them with data.columns, or --columns, for example {anchor: COLUMN, positive: COLUMN}; "
+        "`embedsmith init` says what they may be)"
     )
 
 
