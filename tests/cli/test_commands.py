@@ -97,6 +97,7 @@ def test_the_same_command_gives_the_same_adapter(work: list[str]) -> None:
         (["--prompt", "'no field'"], "model.prompt: must hold {text} once"),
         (["--seed"], "--seed has no value"),
         (["stray"], "'stray' stands where a setting was expected"),
+        (["--data.train", "t.tsv", "u.tsv"], "--data.train takes one value: several as --data.train '[a, b]'"),
         (["--warmup_steps", "6"], "would never reach its peak"),
         (["--loss", "cosent"], "training.loss is cosent, but data.train (t.tsv) holds triplets"),
         (["--data.train", "[t.tsv, sts/dev.tsv]"], "sts/dev.tsv: holds scored pairs, but t.tsv holds triplets"),

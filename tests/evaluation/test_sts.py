@@ -1,6 +1,7 @@
 """STS scores: equal to mteb's own scorer, one pass for several models, clear errors."""
 
 import gzip
+import re
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,8 @@ def test_tasks_of_a_folder(tmp_path: Path) -> None:
         load_local_tasks(tmp_path, ["STS13"])
     with pytest.raises(DataError, match="no data folder"):
         load_local_tasks(tmp_path / "none")
+    with pytest.raises(DataError, match=f"is a file, .*\n.*: --data {re.escape(str(tmp_path))} --tasks STS14"):
+        load_local_tasks(source)
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no task at all"):
         load_local_tasks(tmp_path / "empty")

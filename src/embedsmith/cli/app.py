@@ -124,11 +124,11 @@ folder."""
 def read_overrides(arguments: list[str]) -> dict[str, str]:
     """`--key value` and `--key=value` -> {key: value}; of a key given twice the last one counts, and that is said."""
     overrides: dict[str, str] = {}
-    rest = list(arguments)
+    rest, key = list(arguments), ""
     while rest:
         option = rest.pop(0)
         if not option.startswith("--"):
-            raise ConfigError(f"{option!r} stands where a setting was expected. Write --section.key VALUE.")
+            raise ConfigError(_describe_stray(option, behind=key))
         key, has_value, value = option[2:].partition("=")
         if not has_value:
             if not rest:
@@ -138,6 +138,15 @@ def read_overrides(arguments: list[str]) -> dict[str, str]:
             log.warning("--%s is given twice; the last one counts: %s", key, value)
         overrides[key] = value
     return overrides
+
+
+def _describe_stray(value: str, *, behind: str) -> str:
+    said = f"{value!r} stands where a setting was expected. Write --section.key VALUE"
+    if not behind:
+        return f"{said}; of training data --data.train {value}." if files.is_there(value) else f"{said}."
+    return (
+        f"{said}.\n--{behind} takes one value: several as --{behind} '[a, b]', and a pattern such as '*.csv' in quotes."
+    )
 
 
 def read_columns(text: str | None, *, takes_lists: bool = False) -> dict[str, Any] | None:

@@ -52,8 +52,13 @@ def find_local_sets(
         columns: our names -> those of the files.
 
     Raises:
-        DataError: no such folder or set, one name stands for two of them, or a file is of no kind.
+        DataError: a file, no such folder or set, one name stands for two of them, or a file is of no kind.
     """
+    if folder.is_file():
+        parts = f"--data {folder.parent} --tasks {set_name(folder.name)}"
+        raise DataError(
+            f"{folder} is a file, and evaluation data are a folder of such.\nName one of its files: {parts}"
+        )
     if not folder.is_dir():
         raise DataError(f"There is no data folder {folder}.\nGive a folder that holds files such as STS12.tsv.gz.")
     retrieval = find_retrieval_sets(folder)
@@ -98,7 +103,7 @@ def kind_of_file(path: Path, *, columns: Mapping[str, str] | None = None) -> Set
     raise DataError(
         f"{path} is no evaluation set: it has the columns {', '.join(names)}.{asked}\n"
         f"Known are, by their columns: {kinds}. If they have other names here, name them with --columns, for example "
-        f"{{sentence1: {names[0] if names else '...'}, ...}}; --tasks leaves a file out."
+        "{sentence1: COLUMN, sentence2: COLUMN, score: COLUMN}; --tasks leaves a file out."
     )
 
 

@@ -34,6 +34,7 @@ CHANGED = "has changed while it was read; start again once nothing writes to it"
 _KNOWN = f"known are {', '.join((*SUFFIXES, *TEXT_SUFFIXES))}"
 _CURES = {
     ".json": "write an object a line into a .jsonl, for example with jq -c '.[]'",
+    ".arrow": "write it as .parquet, for example with Dataset.to_parquet of datasets",
     ".xlsx": "save the sheet as .csv, in UTF-8",
     ".xls": "save the sheet as .csv, in UTF-8",
 }
