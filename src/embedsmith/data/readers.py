@@ -138,7 +138,7 @@ def _rows_of(path: Path, faults: Faults) -> Iterator[tuple[int, FileRow]]:
 
 def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
     """Numbered lines with their line end, "\\n" alone or "\\r\\n"; those that are no text are faults and left out."""
-    number = 0
+    number, cure = 0, "; if it comes from Windows, convert it: iconv -f WINDOWS-1252 -t UTF-8"
     with path.open("rb") as raw:
         file: Any = raw
         if path.suffix == ".gz":
@@ -155,7 +155,9 @@ def _lines(path: Path, faults: Faults) -> Iterator[tuple[int, str]]:
                 try:
                     line = data.decode("utf-8-sig" if number == 1 else "utf-8")
                 except UnicodeDecodeError as error:
-                    faults.add(path, number, f"is not UTF-8 (byte 0x{data[error.start]:02x} at {error.start + 1})")
+                    where = f"byte 0x{data[error.start]:02x} at {error.start + 1}"
+                    faults.add(path, number, f"is not UTF-8 ({where}){cure}")
+                    cure = ""  # once a file
                     continue
                 if "\0" in line:
                     faults.add(path, number, "holds a NUL byte")
