@@ -114,7 +114,7 @@ FAULTS = [
         "a folder without evaluation sets", "evaluate base --data empty", "empty", "It holds", put("empty/x.txt", "")
     ),
     Fault("an evaluation folder that is not there", "evaluate base --data nothing", "nothing", "Give a folder"),
-    Fault("an evaluation folder that is a file", "evaluate base --data t.tsv", "t.tsv", "Give a folder"),
+    Fault("an evaluation folder that is a file", "evaluate base --data t.tsv", "t.tsv", "--data . --tasks t"),
     Fault(
         "two files of one task",
         "evaluate base --data sts",
