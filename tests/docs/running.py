@@ -20,6 +20,8 @@ RUN_ELSEWHERE = (["pip"], ["make"], ["python", "-m", "pytest"])
 _SMALL_MODULES = {
     "benchmarks.drift": ["--models", "smollm2-135m", "--num-pairs", "16", "--batch-size", "4", "--steps", "1"],
     "benchmarks.exchange": ["--processes", "1", "2", "--steps", "1"],
+    "benchmarks.exports": ["--forms", "static", "--without-speed"],
+    "benchmarks.large_data": ["--rows", "1000"],
     "examples.beyond_sts": ["--libraries", "anyio", "optuna", "--parted", "numpy", "--frames", "narwhals", "polars"],
     "examples.documentation": ["--train", "anyio", "--dev", "optuna", "--test", "httpx2"],
 }
