@@ -5,13 +5,17 @@ from itertools import groupby
 from typing import Any
 
 import matplotlib
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from benchmarks.tables import table
 from embedsmith.reporting.plots import COLOURS, STYLE, to_svg
 
 Comparison = dict[str, Any]
 _MARKERS = "osD^vP"
+_PLACES = [(across, up) for up in (0, 9, -9, 18, -18) for across in (7, -7)]
+"""Where a name may stand beside its point, in printer's points, the best ones first."""
 
 
 def comparison_table(found: Comparison) -> str:
@@ -50,15 +54,45 @@ def comparison_svg(found: Comparison) -> str:
             speeds = [line["sentences_per_s"] for line in lines]
             scores = [100 * line["average"] for line in lines]
             axes.scatter(speeds, scores, color=COLOURS[number % len(COLOURS)], marker=_MARKERS[number], label=column)
-            for line, speed, score in zip(lines, speeds, scores, strict=True):
-                axes.annotate(line["label"], (speed, score), xytext=(5, 4), textcoords="offset points", fontsize=8)
         axes.set(
             xscale="log", xlabel="sentences a second", ylabel=f"Spearman × 100, mean of {len(found['tasks'])} sets"
         )
         axes.grid(axis="y")
         axes.margins(x=0.18, y=0.1)
         figure.legend(loc="outside lower center", ncols=3, fontsize=8)
+        _name_points(axes, found["contestants"])
         return to_svg(figure)
+
+
+def _name_points(axes: Axes, lines: Sequence[dict[str, Any]]) -> None:
+    """Write each name beside its point, at the first of `_PLACES` where it covers no other name or point."""
+    figure = axes.get_figure(root=True)
+    assert figure is not None
+    figure.draw_without_rendering()  # so that places on the page are known
+    points = {line["label"]: (line["sentences_per_s"], 100 * line["average"]) for line in lines}
+    marks = {
+        label: Bbox.from_extents(*(at - 6), *(at + 6))
+        for label, at in zip(points, axes.transData.transform(list(points.values())), strict=True)
+    }
+    named: list[Bbox] = []
+    for label, point in sorted(points.items(), key=lambda item: -item[1][1]):
+        taken = [*named, *(mark for other, mark in marks.items() if other != label)]
+        for across, up in _PLACES:
+            note = axes.annotate(
+                label,
+                point,
+                xytext=(across, up),
+                textcoords="offset points",
+                fontsize=8,
+                ha="left" if across > 0 else "right",
+                va="center",
+            )
+            box = note.get_window_extent()
+            is_inside = axes.bbox.x0 <= box.x0 and box.x1 <= axes.bbox.x1
+            if (is_inside and not box.count_overlaps(taken)) or (across, up) == _PLACES[-1]:
+                named.append(box)
+                break
+            note.remove()
 
 
 def _by_column(found: Comparison) -> list[tuple[str, list[dict[str, Any]]]]:
