@@ -83,6 +83,12 @@ def test_other_marks_are_not_used(tmp_path: Path, name: str, marks: list[str]) -
     assert find_columns(path).named == {"anchor": "asked", "positive": "found"}
 
 
+@pytest.mark.parametrize("first", ["Who sleeps?", "where do I find what I was looking for", "a" * 30 + " " + "b" * 30])
+def test_a_first_row_of_texts_is_no_header(tmp_path: Path, first: str) -> None:
+    with pytest.raises(DataError, match="no names of columns: its first row begins with"):
+        find_columns(_write(tmp_path / "t.tsv", [first, "a cat"], [TEXTS[:2]]))
+
+
 def test_usual_names_need_no_guess(tmp_path: Path) -> None:
     found = find_columns(_write(tmp_path / "t.tsv", ["positive", "anchor", "note"], [TEXTS]))
     assert (found.named, found.roles, found.is_guess) == ({}, {"anchor": "anchor", "positive": "positive"}, False)

@@ -92,6 +92,11 @@ def _ask_what_it_says(path: Path, rows: Sequence[FileRow], *, texts: Sequence[st
 def _guess(path: Path, rows: Sequence[FileRow]) -> dict[str, str | list[str]]:
     names = tuple(rows[0])
     texts = [name for name in names if _holds_texts(rows, name)]
+    if any(map(_reads_like_text, texts)):
+        raise DataError(
+            f"{path}: no names of columns: its first row begins with {texts[0]!r:.80}.\n"
+            "Put a row of names in front of it, such as anchor and positive."
+        )
     wrong = [name for name in texts if _NEGATIVE_NAME.search(name)]
     right = [name for name in texts if name not in wrong]
     scores = [name for name in names if _SCORE_NAME.search(name) and _holds_numbers(rows, name)]
@@ -122,6 +127,11 @@ def _holds_texts(rows: Sequence[FileRow], name: str) -> bool:
 def _is_text(value: object) -> bool:
     first = value[0] if isinstance(value, list) and value else value
     return isinstance(first, str) and parse_score(first) is None and len(first.split()) > 1
+
+
+def _reads_like_text(name: str) -> bool:
+    """Whether it is none that a person would give a column: a file without a header begins with its first texts."""
+    return len(name) > 60 or len(name.split()) > 6 or (" " in name and name.rstrip().endswith((".", "?", "!")))
 
 
 def _says_yes_or_no(rows: Sequence[FileRow], name: str) -> bool:
