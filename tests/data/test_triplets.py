@@ -5,6 +5,8 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from embedsmith.data.triplets import load_triplets
@@ -34,6 +36,36 @@ def test_names_from_the_recipe(tmp_path: Path, cache: Path) -> None:
     assert not table.has_negatives
     assert table.rows(np.array([0])).negatives == [[]]
     assert len(table.text_ids[0]) == 2
+
+
+@pytest.mark.parametrize("suffix", ["jsonl", "parquet"])
+@pytest.mark.parametrize("pairs_first", [True, False])
+def test_pairs_beside_triplets_are_triplets_without_a_negative(
+    tmp_path: Path, cache: Path, suffix: str, pairs_first: bool
+) -> None:
+    sources = [str(tmp_path / f"{name}.{suffix}") for name in ("pairs", "triplets")]
+    for source, row in zip(sources, ({}, {"negative": "n"}), strict=True):
+        rows = [{"anchor": f"{len(row)} a{number}", "positive": f"{len(row)} p{number}", **row} for number in range(3)]
+        write_jsonl(Path(source), *rows) if suffix == "jsonl" else pq.write_table(pa.Table.from_pylist(rows), source)
+    table = load_triplets(sources if pairs_first else sources[::-1])
+    assert (table.kind, table.size) == ("triplets", "6 triplets with 0 to 1 negatives each")
+    assert f"{sources[0]}: pairs without negatives, beside triplets" in table.facts.remarks
+    with_negative = [["n"]] * 3
+    assert table.rows(np.arange(6)).negatives == ([[]] * 3 + with_negative if pairs_first else with_negative + [[]] * 3)
+
+
+def test_a_source_may_have_column_names_of_its_own(tmp_path: Path, cache: Path) -> None:
+    mine = write_jsonl(tmp_path / "mine.jsonl", {"question": "q", "answer": "r", "anchor": "x"})
+    others = write_jsonl(tmp_path / "others.jsonl", {"asked": "a", "found": "p"})
+    named = TrainSource(files=mine, columns={"anchor": "question", "positive": "answer"})
+    everywhere = {"anchor": "asked", "positive": "found"}
+    table = load_triplets([named, others], columns=everywhere)
+    rows = table.rows(np.arange(2))
+    assert (rows.anchors, rows.positives) == (["q", "a"], ["r", "p"])
+    again = TrainSource(files=mine, columns={"anchor": "anchor", "positive": "answer"})
+    assert load_triplets([again, others], columns=everywhere).rows(np.arange(1)).anchors == ["x"]
+    with pytest.raises(DataError, match=rf"the columns of {re.escape(mine)}: names who; it may name"):
+        load_triplets([TrainSource(files=mine, columns={"who": "question"})])
 
 
 def test_every_positive_of_a_list_makes_a_triplet(tmp_path: Path, cache: Path) -> None:
@@ -67,13 +99,6 @@ def test_all_faults_of_all_files_come_at_once(tmp_path: Path, cache: Path) -> No
         assert part in message
     assert not list(cache.rglob("*.arrow"))
     assert not list(cache.rglob("*.tmp"))
-
-
-def test_files_must_agree_on_negatives(tmp_path: Path, cache: Path) -> None:
-    with_negative = write_jsonl(tmp_path / "1.jsonl", LAYOUTS["ours"])
-    without = write_jsonl(tmp_path / "2.jsonl", {"anchor": "a", "positive": "p"})
-    with pytest.raises(DataError, match=r"2\.jsonl: holds pairs, but .*1\.jsonl holds triplets"):
-        load_triplets([with_negative, without])
 
 
 def test_a_negative_that_only_later_rows_have_is_a_fault(tmp_path: Path, cache: Path) -> None:

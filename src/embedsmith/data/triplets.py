@@ -1,6 +1,7 @@
 """Sources -> TripletTable: validated once, kept in an Arrow file, memory-mapped from there.
 
-Rows are triplets, pairs, scored pairs, or texts; one run has one kind, and the columns of its files say which.
+Rows are triplets, pairs, scored pairs, or texts, and the columns of a file say which; one run has one kind, but for
+pairs, which may stand beside triplets.
 
 A source is a file, a glob, `sample`, or a hub dataset by its name (`hub.py`). Invariant: a table
 exists only if every row of every source is sound, and its name holds all that it depends on: the files' contents, what
@@ -53,6 +54,8 @@ from embedsmith.support.errors import DataError
 
 log = logging.getLogger(__name__)
 
+_WITH_AND_WITHOUT_NEGATIVES = {"triplets", "pairs"}
+"""Kinds of rows that may stand beside each other: a pair is a triplet with no negative."""
 _FORMAT_VERSION = 4
 """Raised with every change of what is kept of a file, remarks included."""
 
@@ -69,7 +72,7 @@ def load_triplets(
         sources: see the file's docstring.
         columns: {"anchor": ..., "positive": ..., "negative": ..., "instruction": ...} where the names are unusual, or
             {"sentence1": ..., "sentence2": ..., "score": ...}, or {"text": ...}; of positives and negatives also
-            several, as a list.
+            several, as a list. Of sources that do not name their own.
         cache_folder: where the Arrow file is kept; None: in the user's cache.
 
     Raises:
@@ -80,7 +83,11 @@ def load_triplets(
     columns = columns or {}
     for fault in named_faults(columns):
         faults.add("data.columns", None, fault)
-    numbered = [(number, one) for number, source in enumerate(sources) for one in _origins(source, faults=faults)]
+    numbered = [
+        (number, one)
+        for number, source in enumerate(sources)
+        for one in _origins(source, columns=columns, faults=faults)
+    ]
     origins = [one for _, one in numbered]
     for fault in _doubled(origins):
         faults.add("data.train", None, fault)
@@ -96,7 +103,7 @@ def load_triplets(
             # Another process of this run, or another run, may have made it while this one waited.
             table = _open_cached(target, talks=False) if is_fixed else None
             if table is None:
-                _convert(origins, target, columns=columns, faults=faults)
+                _convert(origins, target, faults=faults)
                 table = TripletTable.open(target)
                 table.look_through()
     if table.has_scores and not table.scores_differ():
@@ -117,6 +124,7 @@ class _Origin:
     contents: str
     instruction: str | None
     is_symmetric: bool
+    columns: ColumnNames
 
     def has_changed(self) -> bool:
         """Whether a file no longer has its contents, or is gone; what stands at a commit never does."""
@@ -126,17 +134,20 @@ class _Origin:
             return True
 
 
-def _origins(source: str | TrainSource, *, faults: Faults) -> list[_Origin]:
+def _origins(source: str | TrainSource, *, columns: ColumnNames, faults: Faults) -> list[_Origin]:
     source = TrainSource(files=source) if isinstance(source, str) else source
     name = str(sample_triplets_path()) if source.files == SAMPLE else source.files
     if source.instruction is not None and (fault := instruction_fault(source.instruction)):
         faults.add("data.train", None, f"the instruction of {source.files} {fault}")
+    for fault in named_faults(source.columns):
+        faults.add("data.train", None, f"the columns of {source.files}: {fault}")
+    said = (source.instruction, source.symmetric, source.columns or columns)
     if is_hub_id(name):
-        return [_Origin(name, "", source.instruction, source.symmetric)]
+        return [_Origin(name, "", *said)]
     found = []
     for path in expand_sources([name], faults=faults):
         try:
-            found.append(_Origin(path, _contents(path), source.instruction, source.symmetric))
+            found.append(_Origin(path, _contents(path), *said))
         except OSError as error:
             faults.add(path, None, f"cannot be read: {error.strerror or error}")
     return found
@@ -151,7 +162,7 @@ def _doubled(origins: Sequence[_Origin]) -> Iterator[str]:
     found: dict[tuple[Any, ...], Path | str] = {}
     for one in origins:
         place = unpacked(one.place) if isinstance(one.place, Path) else one.place
-        what = (place, one.instruction, one.is_symmetric)
+        what = (place, one.instruction, one.is_symmetric, json.dumps(sorted(one.columns.items())))
         if what in found:
             yield f"the same data is named twice: as {found[what]} and as {one.place}"
         found.setdefault(what, one.place)
@@ -159,7 +170,9 @@ def _doubled(origins: Sequence[_Origin]) -> Iterator[str]:
 
 def _fingerprint(origins: Sequence[_Origin], columns: ColumnNames) -> str:
     facts: list[Any] = [_FORMAT_VERSION, sorted(columns.items())]
-    facts += [[str(one.place), one.contents, one.instruction, one.is_symmetric] for one in origins]
+    for one in origins:
+        own = [] if one.columns == columns else [sorted(one.columns.items())]
+        facts.append([str(one.place), one.contents, one.instruction, one.is_symmetric, *own])
     return hashlib.blake2b(json.dumps(facts).encode(), digest_size=16).hexdigest()
 
 
@@ -175,18 +188,17 @@ def _open_cached(path: Path, *, talks: bool = True) -> TripletTable | None:
         return None
 
 
-def _all_rows(
-    origins: Sequence[_Origin], *, columns: ColumnNames, remarks: Remarks, faults: Faults
-) -> Iterator[TableRow | pa.RecordBatch]:
+def _all_rows(origins: Sequence[_Origin], *, remarks: Remarks, faults: Faults) -> Iterator[TableRow | pa.RecordBatch]:
     first: tuple[str, str] | None = None
     for number, origin in enumerate(origins):
         num_faults = faults.count
-        reader = _Reader(origin, columns=columns, remarks=remarks, faults=faults)
+        reader = _Reader(origin, remarks=remarks, faults=faults)
         for line, row, kind in reader.read():
             first = first or (str(origin.place), kind)
-            if kind != first[1]:
+            if not (kind == first[1] or {kind, first[1]} == _WITH_AND_WITHOUT_NEGATIVES):
                 faults.add(origin.place, None, f"holds {kind}, but {first[0]} holds {first[1]}; a run takes one kind")
                 break
+            remarks.kinds[str(origin.place)] = kind
             if isinstance(row, PlainRows):
                 for place, doubts in row.doubts.items():
                     remarks.add_doubts(origin.place, line + place, doubts)
@@ -218,9 +230,9 @@ Read = tuple[int, TrainingRow | PlainRows, str]
 class _Reader:
     """Reads what is sound of a file or a hub dataset; the first row says what the others must have."""
 
-    def __init__(self, origin: _Origin, *, columns: ColumnNames, remarks: Remarks, faults: Faults) -> None:
+    def __init__(self, origin: _Origin, *, remarks: Remarks, faults: Faults) -> None:
         self._place, self._commit = origin.place, origin.contents
-        self._columns, self._remarks, self._faults = columns, remarks, faults
+        self._columns, self._remarks, self._faults = origin.columns, remarks, faults
         self._first: Roles | None = None
         self._known: dict[tuple[str, ...], Roles | str] = {}
 
@@ -286,8 +298,8 @@ def _check_roles(roles: Roles | str, *, names: Sequence[str], first: Roles | Non
     return f"has no '{missing[0]}'" if missing else roles
 
 
-def _convert(origins: Sequence[_Origin], target: Path, *, columns: ColumnNames, faults: Faults) -> None:
+def _convert(origins: Sequence[_Origin], target: Path, *, faults: Faults) -> None:
     remarks = Remarks()
-    rows = _all_rows(origins, columns=columns, remarks=remarks, faults=faults)
+    rows = _all_rows(origins, remarks=remarks, faults=faults)
     names = tuple(str(origin.place) for origin in origins)
     write_table(rows, target, facts=lambda: TableFacts(names, remarks.sentences()), faults=faults)

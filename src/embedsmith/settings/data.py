@@ -17,9 +17,11 @@ from embedsmith.settings.section import (
     one_or_mapping,
 )
 
+Columns = Annotated[Annotated[str, Tag(ONE)] | Annotated[list[str], Tag(LIST)], Discriminator(one_or_list)]
+
 
 class TrainSource(Section):
-    """A source of triplets with an instruction of its own."""
+    """A source of triplets of which something is said that does not hold for the others."""
 
     files: Place
     """File, glob, hub dataset id, or `sample`."""
@@ -27,17 +29,18 @@ class TrainSource(Section):
     """Fills {instruction} in the prompts of its rows; a column `instruction` in the file goes before it."""
     symmetric: bool = False
     """Whether positives and negatives are queries too, as in NLI and STS data; of texts, whether they are queries."""
+    columns: dict[str, Columns] = Field(default={})
+    """Its column names, in the place of `data.columns`."""
 
 
 Source = Annotated[Annotated[Place, Tag(ONE)] | Annotated[TrainSource, Tag(MAPPING)], Discriminator(one_or_mapping)]
-Columns = Annotated[Annotated[str, Tag(ONE)] | Annotated[list[str], Tag(LIST)], Discriminator(one_or_list)]
 
 
 class DataSection(Section):
     """The triplets, pairs, scored pairs or texts to learn from; which of them, the columns say."""
 
     train: Annotated[list[Source], BeforeValidator(as_list)] = Field(default=["sample"], min_length=1)
-    """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ...}."""
+    """Files, globs, hub dataset ids, or `sample`; or {files: ..., instruction: ..., symmetric: ..., columns: ...}."""
     columns: dict[str, Columns] = Field(default={})
     """Column names where they are not the usual ones: {anchor: ..., positive: ..., negative: ..., instruction: ...},
     {sentence1: ..., sentence2: ..., score: ...} for scored pairs, or {text: ...} for texts alone; of positives and
