@@ -7,9 +7,10 @@ import yaml
 from transformers import AutoTokenizer
 
 from embedsmith.cli import run_command
+from embedsmith.settings.data import TrainSource
 from embedsmith.settings.prompts import PROMPTS, NamedPrompt
 from embedsmith.settings.recipe import load_config
-from tests.tiny import save_model, save_teacher, write_pairs
+from tests.tiny import save_model, save_teacher, write_pairs, write_triplets
 from tests.tuned import save_tuned
 
 
@@ -100,6 +101,23 @@ def test_texts_alone_need_a_teacher(
     teacher = str(save_teacher(tmp_path))
     assert run_command(["init", *options, "--teacher", teacher]) == 0
     assert load_config(tmp_path / "r.yaml").teacher.teacher == teacher
+
+
+def test_files_with_names_of_their_own(tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is looked into, and the recipe trains on them as it stands."""
+    monkeypatch.chdir(tmp_path)
+    _write_questions(tmp_path / "mine.csv", num_rows=40)
+    write_triplets(tmp_path / "others.tsv", num_rows=20)
+    model = str(_save_model_that_knows(PROMPTS["pretended-cot"], tmp_path / "model"))
+    init = ["init", "mine.csv", "others.tsv", "--model", model, "--no-plan", "--out"]
+    assert run_command([*init, "r.yaml"]) == 0
+    config = load_config(tmp_path / "r.yaml")
+    own = TrainSource(files="mine.csv", columns={"anchor": "question", "positive": "answer"})
+    assert (config.data.train, config.data.columns) == ([own, "others.tsv"], {})
+    assert "# guessed: is it so?" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    assert run_command(["train", "--config", "r.yaml", "--max_steps", "2", "--warmup_steps", "1"]) == 0
+    assert run_command([*init, "s.yaml", "--held-out", "apart"]) == 0
+    assert load_config(tmp_path / "s.yaml").data.train == ["apart/train.jsonl"]
 
 
 def test_a_column_that_is_taken_for_texts_alone_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -5,7 +5,7 @@ Rules, not a search: the settings that did well on the pages named beside them, 
 
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,6 +25,7 @@ from embedsmith.records.data_facts import DataFacts
 from embedsmith.records.results import Plan
 from embedsmith.settings.commented import Commented, write_settings, yaml_text
 from embedsmith.settings.config import RunConfig
+from embedsmith.settings.data import TrainSource
 from embedsmith.settings.prompts import PROMPTS, TEXT_FIELD
 from embedsmith.settings.recipe import parse_config
 from embedsmith.settings.yaml_text import parse_yaml
@@ -117,8 +118,8 @@ def draft_recipe(
         ModelError: the model cannot be found.
         ConfigError: the rows are texts alone, and there is no teacher, or the other way round.
     """
-    found = _find_columns(sources, columns=columns)
-    table = load_triplets(sources, columns=found.named)
+    found = _look_into(sources, columns=columns)
+    table = load_triplets(found.sources, columns=found.columns)
     if table.has_texts and teacher is None:
         raise ConfigError(_no_teacher(found))
     if teacher is not None and not table.has_texts:
@@ -128,7 +129,7 @@ def draft_recipe(
     facts = describe_data(table, count_lengths=count_tokens)
     sections = {
         "model": _model_settings(model, described=described, facts=facts, count_tokens=count_tokens),
-        "data": _data_settings(sources, found=found),
+        "data": _data_settings(found),
         "adapter": _ADAPTER,
         "training": _training_settings(facts),
         **({"teacher": _teacher_settings(teacher)} if teacher else {}),
@@ -142,7 +143,7 @@ def draft_recipe(
         facts=facts,
         columns=tuple(_describe_columns(found, facts)),
         remarks=table.facts.remarks,
-        advice=tuple(_advice(facts, sources=sources, named=found.named, has_test=has_test or bool(dev))),
+        advice=tuple(_advice(facts, found=found, has_test=has_test or bool(dev))),
     )
 
 
@@ -158,7 +159,8 @@ def hold_out(sources: Sequence[str], *, columns: ColumnNames | None, folder: Pat
         ConfigError: the rows are texts alone.
         DataError: as `load_triplets` and `split_rows`.
     """
-    table = load_triplets(sources, columns=_find_columns(sources, columns=columns).named)
+    found = _look_into(sources, columns=columns)
+    table = load_triplets(found.sources, columns=found.columns)
     if table.has_texts:
         raise ConfigError("The rows are texts alone, and nothing says what is right for one.\nLeave --held-out away.")
     split = split_rows(table, share=_HELD_OUT)
@@ -171,17 +173,47 @@ def hold_out(sources: Sequence[str], *, columns: ColumnNames | None, folder: Pat
     return HeldOut(str(folder / TRAIN_FILE), str(folder / TEST_FOLDER), said)
 
 
-def _find_columns(sources: Sequence[str], *, columns: ColumnNames | None) -> FoundColumns:
-    """Of the first source's first file; the others must have the same."""
-    if is_hub_id(sources[0]):
+@dataclass(frozen=True)
+class _Found:
+    """The sources with what their columns are.
+
+    Attributes:
+        sources: for `data.train`, with names of their own where they differ.
+        columns: for `data.columns`: names that all have.
+        roles: column -> its role, of those that are used.
+        is_guess: whether some were found by what stands in them.
+    """
+
+    sources: Sequence[str | TrainSource]
+    columns: ColumnNames
+    roles: Mapping[str, str]
+    is_guess: bool
+
+
+def _look_into(sources: Sequence[str], *, columns: ColumnNames | None) -> _Found:
+    each = [_find_columns(source, columns=columns) for source in sources]
+    roles = {name: role for one in each for name, role in one.roles.items()}
+    is_guess = any(one.is_guess for one in each)
+    if all(one.named == each[0].named for one in each):
+        return _Found(sources, each[0].named, roles, is_guess)
+    named = [
+        TrainSource(files=source, columns=dict(one.named)) if one.named else source
+        for source, one in zip(sources, each, strict=True)
+    ]
+    return _Found(named, {}, roles, is_guess)
+
+
+def _find_columns(source: str, *, columns: ColumnNames | None) -> FoundColumns:
+    """Of its first file; its others must have the same."""
+    if is_hub_id(source):
         return FoundColumns(columns or {}, {}, is_guess=False)
     faults = Faults()
-    paths = [sample_triplets_path()] if sources[0] == SAMPLE else expand_sources(sources[:1], faults=faults)
+    paths = [sample_triplets_path()] if source == SAMPLE else expand_sources([source], faults=faults)
     faults.raise_if_any(what="training data")
     return find_columns(paths[0], columns=columns)
 
 
-def _no_teacher(found: FoundColumns) -> str:
+def _no_teacher(found: _Found) -> str:
     texts, cure = "texts alone", "Name one: --teacher MODEL"
     if found.is_guess:
         texts += f" (of the column {', '.join(found.roles)}, guessed)"
@@ -189,7 +221,7 @@ def _no_teacher(found: FoundColumns) -> str:
     return f"The rows are {texts}, and learn from a teacher's vectors.\n{cure}"
 
 
-def _describe_columns(found: FoundColumns, facts: DataFacts) -> list[str]:
+def _describe_columns(found: _Found, facts: DataFacts) -> list[str]:
     lines = []
     for column in facts.columns:
         shortest, _, median, _, longest = column.lengths.quantiles
@@ -242,11 +274,15 @@ def _most_tokens(facts: DataFacts) -> float:
     return max(_NEVER_CUT, *(column.lengths.quantiles[-2] for column in facts.columns))
 
 
-def _data_settings(sources: Sequence[str], *, found: FoundColumns) -> list[Commented]:
-    train = Commented("train", list(sources))
-    if not found.named:
-        return [train]
-    return [train, Commented("columns", dict(found.named), "guessed: is it so?" if found.is_guess else "")]
+def _data_settings(found: _Found) -> list[Commented]:
+    asked = "guessed: is it so?" if found.is_guess else ""
+    sources = [
+        source if isinstance(source, str) else {"files": source.files, "columns": source.columns}
+        for source in found.sources
+    ]
+    if not found.columns:
+        return [Commented("train", sources, asked)]
+    return [Commented("train", sources), Commented("columns", dict(found.columns), asked)]
 
 
 def _training_settings(facts: DataFacts) -> list[Commented]:
@@ -278,16 +314,19 @@ def _dev_setting(dev: str | None) -> Commented:
     return Commented("dev", dev, "the step that does best here is kept")
 
 
-def _advice(facts: DataFacts, *, sources: Sequence[str], named: ColumnNames, has_test: bool) -> list[str]:
-    data = shlex.join([*sources, *(["--columns", yaml_text(dict(named))] if named else [])])
+def _advice(facts: DataFacts, *, found: _Found, has_test: bool) -> list[str]:
+    names = [source for source in found.sources if isinstance(source, str)]
+    has_own_columns = len(names) < len(found.sources)  # for which other commands have no option
+    data = shlex.join([*names, *(["--columns", yaml_text(dict(found.columns))] if found.columns else [])])
     advice = []
     if facts.num_repeated_rows:
         advice.append(f"{facts.num_repeated_rows:,} rows stand there before, word for word.")
     if facts.num_contradictions:
         advice.append(f"{facts.num_contradictions:,} times a text is positive in one row and negative in another.")
     if _longest(facts) > _most_tokens(facts):
-        advice.append(f"The longest text has {_longest(facts):,.0f} tokens: embedsmith data stats {data}")
-    if facts.kind == "pairs":
+        look = "" if has_own_columns else f": embedsmith data stats {data}"
+        advice.append(f"The longest text has {_longest(facts):,.0f} tokens{look or '.'}")
+    if facts.kind == "pairs" and not has_own_columns:
         advice.append(f"Hard negatives can be found: embedsmith data mine {data} --model MODEL --out mined.jsonl")
     if not has_test:
         advice.append(
