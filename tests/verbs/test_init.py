@@ -125,7 +125,8 @@ def test_a_column_that_is_taken_for_texts_alone_is_named(tmp_path: Path, capsys:
     (tmp_path / "shop.csv").write_text("asked;found\nwarm shoes;boots\nfor my feet;socks\n")
     assert run_command(["init", str(tmp_path / "shop.csv"), "--out", str(tmp_path / "r.yaml")]) == 2
     said = capsys.readouterr().err
-    assert "texts alone (of the column asked, guessed)" in said and "--columns '{anchor: COLUMN" in said
+    assert "texts alone (of the column asked, guessed)" in said and "not used: found" in said
+    assert "--columns '{anchor: COLUMN" in said
 
 
 def test_a_development_set_and_an_embedding_model(tmp_path: Path, cache: Path, model_folders: dict[str, str]) -> None:

@@ -121,7 +121,7 @@ def draft_recipe(
     found = _look_into(sources, columns=columns)
     table = load_triplets(found.sources, columns=found.columns)
     if table.has_texts and teacher is None:
-        raise ConfigError(_no_teacher(found))
+        raise ConfigError(_no_teacher(found, remarks=table.facts.remarks))
     if teacher is not None and not table.has_texts:
         raise ConfigError(f"The rows are {table.kind}, and --teacher is for texts alone.\nSee docs/losses.md.")
     described = describe_model(find_model(model))
@@ -213,12 +213,13 @@ def _find_columns(source: str, *, columns: ColumnNames | None) -> FoundColumns:
     return find_columns(paths[0], columns=columns)
 
 
-def _no_teacher(found: _Found) -> str:
-    texts, cure = "texts alone", "Name one: --teacher MODEL"
-    if found.is_guess:
-        texts += f" (of the column {', '.join(found.roles)}, guessed)"
-        cure += "\nOr name the columns that belong together: --columns '{anchor: COLUMN, positive: COLUMN}'"
-    return f"The rows are {texts}, and learn from a teacher's vectors.\n{cure}"
+def _no_teacher(found: _Found, *, remarks: Sequence[str]) -> str:
+    guessed = f" (of the column {', '.join(found.roles)}, guessed)" if found.is_guess else ""
+    lines = [f"The rows are texts alone{guessed}, and learn from a teacher's vectors.", *remarks]
+    lines.append("Name one: --teacher MODEL")
+    if remarks:
+        lines.append("Or name the columns that belong together: --columns '{anchor: COLUMN, positive: COLUMN}'")
+    return "\n".join(lines)
 
 
 def _describe_columns(found: _Found, facts: DataFacts) -> list[str]:
