@@ -60,6 +60,7 @@ def test_a_mark_that_is_named_after_what_it_says_is_a_score(tmp_path: Path) -> N
             "'{sentence1: sentence1, sentence2: sentence2, score: label}'",
         ),
         (["asked", "found", "label"], ["1", "0"], "'{sentence1: asked, sentence2: found, score: label}'"),
+        (["asked", "found", "mismatch"], ["1", "0"], "'{sentence1: asked, sentence2: found, score: mismatch}'"),
         (["asked", "found", "same"], ["no", "Yes"], "Write 1 there"),
     ],
 )

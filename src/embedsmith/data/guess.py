@@ -19,7 +19,8 @@ _ROWS_LOOKED_AT = 1000
 _NEGATIVE_NAME = re.compile("neg|wrong|incorrect|distractor|contradict|irrelevant|unrelated", re.IGNORECASE)
 _SCORE_NAME = re.compile("score|sim|rating|relevance|grade|gold", re.IGNORECASE)
 _LABEL_NAME = re.compile("(gold_)?label", re.IGNORECASE)
-_SAME_NAME = re.compile("dup|same|match|paraphras|equivalent|related", re.IGNORECASE)
+_SAME_NAME = re.compile("(is|are)?_?(duplicates?|same|match(es|ed)?|paraphrases?|equivalent)", re.IGNORECASE)
+_MARK_NAME = re.compile("label|dup|same|match|paraphras|equivalent", re.IGNORECASE)
 _YES_OR_NO = ({"0", "1"}, {"0.0", "1.0"}, {"false", "true"}, {"no", "yes"}, {"n", "y"})
 _HALVES = (("premise", "hypothesis"), ("sentence1", "sentence2"))
 
@@ -73,20 +74,20 @@ def _refuse_labelled(path: Path, rows: Sequence[FileRow]) -> None:
     if halves is None or label is None:
         return
     if _says_yes_or_no(rows, label):
-        raise _ask_what_it_says(path, rows, texts=halves, flag=label)
+        raise _ask_what_it_says(path, rows, texts=halves, mark=label)
     raise DataError(
         f"{path} holds pairs with a label, of which triplets can be made.\n"
         f"First: embedsmith data triplets {path} --out triplets.tsv"
     )
 
 
-def _ask_what_it_says(path: Path, rows: Sequence[FileRow], *, texts: Sequence[str], flag: str) -> DataError:
+def _ask_what_it_says(path: Path, rows: Sequence[FileRow], *, texts: Sequence[str], mark: str) -> DataError:
     """Whether a yes or a no marks the pairs that belong together is for a person to say."""
-    columns = ", ".join(f"{role}: {name}" for role, name in zip(PAIR_ROLES, (*texts, flag), strict=True))
+    columns = ", ".join(f"{role}: {name}" for role, name in zip(PAIR_ROLES, (*texts, mark), strict=True))
     cure = f"If 1 says that they do: --columns '{{{columns}}}'"
-    if not _holds_numbers(rows, flag):
+    if not _holds_numbers(rows, mark):
         cure = "Write 1 there for those that do and 0 for the others, or keep only those that do, without that column."
-    return DataError(f"{path}: '{flag}' seems to say which pairs belong together, and which do not.\n{cure}")
+    return DataError(f"{path}: '{mark}' seems to say which pairs belong together, and which do not.\n{cure}")
 
 
 def _guess(path: Path, rows: Sequence[FileRow]) -> dict[str, str | list[str]]:
@@ -102,12 +103,12 @@ def _guess(path: Path, rows: Sequence[FileRow]) -> dict[str, str | list[str]]:
     scores = [name for name in names if _SCORE_NAME.search(name) and _holds_numbers(rows, name)]
     if len(right) == 2 and len(scores) == 1 and not wrong:
         return dict(zip(PAIR_ROLES, (*right, scores[0]), strict=True))
-    flags = [name for name in names if _says_yes_or_no(rows, name)]
-    same = [name for name in flags if _SAME_NAME.search(name)]
-    if len(right) == 2 and len(same) == 1 and _holds_numbers(rows, same[0]):
-        return dict(zip(PAIR_ROLES, (*right, same[0]), strict=True))
-    if len(right) >= 2 and (asked := [*same, *(name for name in flags if _LABEL_NAME.fullmatch(name))]):
-        raise _ask_what_it_says(path, rows, texts=right[:2], flag=asked[0])
+    marks = [name for name in names if _MARK_NAME.search(name) and _says_yes_or_no(rows, name)]
+    says_score = len(marks) == 1 and _SAME_NAME.fullmatch(marks[0]) and _holds_numbers(rows, marks[0])
+    if len(right) == 2 and says_score and not wrong:
+        return dict(zip(PAIR_ROLES, (*right, marks[0]), strict=True))
+    if len(right) >= 2 and marks:
+        raise _ask_what_it_says(path, rows, texts=right[:2], mark=marks[0])
     if len(right) >= 2:
         found: dict[str, str | list[str]] = {ANCHOR: right[0], POSITIVE: right[1]}
         return found | ({NEGATIVE: wrong if len(wrong) > 1 else wrong[0]} if wrong else {})
