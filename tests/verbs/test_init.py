@@ -114,7 +114,8 @@ def test_files_with_names_of_their_own(tmp_path: Path, cache: Path, monkeypatch:
     config = load_config(tmp_path / "r.yaml")
     own = TrainSource(files="mine.csv", columns={"anchor": "question", "positive": "answer"})
     assert (config.data.train, config.data.columns) == ([own, "others.tsv"], {})
-    assert "# guessed: is it so?" in (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    text = (tmp_path / "r.yaml").read_text(encoding="utf-8")
+    assert "# guessed: is it so?" in text and "negative (column negative): 20 distinct texts" in text
     assert run_command(["train", "--config", "r.yaml", "--max_steps", "2", "--warmup_steps", "1"]) == 0
     assert run_command([*init, "s.yaml", "--held-out", "apart"]) == 0
     assert load_config(tmp_path / "s.yaml").data.train == ["apart/train.jsonl"]

@@ -5,7 +5,7 @@ Rules, not a search: the settings that did well on the pages named beside them, 
 
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -181,26 +181,26 @@ class _Found:
         sources: for `data.train`, with names of their own where they differ.
         columns: for `data.columns`: names that all have.
         roles: column -> its role, of those that are used.
-        is_guess: whether some were found by what stands in them.
+        guessed: columns whose role was found by what stands in them.
     """
 
     sources: Sequence[str | TrainSource]
     columns: ColumnNames
     roles: Mapping[str, str]
-    is_guess: bool
+    guessed: Set[str]
 
 
 def _look_into(sources: Sequence[str], *, columns: ColumnNames | None) -> _Found:
     each = [_find_columns(source, columns=columns) for source in sources]
     roles = {name: role for one in each for name, role in one.roles.items()}
-    is_guess = any(one.is_guess for one in each)
+    guessed = {name for one in each if one.is_guess for name in one.roles}
     if all(one.named == each[0].named for one in each):
-        return _Found(sources, each[0].named, roles, is_guess)
+        return _Found(sources, each[0].named, roles, guessed)
     named = [
         TrainSource(files=source, columns=dict(one.named)) if one.named else source
         for source, one in zip(sources, each, strict=True)
     ]
-    return _Found(named, {}, roles, is_guess)
+    return _Found(named, {}, roles, guessed)
 
 
 def _find_columns(source: str, *, columns: ColumnNames | None) -> FoundColumns:
@@ -214,7 +214,7 @@ def _find_columns(source: str, *, columns: ColumnNames | None) -> FoundColumns:
 
 
 def _no_teacher(found: _Found, *, remarks: Sequence[str]) -> str:
-    guessed = f" (of the column {', '.join(found.roles)}, guessed)" if found.is_guess else ""
+    guessed = f" (of the column {', '.join(found.roles)}, guessed)" if found.guessed else ""
     lines = [f"The rows are texts alone{guessed}, and learn from a teacher's vectors.", *remarks]
     lines.append("Name one: --teacher MODEL")
     if remarks:
@@ -227,7 +227,8 @@ def _describe_columns(found: _Found, facts: DataFacts) -> list[str]:
     for column in facts.columns:
         shortest, _, median, _, longest = column.lengths.quantiles
         names = [name for name, role in found.roles.items() if role == column.name]
-        origin = f" (column {', '.join(names)}{', guessed' if found.is_guess else ''})" if names else ""
+        guessed = "" if found.guessed.isdisjoint(names) else ", guessed"
+        origin = f" (column {', '.join(names)}{guessed})" if names else ""
         lines.append(
             f"{column.name}{origin}: {column.num_distinct:,} distinct texts of {shortest:.0f} to {longest:.0f} tokens, "
             f"median {median:.0f}"
@@ -276,7 +277,7 @@ def _most_tokens(facts: DataFacts) -> float:
 
 
 def _data_settings(found: _Found) -> list[Commented]:
-    asked = "guessed: is it so?" if found.is_guess else ""
+    asked = "guessed: is it so?" if found.guessed else ""
     sources = [
         source if isinstance(source, str) else {"files": source.files, "columns": source.columns}
         for source in found.sources
